@@ -1,0 +1,1 @@
+//! JSON API, OFREP, git routes, login and roles. No HTML.

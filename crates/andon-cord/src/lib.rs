@@ -1,0 +1,1 @@
+//! The rules of stopping the line and starting it again. Sends nothing.

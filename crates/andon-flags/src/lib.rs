@@ -1,0 +1,1 @@
+//! The flag model and its compiled evaluation with flagd's semantics. No HTTP.

@@ -1,0 +1,1 @@
+//! DORA metrics and value streams computed from line events. No SQL.

@@ -1,0 +1,1 @@
+//! Plans what is tested together and what lands. No git, no processes.

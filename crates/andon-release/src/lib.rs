@@ -1,0 +1,1 @@
+//! Release strategies as state machines, and the immune system's statistics. No sockets, no clock.

@@ -1,0 +1,1 @@
+//! Executes jobs as process groups: logs, timeouts, artifacts. Schedules nothing.

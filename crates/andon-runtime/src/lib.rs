@@ -1,0 +1,1 @@
+//! Runs instances of services as supervised processes that outlive the server. No release policy.

@@ -1,0 +1,1 @@
+//! The journal and leases on SQLite, and content-addressed blobs on disk. Decides nothing.
