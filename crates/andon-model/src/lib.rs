@@ -2,6 +2,15 @@
 //!
 //! A type enters this crate only when two other crates need it.
 
+pub mod event;
+pub mod hash;
+pub mod id;
+pub mod name;
+pub mod strategy;
 pub mod time;
 
+pub use event::{Actor, Event, Recorded, Role};
+pub use hash::{Digest, Oid};
+pub use id::{AndonId, ChangeId, DeploymentId, InstanceId, ReleaseId, RunId};
+pub use name::{EnvironmentName, JobName, ProjectName, ServiceName, StageName, StrategyName, UserName};
 pub use time::{Span, Time};

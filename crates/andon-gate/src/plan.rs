@@ -1,0 +1,235 @@
+//! What the gate does next. Pure: the queue, the cord and trunk's position in, decisions out.
+//!
+//! One change is tested at a time, on the commit that would land. The rules, in order:
+//! 1. A green patch set lands, unless trunk is not where it was tested on (then it is tested again) or the cord holds it.
+//! 2. A red patch set is refused with the verdict's headline.
+//! 3. A run whose infrastructure broke is made again, at most [`TRIES`] times.
+//! 4. When nothing is being tested, the next change is: those that fix the open andon first, then the oldest patch set.
+
+use andon_model::event::Verdict;
+use andon_model::{AndonId, ChangeId, Oid, RunId};
+
+use crate::state::{Change, GateRun, Queue, Standing};
+
+/// How often a run that broke by infrastructure is made for one patch set before a person must look.
+pub const TRIES: usize = 3;
+
+/// The line is stopped by this andon: only changes that name it may land.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hold(pub AndonId);
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Decision {
+    /// Make the commit that would land and test exactly that.
+    Test {
+        /// The change.
+        change: ChangeId,
+        /// Its newest patch set.
+        patch_set: u32,
+        /// What was pushed.
+        head: Oid,
+    },
+    /// Move trunk to the commit that the run proved green.
+    Land {
+        /// The change.
+        change: ChangeId,
+        /// Its patch set.
+        patch_set: u32,
+        /// The proof.
+        run: RunId,
+    },
+    /// Tell its author that it will not land.
+    Refuse {
+        /// The change.
+        change: ChangeId,
+        /// Its patch set.
+        patch_set: u32,
+        /// The run that says so.
+        run: RunId,
+        /// The reason.
+        why: String,
+    },
+}
+
+/// The next decisions. `trunk` is where the branch stands in git now.
+pub fn plan(queue: &Queue, hold: Option<Hold>, trunk: Option<&Oid>) -> Vec<Decision> {
+    let mut decisions: Vec<Decision> = queue.open().filter_map(|c| settle(queue, c, hold, trunk)).collect();
+    let busy = queue.open().any(|c| is_under_test(queue, c));
+    if decisions.is_empty() && !busy {
+        decisions.extend(next(queue, hold).map(test));
+    }
+    decisions
+}
+
+/// Why an open change does not move right now, for people; none while it is being tested or landed.
+pub fn waits_for(queue: &Queue, change: &Change, hold: Option<Hold>) -> Option<String> {
+    match (&change.standing, hold) {
+        (Standing::Waiting { .. } | Standing::Green { .. }, Some(Hold(andon))) if !admitted(change, hold) => {
+            Some(format!("waits for {andon}: the line is stopped; only what names it lands"))
+        }
+        (Standing::Waiting { .. }, _) => {
+            let before = queue.open().find(|other| other.id != change.id && is_under_test(queue, other))?;
+            Some(format!("waits for {}: one change is tested at a time", before.id))
+        }
+        _ => None,
+    }
+}
+
+fn settle(queue: &Queue, change: &Change, hold: Option<Hold>, trunk: Option<&Oid>) -> Option<Decision> {
+    let (Standing::Testing { run: id, .. } | Standing::Green { run: id, .. }) = &change.standing else { return None };
+    let run = queue.runs.get(id)?;
+    let patch_set = change.push.patch_set;
+    match run.verdict.as_ref()? {
+        Verdict::Green if run.parent.as_ref() != trunk => Some(test(change)),
+        Verdict::Green if !admitted(change, hold) => None,
+        Verdict::Green => Some(Decision::Land { change: change.id, patch_set, run: *id }),
+        Verdict::Red { headline, .. } => {
+            Some(Decision::Refuse { change: change.id, patch_set, run: *id, why: headline.clone() })
+        }
+        Verdict::Broken { why } if tries(change) >= TRIES => {
+            let why = format!("infrastructure broke {TRIES} times: {why}");
+            Some(Decision::Refuse { change: change.id, patch_set, run: *id, why })
+        }
+        Verdict::Broken { .. } => Some(test(change)),
+    }
+}
+
+fn is_under_test(queue: &Queue, change: &Change) -> bool {
+    let running = |run: &GateRun| run.verdict.is_none();
+    matches!(&change.standing, Standing::Testing { run, .. } if queue.runs.get(run).is_some_and(running))
+}
+
+fn next(queue: &Queue, hold: Option<Hold>) -> Option<&Change> {
+    let waiting = |c: &&Change| matches!(c.standing, Standing::Waiting { .. }) && admitted(c, hold);
+    queue.open().filter(waiting).min_by_key(|c| (!fixes(c, hold), c.pushed, c.id))
+}
+
+fn test(change: &Change) -> Decision {
+    Decision::Test { change: change.id, patch_set: change.push.patch_set, head: change.push.head.clone() }
+}
+
+fn tries(change: &Change) -> usize {
+    change.runs.iter().filter(|(patch_set, _)| *patch_set == change.push.patch_set).count()
+}
+
+fn admitted(change: &Change, hold: Option<Hold>) -> bool {
+    hold.is_none() || fixes(change, hold)
+}
+
+fn fixes(change: &Change, hold: Option<Hold>) -> bool {
+    hold.is_some_and(|Hold(andon)| change.fixes() == Some(andon))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use andon_model::event::{Event, Purpose, Push, Recorded};
+    use andon_model::{Actor, Time};
+
+    fn oid(digit: char) -> Oid {
+        digit.to_string().repeat(40).parse().unwrap()
+    }
+
+    struct Story {
+        queue: Queue,
+        at: i64,
+    }
+
+    impl Story {
+        fn new() -> Story {
+            Story { queue: Queue::default(), at: 0 }
+        }
+        fn then(&mut self, event: Event) -> &mut Story {
+            self.at += 1;
+            let by = Actor::line("test");
+            self.queue.evolve(&Recorded { seq: self.at as u64, at: Time(self.at), by, project: None, event });
+            self
+        }
+        fn push(&mut self, change: u32, patch_set: u32, fixes: Option<u32>) -> &mut Story {
+            self.then(Event::ChangePushed(Push {
+                change: ChangeId(change),
+                patch_set,
+                head: oid('c'),
+                title: "t".into(),
+                author: "a".into(),
+                authored: Time(0),
+                identity: change.to_string(),
+                fixes: fixes.map(AndonId),
+                edits_pipeline: false,
+                commits: 1,
+            }))
+        }
+        fn tested(&mut self, change: u32, patch_set: u32, run: u32, parent: Option<Oid>) -> &mut Story {
+            let purpose = Purpose::Gate { change: ChangeId(change), patch_set };
+            let (commit, tree) = (oid('d'), oid('e'));
+            self.then(Event::RunQueued { run: RunId(run), purpose, commit, tree, parent, jobs: vec![] })
+        }
+        fn says(&mut self, run: u32, verdict: Verdict) -> &mut Story {
+            let tests = Default::default();
+            self.then(Event::RunFinished { run: RunId(run), verdict, tests, coverage: None, report: None })
+        }
+        fn plan(&self, hold: Option<u32>, trunk: Option<Oid>) -> Vec<Decision> {
+            plan(&self.queue, hold.map(|n| Hold(AndonId(n))), trunk.as_ref())
+        }
+    }
+
+    fn red() -> Verdict {
+        Verdict::Red { headline: "test_x failed".into(), reasons: vec![] }
+    }
+
+    #[test]
+    fn one_change_is_tested_at_a_time_oldest_first() {
+        let mut story = Story::new();
+        story.push(1, 1, None).push(2, 1, None);
+        assert!(matches!(story.plan(None, None)[..], [Decision::Test { change: ChangeId(1), .. }]));
+        story.tested(1, 1, 1, None);
+        assert_eq!(story.plan(None, None), []);
+    }
+
+    #[test]
+    fn green_lands_only_on_the_trunk_it_was_tested_on() {
+        let mut story = Story::new();
+        story.push(1, 1, None).tested(1, 1, 1, Some(oid('a'))).says(1, Verdict::Green);
+        assert!(matches!(story.plan(None, Some(oid('a')))[..], [Decision::Land { .. }]));
+        assert!(matches!(story.plan(None, Some(oid('b')))[..], [Decision::Test { .. }]));
+    }
+
+    #[test]
+    fn red_is_refused_with_its_headline_and_the_next_change_follows() {
+        let mut story = Story::new();
+        story.push(1, 1, None).push(2, 1, None).tested(1, 1, 1, None).says(1, red());
+        let refusals = story.plan(None, None);
+        assert!(matches!(&refusals[..], [Decision::Refuse { why, .. }] if why == "test_x failed"));
+        story.then(Event::ChangeRefused { change: ChangeId(1), patch_set: 1, run: Some(RunId(1)), why: "x".into() });
+        assert!(matches!(story.plan(None, None)[..], [Decision::Test { change: ChangeId(2), .. }]));
+    }
+
+    #[test]
+    fn a_red_line_lands_nothing_but_what_names_the_andon() {
+        let mut story = Story::new();
+        story.push(1, 1, None).tested(1, 1, 1, None).says(1, Verdict::Green).push(2, 1, None).push(3, 1, Some(4));
+        assert!(matches!(story.plan(Some(4), None)[..], [Decision::Test { change: ChangeId(3), .. }]));
+        let waiting = &story.queue.changes[&ChangeId(2)];
+        assert!(waits_for(&story.queue, waiting, Some(Hold(AndonId(4)))).unwrap().contains("A4"));
+        assert!(matches!(story.plan(None, None)[..], [Decision::Land { change: ChangeId(1), .. }]));
+    }
+
+    #[test]
+    fn a_new_patch_set_makes_the_old_verdict_worthless() {
+        let mut story = Story::new();
+        story.push(1, 1, None).tested(1, 1, 1, None).push(1, 2, None).says(1, Verdict::Green);
+        assert!(matches!(story.plan(None, None)[..], [Decision::Test { patch_set: 2, .. }]));
+    }
+
+    #[test]
+    fn broken_infrastructure_is_tried_again_and_then_said() {
+        let mut story = Story::new();
+        story.push(1, 1, None);
+        for run in 1..=3 {
+            assert!(matches!(story.plan(None, None)[..], [Decision::Test { .. }]), "run {run}");
+            story.tested(1, 1, run, None).says(run, Verdict::Broken { why: "disk full".into() });
+        }
+        assert!(matches!(&story.plan(None, None)[..], [Decision::Refuse { why, .. }] if why.contains("disk full")));
+    }
+}

@@ -1,0 +1,212 @@
+//! The queue as the journal tells it: every change, its patch sets, and where it stands. Decides nothing.
+
+use std::collections::BTreeMap;
+
+use andon_model::event::{Event, Purpose, Push, Recorded, Verdict};
+use andon_model::{AndonId, ChangeId, Oid, RunId, Time, UserName};
+use serde::Serialize;
+
+/// Where a change stands.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "is")]
+pub enum Standing {
+    /// Waits for its turn.
+    Waiting {
+        /// Since when.
+        since: Time,
+    },
+    /// Is being tested on the tree that would land.
+    Testing {
+        /// The run.
+        run: RunId,
+        /// Since when.
+        since: Time,
+    },
+    /// Tested green, on its way to trunk.
+    Green {
+        /// The run that proved it.
+        run: RunId,
+        /// Since when.
+        since: Time,
+    },
+    /// Is on trunk.
+    Landed {
+        /// The commit that trunk moved to.
+        commit: Oid,
+        /// When.
+        at: Time,
+    },
+    /// Will not land as it is; a new patch set may.
+    Refused {
+        /// The reason, for its author.
+        why: String,
+        /// The run that says so, if there was one.
+        run: Option<RunId>,
+        /// When.
+        at: Time,
+    },
+    /// Taken back.
+    Abandoned {
+        /// The reason.
+        why: String,
+        /// When.
+        at: Time,
+    },
+}
+
+impl Standing {
+    /// Whether the gate still has to do something about it.
+    pub fn is_open(&self) -> bool {
+        matches!(self, Standing::Waiting { .. } | Standing::Testing { .. } | Standing::Green { .. })
+    }
+}
+
+/// A change with its newest patch set.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Change {
+    /// Its number.
+    pub id: ChangeId,
+    /// The newest patch set.
+    pub push: Push,
+    /// Who pushed first.
+    pub owner: Option<UserName>,
+    /// When its first patch set arrived.
+    pub first_pushed: Time,
+    /// When its newest patch set arrived.
+    pub pushed: Time,
+    /// Where it stands.
+    pub standing: Standing,
+    /// All runs made for it, oldest first, with their patch set.
+    pub runs: Vec<(u32, RunId)>,
+}
+
+impl Change {
+    /// The andon that it says it fixes.
+    pub fn fixes(&self) -> Option<AndonId> {
+        self.push.fixes
+    }
+}
+
+/// The verdict of a run that the gate asked for, with the trunk it was made on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GateRun {
+    /// The change tested.
+    pub change: ChangeId,
+    /// Its patch set.
+    pub patch_set: u32,
+    /// The commit that would land.
+    pub commit: Oid,
+    /// The tree that was tested.
+    pub tree: Oid,
+    /// Trunk as it was when the commit was made.
+    pub parent: Option<Oid>,
+    /// What the validation suite said; none while it runs.
+    pub verdict: Option<Verdict>,
+}
+
+/// All changes of a project.
+#[derive(Debug, Clone, Default)]
+pub struct Queue {
+    /// Every change ever pushed.
+    pub changes: BTreeMap<ChangeId, Change>,
+    /// The runs made for changes.
+    pub runs: BTreeMap<RunId, GateRun>,
+    /// The commit that trunk stands on by our own landings.
+    pub trunk: Option<Oid>,
+    /// Landed changes in order.
+    pub landed: Vec<ChangeId>,
+}
+
+impl Queue {
+    /// The number that the next new change gets.
+    pub fn next_change(&self) -> ChangeId {
+        self.changes.keys().next_back().map_or(ChangeId(1), |id| id.next())
+    }
+
+    /// Changes that the gate still works on, oldest first push first.
+    pub fn open(&self) -> impl Iterator<Item = &Change> {
+        self.changes.values().filter(|change| change.standing.is_open())
+    }
+
+    /// How many open changes stand before this one.
+    pub fn ahead_of(&self, id: ChangeId) -> usize {
+        self.open().take_while(|change| change.id != id).count()
+    }
+
+    /// Takes in what happened.
+    pub fn evolve(&mut self, recorded: &Recorded) {
+        let at = recorded.at;
+        match &recorded.event {
+            Event::ChangePushed(push) => self.pushed(push, recorded),
+            Event::ChangeAbandoned { change, why } => {
+                self.stand(*change, Standing::Abandoned { why: why.clone(), at });
+            }
+            Event::ChangeRefused { change, patch_set, run, why } if self.is_newest(*change, *patch_set) => {
+                self.stand(*change, Standing::Refused { why: why.clone(), run: *run, at });
+            }
+            Event::RunQueued { run, purpose: Purpose::Gate { change, patch_set }, commit, tree, parent, .. } => {
+                let made = GateRun {
+                    change: *change,
+                    patch_set: *patch_set,
+                    commit: commit.clone(),
+                    tree: tree.clone(),
+                    parent: parent.clone(),
+                    verdict: None,
+                };
+                self.runs.insert(*run, made);
+                if let Some(found) = self.changes.get_mut(change) {
+                    found.runs.push((*patch_set, *run));
+                }
+                if self.is_newest(*change, *patch_set) {
+                    self.stand(*change, Standing::Testing { run: *run, since: at });
+                }
+            }
+            Event::RunFinished { run, verdict, .. } => self.finished(*run, verdict, at),
+            Event::Landed { change, commit, .. } => {
+                self.trunk = Some(commit.clone());
+                self.landed.push(*change);
+                self.stand(*change, Standing::Landed { commit: commit.clone(), at });
+            }
+            _ => {}
+        }
+    }
+
+    fn pushed(&mut self, push: &Push, recorded: &Recorded) {
+        let owner = match &recorded.by {
+            andon_model::Actor::User(name) => Some(name.clone()),
+            andon_model::Actor::Line(_) => None,
+        };
+        let at = recorded.at;
+        let change = self.changes.entry(push.change).or_insert_with(|| Change {
+            id: push.change,
+            push: push.clone(),
+            owner,
+            first_pushed: at,
+            pushed: at,
+            standing: Standing::Waiting { since: at },
+            runs: Vec::new(),
+        });
+        change.push = push.clone();
+        change.pushed = at;
+        change.standing = Standing::Waiting { since: at };
+    }
+
+    fn finished(&mut self, id: RunId, verdict: &Verdict, at: Time) {
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        run.verdict = Some(verdict.clone());
+        let (change, patch_set) = (run.change, run.patch_set);
+        if matches!(verdict, Verdict::Green) && self.is_newest(change, patch_set) {
+            self.stand(change, Standing::Green { run: id, since: at });
+        }
+    }
+
+    fn is_newest(&self, change: ChangeId, patch_set: u32) -> bool {
+        self.changes.get(&change).is_some_and(|c| c.push.patch_set == patch_set && c.standing.is_open())
+    }
+
+    fn stand(&mut self, change: ChangeId, standing: Standing) {
+        if let Some(found) = self.changes.get_mut(&change) {
+            found.standing = standing;
+        }
+    }
+}

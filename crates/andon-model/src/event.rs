@@ -1,0 +1,413 @@
+//! The line events: everything that happens, in the words that all stations share.
+//!
+//! The journal is a sequence of these; every state, page, metric and notice is a fold over them. A variant says what *is so now*, in the
+//! past tense, with all that a reader needs and nothing that can be computed from earlier events. Variants are only ever added; a field
+//! that joins later has a serde default. Bulk (logs, reports) lies in blobs that an event names by digest.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::strategy::Strategy;
+use crate::{
+    AndonId, ChangeId, DeploymentId, Digest, EnvironmentName, InstanceId, JobName, Oid, ProjectName, ReleaseId, RunId,
+    ServiceName, Span, Time, UserName,
+};
+
+/// Who did it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Actor {
+    /// A person or program that logged in.
+    User(UserName),
+    /// The line itself; the text names the station: `gate`, `immune system`, `drift`.
+    Line(String),
+}
+
+impl Actor {
+    /// The line's own doing, by one of its stations.
+    pub fn line(station: &str) -> Actor {
+        Actor::Line(station.to_owned())
+    }
+}
+
+impl std::fmt::Display for Actor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Actor::User(name) => write!(f, "{name}"),
+            Actor::Line(station) => write!(f, "the line ({station})"),
+        }
+    }
+}
+
+/// An event as the journal keeps it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Recorded {
+    /// Place in the whole journal, from 1, without gaps.
+    pub seq: u64,
+    /// When it was accepted, by the server's clock.
+    pub at: Time,
+    /// Who did it.
+    pub by: Actor,
+    /// The project it belongs to; none for the server's own (accounts).
+    pub project: Option<ProjectName>,
+    /// What happened.
+    pub event: Event,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Event {
+    // ── accounts (the server's own stream) ─────────────────────────────
+    /// An account came to be, or its roles or password changed.
+    UserSet { user: UserName, roles: Vec<Role>, password_hash: Option<String> },
+    /// A token that acts for a user: only its hash is kept.
+    TokenIssued { user: UserName, name: String, hash: Digest, roles: Vec<Role>, expires: Option<Time>, kind: TokenKind },
+    /// The token is worth nothing from now on.
+    TokenRevoked { hash: Digest },
+
+    // ── intake ─────────────────────────────────────────────────────────
+    /// A repository with a line of its own.
+    ProjectCreated { trunk: String },
+    /// Commits arrived for trunk: a new change, or a new patch set of one.
+    ChangePushed(Push),
+    /// Its author or a maintainer took the change back.
+    ChangeAbandoned { change: ChangeId, why: String },
+
+    // ── gate ───────────────────────────────────────────────────────────
+    /// The gate will not land this patch set. `run` is the run that says so, if one was made.
+    ChangeRefused { change: ChangeId, patch_set: u32, run: Option<RunId>, why: String },
+    /// A run was asked for on one exact tree.
+    RunQueued { run: RunId, purpose: Purpose, commit: Oid, tree: Oid, parent: Option<Oid>, jobs: Vec<PlannedJob> },
+    /// Trunk moved. `tested_tree` and `landed_tree` are the proof: they were read from git separately and are equal.
+    Landed {
+        change: ChangeId,
+        patch_set: u32,
+        run: RunId,
+        commit: Oid,
+        parent: Option<Oid>,
+        tested_tree: Oid,
+        landed_tree: Oid,
+    },
+
+    // ── pipeline ───────────────────────────────────────────────────────
+    /// A runner began the job. The attempt counts from 1.
+    JobStarted { run: RunId, job: JobName, attempt: u32 },
+    /// The job ended. `log` names its whole output.
+    JobFinished { run: RunId, job: JobName, attempt: u32, ended: JobEnd, took: Span, log: Option<Digest>, tests: TestCounts },
+    /// The server stopped under the job: this attempt counts for nothing, another follows.
+    JobLost { run: RunId, job: JobName, attempt: u32, why: String },
+    /// The job will not be run, for the reason given.
+    JobSkipped { run: RunId, job: JobName, why: String },
+    /// What a run produced, packed once. Everything deployed later names this digest.
+    ArtifactBuilt { run: RunId, artifact: Digest, bytes: u64, commit: Oid },
+    /// The validation suite has spoken. `report` is a blob with every test and the coverage of every file.
+    RunFinished { run: RunId, verdict: Verdict, tests: TestCounts, coverage: Option<CoverageFigures>, report: Option<Digest> },
+
+    // ── environments ───────────────────────────────────────────────────
+    /// An environment exists. `standing` ones are declared in `andon.yaml`; others were asked for and expire.
+    EnvironmentCreated { environment: EnvironmentName, like: Option<EnvironmentName>, standing: bool, expires: Option<Time> },
+    /// Everything in it is being stopped and removed; `rebuild` says that it comes back from code at once.
+    EnvironmentDestroyed { environment: EnvironmentName, rebuild: bool, why: String },
+    /// Its end was moved.
+    EnvironmentExtended { environment: EnvironmentName, expires: Option<Time> },
+    /// Reality differs from code.
+    DriftSeen { environment: EnvironmentName, drift: Drift },
+    /// Reality equals code again.
+    DriftHealed { environment: EnvironmentName, what: String, how: String },
+
+    // ── deployment ─────────────────────────────────────────────────────
+    /// An artifact is being put beside what serves. It moves no user.
+    DeploymentStarted {
+        deployment: DeploymentId,
+        environment: EnvironmentName,
+        artifact: Digest,
+        commit: Oid,
+        run: RunId,
+        services: Vec<PlannedService>,
+        changes: Vec<ChangeId>,
+    },
+    /// An instance has a place and a port, and may be started from now on.
+    InstancePlanned { instance: InstanceId, environment: EnvironmentName, service: ServiceName, revision: Revision, port: u16 },
+    /// It answered its health check.
+    InstanceHealthy { instance: InstanceId },
+    /// It is to be stopped and removed.
+    InstanceRetired { instance: InstanceId, why: String },
+    /// All instances are healthy, or it was given up.
+    DeploymentFinished { deployment: DeploymentId, ok: bool, why: String },
+    /// The environment's own tests ran against what was deployed.
+    EnvironmentTested { deployment: DeploymentId, environment: EnvironmentName, ok: bool, why: String, log: Option<Digest> },
+
+    // ── release ────────────────────────────────────────────────────────
+    /// Users begin to move from one revision to another.
+    ReleaseStarted {
+        release: ReleaseId,
+        deployment: DeploymentId,
+        environment: EnvironmentName,
+        service: ServiceName,
+        from: Option<Revision>,
+        to: Revision,
+        strategy: Strategy,
+        strategy_name: String,
+    },
+    /// One fact of the release's own state machine (its JSON is defined in andon-release).
+    ReleaseMoved { release: ReleaseId, fact: serde_json::Value },
+    /// The share of users on the new revision is now this many basis points.
+    WeightChanged { release: ReleaseId, basis_points: u16, why: String },
+    /// Over. `explanation` holds the counts and the evidence.
+    ReleaseFinished { release: ReleaseId, how: ReleaseEnd, why: String, explanation: serde_json::Value },
+
+    // ── flags ──────────────────────────────────────────────────────────
+    /// The flag's definition is now this; none: it was removed. `what` says it in a sentence.
+    FlagChanged { flag: String, definition: Option<serde_json::Value>, what: String },
+
+    // ── cord ───────────────────────────────────────────────────────────
+    /// The line stopped.
+    CordPulled { andon: AndonId, cause: Cause, why: String, tag: String, suspects: Vec<ChangeId> },
+    /// Someone has it.
+    CordAcknowledged { andon: AndonId, owner: UserName },
+    /// A word for the timeline.
+    CordNoted { andon: AndonId, note: String },
+    /// A change that names the andon landed: believed fixed, to be proven.
+    CordFixLanded { andon: AndonId, change: ChangeId },
+    /// The line runs again.
+    CordReleased { andon: AndonId, why: String },
+}
+
+/// What a push brought.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Push {
+    /// The change.
+    pub change: ChangeId,
+    /// Counts from 1.
+    pub patch_set: u32,
+    /// The commit that was pushed.
+    pub head: Oid,
+    /// First line of its message.
+    pub title: String,
+    /// Author as git has it, for display only.
+    pub author: String,
+    /// Author date of the change's first commit, by the author's clock.
+    pub authored: Time,
+    /// What tells one change from another over its patch sets: topic, trailer, or author and author date.
+    pub identity: String,
+    /// The andon that it says it fixes.
+    pub fixes: Option<AndonId>,
+    /// Whether it changes `andon.yaml`.
+    pub edits_pipeline: bool,
+    /// How many commits it has beyond trunk.
+    pub commits: u32,
+}
+
+/// What a person may do; default is nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Reads everything.
+    Viewer,
+    /// Pushes changes, pulls and acknowledges the cord, creates and destroys environments.
+    Developer,
+    /// Deploys, rebuilds.
+    Deployer,
+    /// Moves users: promotes, pauses, aborts, rolls back, switches flags.
+    Releaser,
+    /// Everything, and accounts.
+    Owner,
+}
+
+/// What a token is used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TokenKind {
+    /// Opens the door once, then is revoked: the owner link.
+    OneTime,
+    /// A browser's session.
+    Session,
+    /// For git, the CLI and programs.
+    Api,
+}
+
+/// Why a run exists.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Purpose {
+    /// May this patch set land?
+    Gate { change: ChangeId, patch_set: u32 },
+    /// Is trunk still green?
+    Trunk,
+}
+
+/// A job as planned for one run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PlannedJob {
+    /// Its name in `andon.yaml`.
+    pub name: JobName,
+    /// Its stage.
+    pub stage: String,
+    /// Jobs that must be green before it.
+    pub needs: Vec<JobName>,
+    /// How often a lost or red attempt is run again.
+    pub retries: u32,
+}
+
+/// How a job's attempt ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobEnd {
+    /// Exit status 0 and its reports could be read.
+    Passed,
+    /// A command said no.
+    Failed { code: i32 },
+    /// Stopped after its time.
+    TimedOut { after: Span },
+    /// Not the change's fault.
+    Broken { why: String },
+}
+
+/// Sums over tests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct TestCounts {
+    /// Green ones.
+    pub passed: u32,
+    /// Red ones, errors included.
+    pub failed: u32,
+    /// Not run.
+    pub skipped: u32,
+}
+
+impl TestCounts {
+    /// All tests that were reported.
+    pub fn total(self) -> u32 {
+        self.passed + self.failed + self.skipped
+    }
+}
+
+impl std::ops::AddAssign for TestCounts {
+    fn add_assign(&mut self, other: TestCounts) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+    }
+}
+
+/// Covered lines of a project.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct CoverageFigures {
+    /// Lines that ran.
+    pub covered: u64,
+    /// Lines that could run.
+    pub lines: u64,
+    /// Lines that ran, of those the change added; none where it added none.
+    pub diff: Option<(u64, u64)>,
+}
+
+impl CoverageFigures {
+    /// Percent of lines; 100 where there are none.
+    pub fn percent(self) -> f64 {
+        if self.lines == 0 { 100.0 } else { self.covered as f64 * 100.0 / self.lines as f64 }
+    }
+}
+
+/// What the validation suite says about a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// May land.
+    Green,
+    /// May not; the headline names the first reason, the rest follow.
+    Red { headline: String, reasons: Vec<String> },
+    /// Says nothing about the change: the infrastructure broke.
+    Broken { why: String },
+}
+
+/// One deployed version of a service: the short commit and the deployment that brought it, as `9c41d7e-D7`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Revision(pub String);
+
+impl Revision {
+    /// The revision that a deployment of this commit makes.
+    pub fn of(commit: &Oid, deployment: DeploymentId) -> Revision {
+        Revision(format!("{}-{deployment}", commit.short()))
+    }
+
+    /// The commit part, as people say it.
+    pub fn commit(&self) -> &str {
+        self.0.split('-').next().unwrap_or(&self.0)
+    }
+}
+
+impl std::fmt::Display for Revision {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A service as a deployment will run it: the whole shape, so that nothing is read again later.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PlannedService {
+    /// Its name.
+    pub name: ServiceName,
+    /// Arguments, `$PORT` and `${PORT}` standing for the port; never given to a shell.
+    pub command: Vec<String>,
+    /// Environment variables of its own.
+    pub env: BTreeMap<String, String>,
+    /// Path that answers 2xx when it is healthy.
+    pub health: Option<String>,
+    /// How long it may take to become healthy.
+    pub start_within: Span,
+    /// How long it may take to stop.
+    pub stop_within: Span,
+    /// Instances wanted.
+    pub replicas: u32,
+    /// Hosts under which users reach it, beside the one it always has.
+    pub hosts: Vec<String>,
+}
+
+/// A difference between an environment and its code.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Drift {
+    /// The service concerned, if one is.
+    pub service: Option<ServiceName>,
+    /// The instance concerned, if one is.
+    pub instance: Option<InstanceId>,
+    /// What differs: a file, a process.
+    pub what: String,
+    /// As code says.
+    pub before: String,
+    /// As found.
+    pub after: String,
+}
+
+/// How a release ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReleaseEnd {
+    /// Everyone is on the new revision.
+    Released,
+    /// The immune system took it back.
+    TakenBack,
+    /// A person took it back.
+    Aborted,
+    /// Production traffic was mirrored; nobody was ever moved.
+    DarkEnded,
+}
+
+/// Who or what stopped the line.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// A person.
+    Person,
+    /// Trunk itself is red.
+    Trunk { run: RunId },
+    /// The tests of an environment failed.
+    Environment { environment: EnvironmentName, deployment: DeploymentId },
+    /// A deployment did not come up.
+    Deployment { environment: EnvironmentName, deployment: DeploymentId },
+    /// The immune system took a release back.
+    Release { release: ReleaseId },
+    /// An environment drifts again and again.
+    Drift { environment: EnvironmentName },
+}
