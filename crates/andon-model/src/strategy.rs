@@ -1,4 +1,5 @@
 //! placeholder until merge
 use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(schemars::JsonSchema)]
 pub enum Strategy { AllAtOnce }

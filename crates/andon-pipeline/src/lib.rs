@@ -1,1 +1,15 @@
-//! The file a team writes (andon.yaml), its checks, and the scheduling of its job graph. Runs nothing.
+//! The file a team writes (`andon.yaml`), its checks, and the scheduling of its job graph. Runs nothing.
+//!
+//! [`definition`] is the file as types, [`check`] reads it and points at mistakes, [`detect`] writes a first one for a repository,
+//! [`runs`] is the state of all runs as a fold over line events, [`plan`] says which job to start next.
+
+pub mod check;
+pub mod definition;
+pub mod detect;
+pub mod plan;
+pub mod runs;
+
+pub use check::{Problem, read, schema};
+pub use definition::Definition;
+pub use plan::{Decision, plan};
+pub use runs::{JobState, Run, Runs};

@@ -1,0 +1,302 @@
+//! Reading `andon.yaml` and saying what is wrong with it: line, column, what, and how to mend it. Touches no file.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use andon_model::JobName;
+use serde::Serialize;
+use serde_saphyr::{Location, Spanned};
+
+use crate::definition::{Definition, ENVIRONMENT_STAGE, Job};
+
+/// The largest file that is read, in bytes. A hand-written one is a hundredth of it.
+pub const LARGEST: usize = 256 * 1024;
+
+/// A mistake in the file, with its place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// Line, from 1; 0 when the whole file is meant.
+    pub line: u64,
+    /// Column, from 1; 0 when the whole line is meant.
+    pub column: u64,
+    /// What is wrong.
+    pub what: String,
+    /// How to mend it.
+    pub hint: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "andon.yaml:{}:{}: {}\nhint: {}", self.line, self.column, self.what, self.hint)
+    }
+}
+
+/// The definition in this text, or everything that is wrong with it.
+pub fn read(text: &str) -> Result<Definition, Vec<Problem>> {
+    if text.len() > LARGEST {
+        let what = format!("the file has {} bytes, more than the {LARGEST} that are read", text.len());
+        return Err(vec![whole(what, "move long scripts into files of the repository and call them from `run`")]);
+    }
+    let definition: Definition = serde_saphyr::from_str(text).map_err(|error| vec![syntax(&error)])?;
+    let problems = meaning(&definition);
+    if problems.is_empty() { Ok(definition) } else { Err(problems) }
+}
+
+/// The JSON Schema that editors use, as JSON.
+pub fn schema() -> serde_json::Value {
+    let mut schema = schemars::schema_for!(Definition).to_value();
+    schema["title"] = "andon.yaml".into();
+    schema
+}
+
+fn syntax(error: &serde_saphyr::Error) -> Problem {
+    let (line, column) = error.location().map_or((0, 0), |at| (at.line(), at.column()));
+    let text = error.without_snippet().to_string();
+    let what = text.lines().next().unwrap_or("the file cannot be read").to_owned();
+    let hint = if what.contains("unknown field") {
+        "take the key out or correct it; `andon schema` prints all keys"
+    } else if what.contains("budget") || what.contains("limit") {
+        "the file repeats itself by aliases beyond what is read: write it out"
+    } else if what.contains("missing field") {
+        "add the key; `andon init` writes an example and `andon schema` prints all keys"
+    } else {
+        "compare with the example that `andon init` writes; `andon schema` prints all keys"
+    };
+    Problem { line, column, what, hint: hint.to_owned() }
+}
+
+fn whole(what: impl Into<String>, hint: impl Into<String>) -> Problem {
+    Problem { line: 0, column: 0, what: what.into(), hint: hint.into() }
+}
+
+fn at(place: Location, what: impl Into<String>, hint: impl Into<String>) -> Problem {
+    Problem { line: place.line(), column: place.column(), what: what.into(), hint: hint.into() }
+}
+
+fn meaning(definition: &Definition) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    if definition.version != 1 {
+        let what = format!("version {} is not known", definition.version);
+        problems.push(whole(what, "write `version: 1`"));
+    }
+    if definition.gate_jobs().next().is_none() {
+        problems.push(whole("no job gates a change", "add a job under pipeline.jobs that runs the tests"));
+    }
+    problems.extend(jobs(definition));
+    problems.extend(cycles(definition));
+    problems.extend(services(definition));
+    problems.extend(environments(definition));
+    problems
+}
+
+fn jobs(definition: &Definition) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let jobs = &definition.pipeline.jobs;
+    for (name, job) in jobs {
+        for need in &job.needs {
+            match jobs.get(&need.value) {
+                None => problems.push(unknown("job", &need.value, need.referenced, jobs.keys())),
+                Some(other) if (other.stage.as_str() == ENVIRONMENT_STAGE) != (job.stage.as_str() == ENVIRONMENT_STAGE) => {
+                    let what = format!("{name} needs {}, which is not run at the same time", need.value);
+                    problems.push(at(need.referenced, what, "jobs of the stage `environment` run after a deployment"));
+                }
+                Some(_) => {}
+            }
+        }
+        for path in job.reports.junit.iter().chain(job.reports.coverage.iter()).chain(job.artifact.as_deref()) {
+            if !inside(path) {
+                let what = format!("{path:?} of job {name} leads out of the working copy");
+                problems.push(whole(what, "give a path relative to the repository, without `..`"));
+            }
+        }
+    }
+    let with_artifact: Vec<&JobName> =
+        definition.gate_jobs().filter(|(_, j)| j.artifact.is_some()).map(|(name, _)| name).collect();
+    if let [first, second, ..] = with_artifact[..] {
+        let what = format!("{first} and {second} both make an artifact");
+        problems.push(whole(what, "a change becomes one artifact: put everything that is deployed into one folder"));
+    }
+    problems
+}
+
+/// Whether a path stays inside the folder it is taken relative to.
+fn inside(path: &str) -> bool {
+    use std::path::{Component, Path};
+    let path = Path::new(path);
+    path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
+        && path.components().next().is_some()
+}
+
+fn cycles(definition: &Definition) -> Vec<Problem> {
+    // Jobs are taken away as long as one needs nothing that is left; what remains waits for itself.
+    let mut left: BTreeMap<&JobName, &Job> = definition.pipeline.jobs.iter().collect();
+    loop {
+        let free: Vec<&JobName> = left
+            .iter()
+            .filter(|(_, job)| !job.needs.iter().any(|need| left.contains_key(&need.value)))
+            .map(|(name, _)| *name)
+            .collect();
+        if free.is_empty() {
+            break;
+        }
+        for name in free {
+            left.remove(name);
+        }
+    }
+    let Some((name, job)) = left.into_iter().next() else { return Vec::new() };
+    let place = job.needs.first().map_or(Location::UNKNOWN, |need| need.referenced);
+    vec![at(place, format!("{name} waits for itself through `needs`"), "take one of the `needs` of the circle out")]
+}
+
+fn services(definition: &Definition) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for (name, service) in &definition.services {
+        if service.command.is_empty() {
+            problems.push(whole(format!("service {name} has an empty command"), "write command: [\"./serve\", \"$PORT\"]"));
+        }
+        if !(1..=64).contains(&service.replicas) {
+            problems.push(whole(format!("service {name} has {} replicas", service.replicas), "write 1 to 64"));
+        }
+        if service.health.as_deref().is_some_and(|path| !path.starts_with('/') || path.contains([' ', '\r', '\n'])) {
+            problems.push(whole(format!("health of {name} is not a path"), "write it like /healthz"));
+        }
+        for host in &service.hosts {
+            let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'.';
+            if host.is_empty() || host.len() > 253 || !host.bytes().all(plain) {
+                problems.push(whole(format!("{host:?} of {name} is not a host name"), "write it like shop.example.org"));
+            }
+        }
+    }
+    let deploys = definition.gate_jobs().any(|(_, job)| job.artifact.is_some());
+    if !definition.services.is_empty() && !definition.environments.is_empty() && !deploys {
+        problems.push(whole(
+            "there are services but no job makes an artifact",
+            "add `artifact: .` (or a folder) to the job that builds what is deployed",
+        ));
+    }
+    problems
+}
+
+fn environments(definition: &Definition) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let all = &definition.environments;
+    for (name, environment) in all {
+        if let Some(like) = environment.like.as_ref().filter(|like| !all.contains_key(&like.value)) {
+            problems.push(unknown("environment", &like.value, like.referenced, all.keys()));
+        } else if definition.resolve(name).is_none() {
+            let place = environment.like.as_ref().map_or(Location::UNKNOWN, |like| like.referenced);
+            problems.push(at(place, format!("{name} is like itself"), "one environment of the circle has to stand alone"));
+        }
+        for test in &environment.tests {
+            match definition.pipeline.jobs.get(&test.value) {
+                None => problems.push(unknown("job", &test.value, test.referenced, definition.pipeline.jobs.keys())),
+                Some(job) if job.stage.as_str() != ENVIRONMENT_STAGE => problems.push(at(
+                    test.referenced,
+                    format!("{} tests a change, not an environment", test.value),
+                    "give that job `stage: environment`",
+                )),
+                Some(_) => {}
+            }
+        }
+        if let Some(release) = &environment.release
+            && release.value.as_str() != "all-at-once"
+            && !definition.releases.contains_key(&release.value)
+        {
+            problems.push(unknown("release", &release.value, release.referenced, definition.releases.keys()));
+        }
+    }
+    problems
+}
+
+fn unknown<'a, N: fmt::Display + 'a>(
+    kind: &str,
+    name: &impl fmt::Display,
+    place: Location,
+    known: impl Iterator<Item = &'a N>,
+) -> Problem {
+    let known: BTreeSet<String> = known.map(ToString::to_string).collect();
+    let known = if known.is_empty() { "none".into() } else { known.into_iter().collect::<Vec<_>>().join(", ") };
+    at(place, format!("there is no {kind} {name}"), format!("declared are: {known}"))
+}
+
+/// A name whose place in the file is known, for tests and callers that make definitions themselves.
+pub fn placed<T>(value: T) -> Spanned<T> {
+    Spanned::new(value, Location::UNKNOWN, Location::UNKNOWN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "version: 1
+pipeline:
+  jobs:
+    unit: { run: pytest }
+    package: { needs: [unit], run: make, artifact: dist/ }
+    smoke: { stage: environment, run: ./smoke.sh }
+services:
+  web: { command: [./serve, $PORT], health: /healthz, replicas: 2 }
+environments:
+  staging: { like: production, tests: [smoke], replicas: 1 }
+  production: { deploy: on-green, env: { MODE: live } }
+";
+
+    fn first(text: &str) -> Problem {
+        read(text).expect_err("it was accepted").remove(0)
+    }
+
+    #[test]
+    fn an_environment_takes_what_it_does_not_say_from_the_one_it_is_like() {
+        let definition = read(GOOD).unwrap();
+        let staging = definition.resolve(&"staging".parse().unwrap()).unwrap();
+        assert_eq!(staging.services[0].replicas, 1);
+        assert_eq!(staging.services[0].env["MODE"], "live");
+        assert_eq!(definition.stages(), ["commit"]);
+    }
+
+    #[test]
+    fn an_unknown_job_is_pointed_at_by_line_and_column() {
+        let problem = first(&GOOD.replace("[unit]", "[unti]"));
+        assert_eq!((problem.line, problem.column), (5, 24), "{problem}");
+        assert!(problem.hint.contains("unit"), "{problem}");
+    }
+
+    #[test]
+    fn an_unknown_key_is_an_error_with_its_place() {
+        let problem = first(&GOOD.replace("replicas: 2", "replica: 2"));
+        assert_eq!(problem.line, 8, "{problem}");
+        assert!(problem.what.contains("replica"), "{problem}");
+    }
+
+    #[test]
+    fn circles_of_needs_and_of_likes_are_refused() {
+        assert!(first(&GOOD.replace("unit: { run", "unit: { needs: [package], run")).what.contains("waits for itself"));
+        assert!(first(&GOOD.replace("production: {", "production: { like: staging,")).what.contains("like itself"));
+    }
+
+    #[test]
+    fn a_path_out_of_the_working_copy_is_refused() {
+        for path in ["../x", "/etc", "a/../../b", "''"] {
+            let problem = first(&GOOD.replace("artifact: dist/", &format!("artifact: {path}")));
+            assert!(problem.what.contains("leads out"), "{problem}");
+        }
+    }
+
+    #[test]
+    fn a_bomb_of_aliases_is_refused_and_not_unfolded() {
+        let mut bomb = String::from("a: &a0 [x,x,x,x,x,x,x,x,x,x]\n");
+        for n in 1..12 {
+            bomb += &format!("a{n}: &a{n} [{}]\n", vec![format!("*a{}", n - 1); 10].join(","));
+        }
+        assert!(read(&bomb).is_err());
+        assert!(read(&"[".repeat(200_000)).is_err());
+    }
+
+    #[test]
+    fn the_schema_names_every_top_level_key() {
+        let schema = schema();
+        for key in ["version", "pipeline", "validation", "services", "environments", "releases", "cord"] {
+            assert!(schema["properties"][key].is_object(), "{key} is missing");
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! `andon.yaml` as types. The comments of the fields become the descriptions that an editor shows. Reads nothing and checks nothing.
+
+use andon_model::event::PlannedService;
+use andon_model::strategy::Strategy;
+use andon_model::{EnvironmentName, JobName, ServiceName, Span, StageName, StrategyName};
+use indexmap::IndexMap;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_saphyr::Spanned;
+use std::collections::BTreeMap;
+
+/// The stage whose jobs test a deployed environment instead of a change.
+pub const ENVIRONMENT_STAGE: &str = "environment";
+
+/// What Andon does with this repository.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Definition {
+    /// Version of this file's form: 1.
+    pub version: u32,
+    /// What every change has to pass before it lands.
+    pub pipeline: Pipeline,
+    /// Limits that the test and coverage reports have to keep.
+    #[serde(default)]
+    pub validation: Validation,
+    /// What runs in environments.
+    #[serde(default)]
+    pub services: IndexMap<ServiceName, Service>,
+    /// Where it runs, in the order in which a green change passes through.
+    #[serde(default)]
+    pub environments: IndexMap<EnvironmentName, Environment>,
+    /// Named ways of moving users to a new revision.
+    #[serde(default)]
+    pub releases: IndexMap<StrategyName, Strategy>,
+    /// When the line stops.
+    #[serde(default)]
+    pub cord: Cord,
+}
+
+/// The jobs and what they share.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Pipeline {
+    /// Environment variables of every job.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// The jobs. A job of a later stage waits until every job of the stages before it is green.
+    pub jobs: IndexMap<JobName, Job>,
+}
+
+/// One job: commands in a working copy of its own.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Job {
+    /// `commit`, `acceptance`, or any name; stages run in the order in which they first appear. Jobs of the stage `environment` do not
+    /// gate a change: they test an environment after a deployment, when it lists them under `tests`.
+    #[serde(default = "commit_stage")]
+    pub stage: StageName,
+    /// Jobs that must be green before this one.
+    #[serde(default)]
+    #[schemars(with = "Vec<JobName>")]
+    pub needs: Vec<Spanned<JobName>>,
+    /// The commands, given to `sh -e` as they stand.
+    pub run: String,
+    /// Environment variables of this job.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// Stopped after this time.
+    #[serde(default = "job_timeout")]
+    pub timeout: Span,
+    /// How often a red attempt is run again. A retry is shown, never hidden.
+    #[serde(default)]
+    pub retries: u32,
+    /// Reports that the commands write.
+    #[serde(default)]
+    pub reports: Reports,
+    /// A folder or file that the commands produce: packed, named by its digest, and deployed everywhere without being built again.
+    pub artifact: Option<String>,
+}
+
+/// Paths of reports in the working copy; `*` stands for a part of a name.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Reports {
+    /// Test results as JUnit XML.
+    #[serde(default)]
+    pub junit: OneOrMany,
+    /// Coverage as LCOV or Cobertura XML.
+    #[serde(default)]
+    pub coverage: OneOrMany,
+}
+
+/// One path or a list of them.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum OneOrMany {
+    /// None.
+    #[default]
+    None,
+    /// One.
+    One(String),
+    /// Several.
+    Many(Vec<String>),
+}
+
+impl OneOrMany {
+    /// The paths.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        let slice = match self {
+            OneOrMany::None => &[],
+            OneOrMany::One(one) => std::slice::from_ref(one),
+            OneOrMany::Many(many) => many.as_slice(),
+        };
+        slice.iter().map(String::as_str)
+    }
+}
+
+/// Limits on reports.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Validation {
+    /// Limits on coverage; each one that is broken blocks the change and lists the lines that lack tests.
+    pub coverage: Option<CoverageLimits>,
+}
+
+/// Limits on coverage, in percent of lines.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CoverageLimits {
+    /// Of the whole project.
+    pub lines: Option<f64>,
+    /// Of every file.
+    pub per_file: Option<f64>,
+    /// Of the lines that the change adds.
+    pub diff: Option<f64>,
+    /// The project's coverage must not fall.
+    #[serde(default)]
+    pub ratchet: bool,
+}
+
+/// A service: what is run.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Service {
+    /// Program and arguments, run in the unpacked artifact; `$PORT` stands for the port to listen on. No shell is involved.
+    pub command: Vec<String>,
+    /// Environment variables of its own.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// A path that answers 2xx when the instance is healthy; without it an open port is enough.
+    pub health: Option<String>,
+    /// Instances.
+    #[serde(default = "one")]
+    #[schemars(range(min = 1, max = 64))]
+    pub replicas: u32,
+    /// How long an instance may take to become healthy.
+    #[serde(default = "start_within")]
+    pub start_within: Span,
+    /// How long an instance may take to stop, before it is killed.
+    #[serde(default = "stop_within")]
+    pub stop_within: Span,
+    /// Names under which users of production reach it, beside `SERVICE.ENVIRONMENT.PROJECT.localhost`.
+    #[serde(default)]
+    pub hosts: Vec<String>,
+}
+
+/// An environment: a named place where services run.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Environment {
+    /// Takes everything that is not said here from that environment.
+    #[schemars(with = "Option<EnvironmentName>")]
+    pub like: Option<Spanned<EnvironmentName>>,
+    /// When an artifact is deployed here.
+    pub deploy: Option<DeployWhen>,
+    /// Jobs of the stage `environment` that run after each deployment here, before any user sees it.
+    #[serde(default)]
+    #[schemars(with = "Vec<JobName>")]
+    pub tests: Vec<Spanned<JobName>>,
+    /// How users are moved: a name under `releases`, or `all-at-once`.
+    #[schemars(with = "Option<StrategyName>")]
+    pub release: Option<Spanned<StrategyName>>,
+    /// Environment variables of every service here.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// Instances of every service here, instead of the service's own number.
+    pub replicas: Option<u32>,
+    /// Gone after this time, unless extended.
+    pub ttl: Option<Span>,
+}
+
+/// When an artifact is deployed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum DeployWhen {
+    /// As soon as a change landed and the environments before this one passed.
+    OnGreen,
+    /// When a person says so.
+    Manual,
+}
+
+/// When the line stops.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Cord {
+    /// What pulls the cord by itself; people always can.
+    #[serde(default = "everything")]
+    pub pull_on: Vec<PullOn>,
+}
+
+/// What can pull the cord by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum PullOn {
+    /// Trunk is red.
+    Trunk,
+    /// A deployment or its tests failed in an environment.
+    Environment,
+    /// The immune system took a release back in production.
+    Production,
+}
+
+impl Default for Cord {
+    fn default() -> Cord {
+        Cord { pull_on: everything() }
+    }
+}
+
+fn everything() -> Vec<PullOn> {
+    vec![PullOn::Trunk, PullOn::Environment, PullOn::Production]
+}
+fn commit_stage() -> StageName {
+    "commit".parse().unwrap_or_else(|_| unreachable!("a constant name"))
+}
+const fn job_timeout() -> Span {
+    Span::secs(30 * 60)
+}
+const fn start_within() -> Span {
+    Span::secs(30)
+}
+const fn stop_within() -> Span {
+    Span::secs(10)
+}
+const fn one() -> u32 {
+    1
+}
+
+/// An environment with everything that `like` brings, as the line uses it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resolved {
+    /// Services as they run here.
+    pub services: Vec<PlannedService>,
+    /// When an artifact is deployed here.
+    pub deploy: DeployWhen,
+    /// Jobs that test it.
+    pub tests: Vec<JobName>,
+    /// How users are moved.
+    pub strategy: Strategy,
+    /// The strategy's name.
+    pub strategy_name: String,
+    /// Its life time.
+    pub ttl: Option<Span>,
+}
+
+impl Definition {
+    /// The jobs that gate a change, in order of stages, then as written.
+    pub fn gate_jobs(&self) -> impl Iterator<Item = (&JobName, &Job)> {
+        self.pipeline.jobs.iter().filter(|(_, job)| job.stage.as_str() != ENVIRONMENT_STAGE)
+    }
+
+    /// The environment `name` as declared, or another one made `like` it. None if it is not declared.
+    pub fn resolve(&self, name: &EnvironmentName) -> Option<Resolved> {
+        let mut chain = vec![self.environments.get(name)?];
+        while let Some(like) = &chain[chain.len() - 1].like {
+            let next = self.environments.get(&like.value)?;
+            if chain.len() > self.environments.len() {
+                return None;
+            }
+            chain.push(next);
+        }
+        let first = |pick: &dyn Fn(&Environment) -> Option<u32>| chain.iter().find_map(|e| pick(e));
+        let replicas = first(&|e| e.replicas);
+        let env: BTreeMap<String, String> = chain.iter().rev().flat_map(|e| e.env.clone()).collect();
+        let release = chain.iter().find_map(|e| e.release.as_ref()).map(|name| &name.value);
+        let own_hosts = name.as_str() == "production";
+        let services = self.services.iter().map(|(name, service)| PlannedService {
+            name: name.clone(),
+            command: service.command.clone(),
+            env: service.env.clone().into_iter().chain(env.clone()).collect(),
+            health: service.health.clone(),
+            start_within: service.start_within,
+            stop_within: service.stop_within,
+            replicas: replicas.unwrap_or(service.replicas),
+            hosts: if own_hosts { service.hosts.clone() } else { Vec::new() },
+        });
+        Some(Resolved {
+            services: services.collect(),
+            deploy: chain.iter().find_map(|e| e.deploy).unwrap_or(DeployWhen::OnGreen),
+            tests: chain[0].tests.iter().map(|t| t.value.clone()).collect(),
+            strategy: release.and_then(|name| self.releases.get(name)).cloned().unwrap_or(Strategy::AllAtOnce),
+            strategy_name: release.map_or_else(|| "all-at-once".into(), ToString::to_string),
+            ttl: chain[0].ttl,
+        })
+    }
+
+    /// Stages that gate a change, in order.
+    pub fn stages(&self) -> Vec<&str> {
+        let mut stages: Vec<&str> = Vec::new();
+        for (_, job) in self.gate_jobs() {
+            if !stages.contains(&job.stage.as_str()) {
+                stages.push(job.stage.as_str());
+            }
+        }
+        stages
+    }
+}
