@@ -1,0 +1,138 @@
+//! Which artifact goes into which environment next. Pure: the estate and the declared order in, decisions out.
+//!
+//! The rules:
+//! 1. Environments that `andon.yaml` declares and that do not exist are created.
+//! 2. The first environment takes the newest landing; each later one takes the newest artifact that every environment before it has released.
+//! 3. An artifact that failed or was taken back in an environment is not tried there again.
+//! 4. Nothing overtakes: while a deployment is under way in an environment, the next one waits.
+//! 5. While the line is stopped, only artifacts whose landing fixes the andon move on.
+
+use andon_model::{AndonId, ChangeId, DeploymentId, Digest, EnvironmentName, Oid, RunId};
+
+use crate::estate::{Deployment, DeploymentState, Estate, Landing};
+
+/// An environment as declared, reduced to what promotion needs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Declared {
+    /// Its name.
+    pub name: EnvironmentName,
+    /// Whether green artifacts come by themselves.
+    pub on_green: bool,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Decision {
+    /// Bring a declared environment into being.
+    Create {
+        /// Its name.
+        environment: EnvironmentName,
+    },
+    /// Put an artifact beside what serves there.
+    Deploy(Candidate),
+}
+
+/// An artifact on its way into an environment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Candidate {
+    /// Where.
+    pub environment: EnvironmentName,
+    /// What.
+    pub artifact: Digest,
+    /// Its commit.
+    pub commit: Oid,
+    /// The run that built it.
+    pub run: RunId,
+    /// Changes that are new with it there.
+    pub changes: Vec<ChangeId>,
+    /// The deployment that it repeats, when an environment is rebuilt: with the same shape, whatever trunk says now.
+    pub repeats: Option<DeploymentId>,
+}
+
+/// The next decisions. `declared` is in the order in which a change passes.
+pub fn plan(estate: &Estate, declared: &[Declared], hold: Option<AndonId>) -> Vec<Decision> {
+    let missing = declared.iter().filter(|d| !estate.environments.contains_key(&d.name));
+    let mut decisions: Vec<Decision> =
+        missing.map(|d| Decision::Create { environment: d.name.clone() }).collect();
+    decisions.extend(rebuilds(estate).map(Decision::Deploy));
+    decisions.extend(newcomers(estate).map(Decision::Deploy));
+    for (place, environment) in declared.iter().enumerate().filter(|(_, d)| d.on_green) {
+        let landing = newest_passed(estate, &declared[..place], hold);
+        decisions.extend(landing.and_then(|l| candidate(estate, &environment.name, l)).map(Decision::Deploy));
+    }
+    decisions
+}
+
+/// What a person gets who asks for a deployment of this landing there; none when it is there already or has no artifact.
+pub fn candidate(estate: &Estate, name: &EnvironmentName, landing: &Landing) -> Option<Candidate> {
+    let environment = estate.environments.get(name).filter(|e| e.destroying.is_none())?;
+    let artifact = landing.artifact.clone()?;
+    let here = || estate.deployments.values().filter(|d| d.environment == environment.name);
+    let tried = |d: &Deployment| d.artifact == artifact && d.started >= environment.created;
+    if here().any(|d| d.under_way() || tried(d)) {
+        return None;
+    }
+    let landed_before = |d: &Deployment| estate.landings.iter().position(|l| l.run == d.run);
+    let is_on = |d: &&Deployment| matches!(d.state, DeploymentState::Released { .. });
+    let have = here().filter(is_on).filter_map(landed_before).max();
+    let want = estate.landings.iter().position(|l| l.run == landing.run)?;
+    if have.is_some_and(|have| have >= want) {
+        return None;
+    }
+    let changes = estate.landings[have.map_or(0, |have| have + 1)..=want].iter().map(|l| l.change).collect();
+    Some(Candidate {
+        environment: name.clone(),
+        artifact,
+        commit: landing.commit.clone(),
+        run: landing.run,
+        changes,
+        repeats: None,
+    })
+}
+
+fn newest_passed<'a>(estate: &'a Estate, before: &[Declared], hold: Option<AndonId>) -> Option<&'a Landing> {
+    let passed = |l: &&Landing| before.iter().all(|d| released_in(estate, &d.name, l));
+    let admitted = |l: &&Landing| hold.is_none() || l.fixes == hold;
+    let newest = estate.landings.iter().rev().filter(|l| l.artifact.is_some()).find(passed)?;
+    Some(newest).filter(admitted)
+}
+
+fn released_in(estate: &Estate, name: &EnvironmentName, landing: &Landing) -> bool {
+    let is_it = |d: &Deployment| &d.environment == name && Some(&d.artifact) == landing.artifact.as_ref();
+    estate.deployments.values().any(|d| is_it(d) && matches!(d.state, DeploymentState::Released { .. }))
+}
+
+/// Environments that were emptied to be rebuilt and are empty now: the same deployment again.
+fn rebuilds(estate: &Estate) -> impl Iterator<Item = Candidate> {
+    estate.environments.values().filter_map(|environment| {
+        let repeat = estate.deployments.get(&environment.repeat?)?;
+        let empty = estate.instances_in(&environment.name).next().is_none();
+        (environment.destroying == Some(true) && empty).then(|| again(repeat, environment.name.clone()))
+    })
+}
+
+/// Environments that a person asked for get what serves in the one they are like.
+fn newcomers(estate: &Estate) -> impl Iterator<Item = Candidate> {
+    estate.environments.values().filter(|e| !e.standing && e.destroying.is_none()).filter_map(|environment| {
+        let untouched = |d: &Deployment| d.environment != environment.name || d.started < environment.created;
+        if !estate.deployments.values().all(untouched) {
+            return None;
+        }
+        let serves = |d: &&Deployment| Some(&d.environment) == environment.like.as_ref() && matches!(d.state, DeploymentState::Released { .. });
+        let model = estate.deployments.values().rev().find(serves)?;
+        let mut candidate = again(model, environment.name.clone());
+        candidate.repeats = None;
+        Some(candidate)
+    })
+}
+
+fn again(deployment: &Deployment, environment: EnvironmentName) -> Candidate {
+    Candidate {
+        environment,
+        artifact: deployment.artifact.clone(),
+        commit: deployment.commit.clone(),
+        run: deployment.run,
+        changes: Vec::new(),
+        repeats: Some(deployment.id),
+    }
+}

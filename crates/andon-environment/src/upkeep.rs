@@ -1,0 +1,318 @@
+//! What should run against what does: start, declare healthy, replace, retire, heal. Pure: the estate and an observation in, decisions out.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use andon_model::event::{Drift, PlannedService, Revision};
+use andon_model::{DeploymentId, EnvironmentName, InstanceId, ServiceName, Span, Time};
+
+use crate::estate::{Deployment, DeploymentState, Estate, Instance};
+
+/// First pause before a crashed instance is replaced; triples each time (Argo CD's self-heal uses the same 2 s × 3 up to 300 s).
+pub const BACK_OFF: Span = Span::secs(2);
+/// Longest pause before a replacement.
+pub const BACK_OFF_MOST: Span = Span::secs(300);
+/// Replacements older than this no longer lengthen the pause.
+pub const MEMORY: Span = Span::secs(600);
+
+/// One instance as found.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Seen {
+    /// Nothing of it exists on the host.
+    Absent,
+    /// It runs; the last health answer, if one came since it started.
+    Alive {
+        /// None while nobody has asked yet.
+        health: Option<Result<(), String>>,
+    },
+    /// It ended.
+    Exited {
+        /// How, with the last words of its log.
+        words: String,
+    },
+}
+
+/// Everything found in one look.
+#[derive(Debug, Clone, Default)]
+pub struct Observation {
+    /// What was found of each known instance.
+    pub instances: BTreeMap<InstanceId, Seen>,
+    /// Files of a running release that are not as unpacked: instance, path, before, after.
+    pub files: Vec<(InstanceId, String, String, String)>,
+    /// Processes that say they belong to an environment and that no instance accounts for: environment, what.
+    pub foreign: Vec<(EnvironmentName, u32, String)>,
+    /// Instances that no request is on its way to.
+    pub idle: BTreeSet<InstanceId>,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Decision {
+    /// Give a new instance a number and a port.
+    Plan {
+        /// Where.
+        environment: EnvironmentName,
+        /// Of what.
+        service: ServiceName,
+        /// Of which revision.
+        revision: Revision,
+    },
+    /// Start it; it has been planned.
+    Start(InstanceId),
+    /// It answers: users may be sent to it.
+    Healthy(InstanceId),
+    /// Send it no more users and stop it.
+    Retire {
+        /// Which.
+        instance: InstanceId,
+        /// The reason.
+        why: String,
+    },
+    /// It is retired and nobody uses it: stop it now and remove what is left.
+    Remove(InstanceId),
+    /// A deployment is complete.
+    Up(DeploymentId),
+    /// A deployment is given up.
+    GiveUp {
+        /// Which.
+        deployment: DeploymentId,
+        /// The reason.
+        why: String,
+    },
+    /// Put a difference from code on display.
+    Drift {
+        /// Where.
+        environment: EnvironmentName,
+        /// What.
+        drift: Drift,
+    },
+    /// A difference is gone.
+    Healed {
+        /// Where.
+        environment: EnvironmentName,
+        /// What differed.
+        what: String,
+        /// How it was mended.
+        how: String,
+    },
+    /// End a process that nobody accounts for.
+    Kill {
+        /// Where it claims to be.
+        environment: EnvironmentName,
+        /// Its process id.
+        pid: u32,
+    },
+    /// Its time is over.
+    Expire(EnvironmentName),
+}
+
+/// The next decisions.
+pub fn plan(estate: &Estate, seen: &Observation, keep_warm: &BTreeSet<(EnvironmentName, Revision)>, now: Time) -> Vec<Decision> {
+    let wanted = wanted(estate, keep_warm);
+    let mut decisions = expiries(estate, now);
+    for instance in estate.instances.values() {
+        decisions.extend(look_after(estate, instance, seen, &wanted, now));
+    }
+    decisions.extend(missing(estate, &wanted, now));
+    decisions.extend(deployments(estate, seen, now));
+    decisions.extend(foreigners(estate, seen));
+    decisions.extend(healed(estate, seen));
+    decisions
+}
+
+type Wanted<'a> = BTreeMap<(&'a EnvironmentName, Revision), &'a Deployment>;
+
+/// Revisions that have to run: those that serve, those that come, and those kept for the way back.
+fn wanted<'a>(estate: &'a Estate, keep_warm: &BTreeSet<(EnvironmentName, Revision)>) -> Wanted<'a> {
+    let mut wanted = Wanted::new();
+    for deployment in estate.deployments.values() {
+        let Some(environment) = estate.environments.get(&deployment.environment) else { continue };
+        if environment.destroying.is_some() {
+            continue;
+        }
+        let revision = deployment.revision();
+        let serves = environment.serving.values().any(|serving| {
+            serving.stable.as_ref() == Some(&revision)
+                || serving.incoming.as_ref().is_some_and(|incoming| incoming.revision == revision)
+        });
+        let warm = keep_warm.contains(&(environment.name.clone(), revision.clone()));
+        if serves || warm || deployment.under_way() {
+            wanted.insert((&environment.name, revision), deployment);
+        }
+    }
+    wanted
+}
+
+fn expiries(estate: &Estate, now: Time) -> Vec<Decision> {
+    let due = estate.environments.values().filter(|e| e.expires.is_some_and(|end| end <= now) && e.destroying.is_none());
+    due.map(|e| Decision::Expire(e.name.clone())).collect()
+}
+
+fn look_after(estate: &Estate, instance: &Instance, seen: &Observation, wanted: &Wanted<'_>, now: Time) -> Vec<Decision> {
+    let id = instance.id;
+    let found = seen.instances.get(&id).unwrap_or(&Seen::Absent);
+    if let Some((since, _)) = &instance.retired {
+        let patience = service_of(estate, instance).map_or(Span::secs(10), |s| s.stop_within);
+        let gone = !matches!(found, Seen::Alive { .. });
+        let over = seen.idle.contains(&id) || now.since(*since) > patience;
+        return if gone || over { vec![Decision::Remove(id)] } else { Vec::new() };
+    }
+    if !wanted.contains_key(&(&instance.environment, instance.revision.clone())) {
+        return vec![Decision::Retire { instance: id, why: "its revision serves nobody any more".into() }];
+    }
+    let mut decisions = Vec::new();
+    match found {
+        Seen::Absent if instance.healthy.is_none() => decisions.push(Decision::Start(id)),
+        Seen::Absent => decisions.extend(replace(instance, "process", "running", "gone without a trace")),
+        Seen::Exited { words } if instance.healthy.is_some() => {
+            decisions.extend(replace(instance, "process", "running", words));
+        }
+        // Before its first healthy answer an exit fails its deployment, or, of a revision that already served, is tried again.
+        Seen::Exited { words } => decisions.push(Decision::Retire { instance: id, why: words.clone() }),
+        Seen::Alive { health: Some(Ok(())) } if instance.healthy.is_none() => decisions.push(Decision::Healthy(id)),
+        Seen::Alive { .. } => {}
+    }
+    let changed = seen.files.iter().find(|(at, ..)| *at == id);
+    if let Some((_, path, before, after)) = changed {
+        decisions.extend(replace(instance, &format!("file {path}"), before, after));
+    }
+    decisions
+}
+
+fn replace(instance: &Instance, what: &str, before: &str, after: &str) -> [Decision; 2] {
+    let what = format!("{what} of {} {}", instance.service, instance.id);
+    let drift = Drift {
+        service: Some(instance.service.clone()),
+        instance: Some(instance.id),
+        what: what.clone(),
+        before: before.to_owned(),
+        after: after.to_owned(),
+    };
+    let why = format!("drift: {what} is {after}");
+    [Decision::Drift { environment: instance.environment.clone(), drift }, Decision::Retire { instance: instance.id, why }]
+}
+
+fn service_of<'a>(estate: &'a Estate, instance: &Instance) -> Option<&'a PlannedService> {
+    estate.deployments.get(&instance.deployment)?.service(&instance.service)
+}
+
+fn missing(estate: &Estate, wanted: &Wanted<'_>, now: Time) -> Vec<Decision> {
+    let mut decisions = Vec::new();
+    for ((environment, revision), deployment) in wanted {
+        for service in &deployment.services {
+            let of_it = |i: &&Instance| i.service == service.name && &i.revision == revision;
+            let have = estate.instances_in(environment).filter(of_it).filter(|i| i.retired.is_none()).count();
+            let retired: Vec<Time> = estate
+                .instances_in(environment)
+                .filter(of_it)
+                .filter_map(|i| i.retired.as_ref().map(|(at, _)| *at))
+                .chain(heals_of(estate, environment))
+                .filter(|at| now.since(*at) < MEMORY)
+                .collect();
+            if retired.iter().max().is_some_and(|last| now < *last + pause(retired.len())) {
+                continue;
+            }
+            for _ in have..service.replicas as usize {
+                decisions.push(Decision::Plan {
+                    environment: (*environment).clone(),
+                    service: service.name.clone(),
+                    revision: revision.clone(),
+                });
+            }
+        }
+    }
+    decisions
+}
+
+fn heals_of(estate: &Estate, environment: &EnvironmentName) -> Vec<Time> {
+    estate.environments.get(environment).map(|e| e.heals.clone()).unwrap_or_default()
+}
+
+/// How long to wait before the next replacement after so many within [`MEMORY`]: none for the first, which heals at once.
+pub fn pause(times: usize) -> Span {
+    match times {
+        0 | 1 => Span(0),
+        n => Span(BACK_OFF.0.saturating_mul(3u64.saturating_pow(n as u32 - 2)).min(BACK_OFF_MOST.0)),
+    }
+}
+
+fn deployments(estate: &Estate, seen: &Observation, now: Time) -> Vec<Decision> {
+    let starting = estate.deployments.values().filter(|d| d.state == DeploymentState::Starting);
+    starting.filter_map(|d| progress(estate, d, seen, now)).collect()
+}
+
+fn progress(estate: &Estate, deployment: &Deployment, seen: &Observation, now: Time) -> Option<Decision> {
+    let revision = deployment.revision();
+    let of_it = |i: &&Instance| i.revision == revision;
+    for instance in estate.instances_in(&deployment.environment).filter(of_it) {
+        let died = match (seen.instances.get(&instance.id), &instance.retired) {
+            (Some(Seen::Exited { words }), _) if instance.healthy.is_none() => Some(words.clone()),
+            (_, Some((_, why))) if instance.healthy.is_none() => Some(why.clone()),
+            _ => None,
+        };
+        if let Some(words) = died {
+            let why = format!("{} did not start: {words}", instance.service);
+            return Some(Decision::GiveUp { deployment: deployment.id, why });
+        }
+        let patience = deployment.service(&instance.service)?.start_within;
+        if instance.healthy.is_none() && now.since(instance.planned) > patience {
+            let last = match seen.instances.get(&instance.id) {
+                Some(Seen::Alive { health: Some(Err(why)) }) => why.clone(),
+                _ => "it never answered".into(),
+            };
+            let why = format!("{} was not healthy within {patience}: {last}", instance.service);
+            return Some(Decision::GiveUp { deployment: deployment.id, why });
+        }
+    }
+    let complete = deployment.services.iter().all(|service| {
+        estate.healthy(&deployment.environment, &service.name, &revision).count() >= service.replicas as usize
+    });
+    complete.then_some(Decision::Up(deployment.id))
+}
+
+fn foreigners(estate: &Estate, seen: &Observation) -> Vec<Decision> {
+    let mut decisions = Vec::new();
+    for (environment, pid, what) in &seen.foreign {
+        if estate.environments.contains_key(environment) {
+            let drift = Drift {
+                service: None,
+                instance: None,
+                what: format!("process {pid}"),
+                before: "not there".into(),
+                after: what.clone(),
+            };
+            decisions.push(Decision::Drift { environment: environment.clone(), drift });
+        }
+        decisions.push(Decision::Kill { environment: environment.clone(), pid: *pid });
+    }
+    decisions
+}
+
+/// A difference is healed when what differed is gone and the full number of healthy instances is back.
+fn healed(estate: &Estate, seen: &Observation) -> Vec<Decision> {
+    let mut decisions = Vec::new();
+    for environment in estate.environments.values() {
+        for (_, drift) in &environment.drifts {
+            let still = match drift.instance {
+                Some(id) => estate.instances.contains_key(&id) || !is_full(estate, environment.name.clone(), drift),
+                None => seen.foreign.iter().any(|(_, pid, _)| drift.what == format!("process {pid}")),
+            };
+            if !still {
+                let how = if drift.instance.is_some() { "replaced from the artifact" } else { "ended" };
+                decisions.push(Decision::Healed {
+                    environment: environment.name.clone(),
+                    what: drift.what.clone(),
+                    how: how.into(),
+                });
+            }
+        }
+    }
+    decisions
+}
+
+fn is_full(estate: &Estate, environment: EnvironmentName, drift: &Drift) -> bool {
+    let Some(name) = &drift.service else { return true };
+    let Some(serving) = estate.environments.get(&environment).and_then(|e| e.serving.get(name)) else { return true };
+    let Some(stable) = &serving.stable else { return true };
+    let Some(service) = estate.of_revision(&environment, stable).and_then(|d| d.service(name)) else { return true };
+    estate.healthy(&environment, name, stable).count() >= service.replicas as usize
+}
