@@ -1,1 +1,3 @@
 //! Fakes, builders and contract suites for tests. Never shipped.
+
+pub mod journal;
