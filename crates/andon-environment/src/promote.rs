@@ -118,7 +118,10 @@ fn newcomers(estate: &Estate) -> impl Iterator<Item = Candidate> {
         if !estate.deployments.values().all(untouched) {
             return None;
         }
-        let serves = |d: &&Deployment| Some(&d.environment) == environment.like.as_ref() && matches!(d.state, DeploymentState::Released { .. });
+        let serves = |d: &&Deployment| {
+            Some(&d.environment) == environment.like.as_ref()
+                && matches!(d.state, DeploymentState::Released { .. })
+        };
         let model = estate.deployments.values().rev().find(serves)?;
         let mut candidate = again(model, environment.name.clone());
         candidate.repeats = None;

@@ -106,7 +106,12 @@ pub enum Decision {
 }
 
 /// The next decisions.
-pub fn plan(estate: &Estate, seen: &Observation, keep_warm: &BTreeSet<(EnvironmentName, Revision)>, now: Time) -> Vec<Decision> {
+pub fn plan(
+    estate: &Estate,
+    seen: &Observation,
+    keep_warm: &BTreeSet<(EnvironmentName, Revision)>,
+    now: Time,
+) -> Vec<Decision> {
     let wanted = wanted(estate, keep_warm);
     let mut decisions = expiries(estate, now);
     for instance in estate.instances.values() {
@@ -143,11 +148,20 @@ fn wanted<'a>(estate: &'a Estate, keep_warm: &BTreeSet<(EnvironmentName, Revisio
 }
 
 fn expiries(estate: &Estate, now: Time) -> Vec<Decision> {
-    let due = estate.environments.values().filter(|e| e.expires.is_some_and(|end| end <= now) && e.destroying.is_none());
+    let due = estate
+        .environments
+        .values()
+        .filter(|e| e.expires.is_some_and(|end| end <= now) && e.destroying.is_none());
     due.map(|e| Decision::Expire(e.name.clone())).collect()
 }
 
-fn look_after(estate: &Estate, instance: &Instance, seen: &Observation, wanted: &Wanted<'_>, now: Time) -> Vec<Decision> {
+fn look_after(
+    estate: &Estate,
+    instance: &Instance,
+    seen: &Observation,
+    wanted: &Wanted<'_>,
+    now: Time,
+) -> Vec<Decision> {
     let id = instance.id;
     let found = seen.instances.get(&id).unwrap_or(&Seen::Absent);
     if let Some((since, _)) = &instance.retired {
@@ -168,7 +182,9 @@ fn look_after(estate: &Estate, instance: &Instance, seen: &Observation, wanted: 
         }
         // Before its first healthy answer an exit fails its deployment, or, of a revision that already served, is tried again.
         Seen::Exited { words } => decisions.push(Decision::Retire { instance: id, why: words.clone() }),
-        Seen::Alive { health: Some(Ok(())) } if instance.healthy.is_none() => decisions.push(Decision::Healthy(id)),
+        Seen::Alive { health: Some(Ok(())) } if instance.healthy.is_none() => {
+            decisions.push(Decision::Healthy(id))
+        }
         Seen::Alive { .. } => {}
     }
     let changed = seen.files.iter().find(|(at, ..)| *at == id);
@@ -188,7 +204,10 @@ fn replace(instance: &Instance, what: &str, before: &str, after: &str) -> [Decis
         after: after.to_owned(),
     };
     let why = format!("drift: {what} is {after}");
-    [Decision::Drift { environment: instance.environment.clone(), drift }, Decision::Retire { instance: instance.id, why }]
+    [
+        Decision::Drift { environment: instance.environment.clone(), drift },
+        Decision::Retire { instance: instance.id, why },
+    ]
 }
 
 fn service_of<'a>(estate: &'a Estate, instance: &Instance) -> Option<&'a PlannedService> {
@@ -293,7 +312,9 @@ fn healed(estate: &Estate, seen: &Observation) -> Vec<Decision> {
     for environment in estate.environments.values() {
         for (_, drift) in &environment.drifts {
             let still = match drift.instance {
-                Some(id) => estate.instances.contains_key(&id) || !is_full(estate, environment.name.clone(), drift),
+                Some(id) => {
+                    estate.instances.contains_key(&id) || !is_full(estate, environment.name.clone(), drift)
+                }
                 None => seen.foreign.iter().any(|(_, pid, _)| drift.what == format!("process {pid}")),
             };
             if !still {
@@ -311,8 +332,12 @@ fn healed(estate: &Estate, seen: &Observation) -> Vec<Decision> {
 
 fn is_full(estate: &Estate, environment: EnvironmentName, drift: &Drift) -> bool {
     let Some(name) = &drift.service else { return true };
-    let Some(serving) = estate.environments.get(&environment).and_then(|e| e.serving.get(name)) else { return true };
+    let Some(serving) = estate.environments.get(&environment).and_then(|e| e.serving.get(name)) else {
+        return true;
+    };
     let Some(stable) = &serving.stable else { return true };
-    let Some(service) = estate.of_revision(&environment, stable).and_then(|d| d.service(name)) else { return true };
+    let Some(service) = estate.of_revision(&environment, stable).and_then(|d| d.service(name)) else {
+        return true;
+    };
     estate.healthy(&environment, name, stable).count() >= service.replicas as usize
 }

@@ -77,7 +77,9 @@ pub fn waits_for(queue: &Queue, change: &Change, hold: Option<Hold>) -> Option<S
 }
 
 fn settle(queue: &Queue, change: &Change, hold: Option<Hold>, trunk: Option<&Oid>) -> Option<Decision> {
-    let (Standing::Testing { run: id, .. } | Standing::Green { run: id, .. }) = &change.standing else { return None };
+    let (Standing::Testing { run: id, .. } | Standing::Green { run: id, .. }) = &change.standing else {
+        return None;
+    };
     let run = queue.runs.get(id)?;
     let patch_set = change.push.patch_set;
     match run.verdict.as_ref()? {
@@ -201,14 +203,23 @@ mod tests {
         story.push(1, 1, None).push(2, 1, None).tested(1, 1, 1, None).says(1, red());
         let refusals = story.plan(None, None);
         assert!(matches!(&refusals[..], [Decision::Refuse { why, .. }] if why == "test_x failed"));
-        story.then(Event::ChangeRefused { change: ChangeId(1), patch_set: 1, run: Some(RunId(1)), why: "x".into() });
+        story.then(Event::ChangeRefused {
+            change: ChangeId(1),
+            patch_set: 1,
+            run: Some(RunId(1)),
+            why: "x".into(),
+        });
         assert!(matches!(story.plan(None, None)[..], [Decision::Test { change: ChangeId(2), .. }]));
     }
 
     #[test]
     fn a_red_line_lands_nothing_but_what_names_the_andon() {
         let mut story = Story::new();
-        story.push(1, 1, None).tested(1, 1, 1, None).says(1, Verdict::Green).push(2, 1, None).push(3, 1, Some(4));
+        story.push(1, 1, None).tested(1, 1, 1, None).says(1, Verdict::Green).push(2, 1, None).push(
+            3,
+            1,
+            Some(4),
+        );
         assert!(matches!(story.plan(Some(4), None)[..], [Decision::Test { change: ChangeId(3), .. }]));
         let waiting = &story.queue.changes[&ChangeId(2)];
         assert!(waits_for(&story.queue, waiting, Some(Hold(AndonId(4)))).unwrap().contains("A4"));
@@ -230,6 +241,8 @@ mod tests {
             assert!(matches!(story.plan(None, None)[..], [Decision::Test { .. }]), "run {run}");
             story.tested(1, 1, run, None).says(run, Verdict::Broken { why: "disk full".into() });
         }
-        assert!(matches!(&story.plan(None, None)[..], [Decision::Refuse { why, .. }] if why.contains("disk full")));
+        assert!(
+            matches!(&story.plan(None, None)[..], [Decision::Refuse { why, .. }] if why.contains("disk full"))
+        );
     }
 }

@@ -1,5 +1,6 @@
 //! placeholder until merge
 use serde::{Deserialize, Serialize};
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[derive(schemars::JsonSchema)]
-pub enum Strategy { AllAtOnce }
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+pub enum Strategy {
+    AllAtOnce,
+}

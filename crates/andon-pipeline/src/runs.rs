@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use andon_model::event::{CoverageFigures, Event, JobEnd, PlannedJob, Purpose, Recorded, TestCounts, Verdict};
+use andon_model::event::{
+    CoverageFigures, Event, JobEnd, PlannedJob, Purpose, Recorded, TestCounts, Verdict,
+};
 use andon_model::{Digest, JobName, Oid, RunId, Span, Time};
 use serde::Serialize;
 
@@ -105,7 +107,9 @@ impl Run {
 
     /// Whether a red job has already decided it.
     pub fn is_lost(&self) -> bool {
-        self.jobs.iter().any(|job| job.is_settled() && matches!(job.state, JobState::Ended { .. }) && !job.passed())
+        self.jobs
+            .iter()
+            .any(|job| job.is_settled() && matches!(job.state, JobState::Ended { .. }) && !job.passed())
     }
 }
 
@@ -148,7 +152,12 @@ impl Runs {
         let at = recorded.at;
         match &recorded.event {
             Event::RunQueued { run, purpose, commit, tree, parent, jobs } => {
-                let waiting = |plan: &PlannedJob| JobRun { plan: plan.clone(), state: JobState::Waiting, attempts: 0, lost: 0 };
+                let waiting = |plan: &PlannedJob| JobRun {
+                    plan: plan.clone(),
+                    state: JobState::Waiting,
+                    attempts: 0,
+                    lost: 0,
+                };
                 let made = Run {
                     id: *run,
                     purpose: purpose.clone(),
