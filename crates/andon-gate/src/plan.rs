@@ -4,7 +4,8 @@
 //! 1. A green patch set lands, unless trunk is not where it was tested on (then it is tested again) or the cord holds it.
 //! 2. A red patch set is refused with the verdict's headline.
 //! 3. A run whose infrastructure broke is made again, at most [`TRIES`] times.
-//! 4. When nothing is being tested, the next change is: those that fix the open andon first, then the oldest patch set.
+//! 4. A run whose patch set nobody waits for any more is stopped.
+//! 5. When nothing is being tested, the next change is: those that fix the open andon first, then the oldest patch set.
 
 use andon_model::event::Verdict;
 use andon_model::{AndonId, ChangeId, Oid, RunId};
@@ -50,11 +51,19 @@ pub enum Decision {
         /// The reason.
         why: String,
     },
+    /// Nobody waits for this run any more: stop it.
+    Stop {
+        /// The run.
+        run: RunId,
+        /// The reason.
+        why: String,
+    },
 }
 
 /// The next decisions. `trunk` is where the branch stands in git now.
 pub fn plan(queue: &Queue, hold: Option<Hold>, trunk: Option<&Oid>) -> Vec<Decision> {
-    let mut decisions: Vec<Decision> = queue.open().filter_map(|c| settle(queue, c, hold, trunk)).collect();
+    let mut decisions: Vec<Decision> = stale(queue).collect();
+    decisions.extend(queue.open().filter_map(|c| settle(queue, c, hold, trunk)));
     let busy = queue.open().any(|c| is_under_test(queue, c));
     if decisions.is_empty() && !busy {
         decisions.extend(next(queue, hold).map(test));
@@ -74,6 +83,19 @@ pub fn waits_for(queue: &Queue, change: &Change, hold: Option<Hold>) -> Option<S
         }
         _ => None,
     }
+}
+
+/// Runs whose change has a newer patch set or was taken back.
+fn stale(queue: &Queue) -> impl Iterator<Item = Decision> {
+    queue.runs.iter().filter(|(_, run)| run.verdict.is_none()).filter_map(|(id, run)| {
+        let change = queue.changes.get(&run.change)?;
+        let tests_it = matches!(&change.standing, Standing::Testing { run, .. } if run == id);
+        let why = match change.push.patch_set {
+            newest if newest != run.patch_set => format!("superseded by patch set {newest}"),
+            _ => "its change was taken back".into(),
+        };
+        (!tests_it).then_some(Decision::Stop { run: *id, why })
+    })
 }
 
 fn settle(queue: &Queue, change: &Change, hold: Option<Hold>, trunk: Option<&Oid>) -> Option<Decision> {
@@ -229,7 +251,9 @@ mod tests {
     #[test]
     fn a_new_patch_set_makes_the_old_verdict_worthless() {
         let mut story = Story::new();
-        story.push(1, 1, None).tested(1, 1, 1, None).push(1, 2, None).says(1, Verdict::Green);
+        story.push(1, 1, None).tested(1, 1, 1, None).push(1, 2, None);
+        assert!(matches!(story.plan(None, None)[..], [Decision::Stop { run: RunId(1), .. }]));
+        story.says(1, Verdict::Green);
         assert!(matches!(story.plan(None, None)[..], [Decision::Test { patch_set: 2, .. }]));
     }
 

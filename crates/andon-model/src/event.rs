@@ -111,7 +111,7 @@ pub enum Event {
     },
 
     // ── pipeline ───────────────────────────────────────────────────────
-    /// A runner began the job. The attempt counts from 1.
+    /// A runner began the job. The attempt counts from 1. `report` of its end is a blob with what its report files say.
     JobStarted { run: RunId, job: JobName, attempt: u32 },
     /// The job ended. `log` names its whole output.
     JobFinished {

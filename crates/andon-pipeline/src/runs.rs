@@ -31,6 +31,8 @@ pub enum JobState {
         log: Option<Digest>,
         /// Its tests.
         tests: TestCounts,
+        /// Blob with what its report files say.
+        report: Option<Digest>,
     },
     /// Will not be run.
     Skipped {
@@ -181,9 +183,10 @@ impl Runs {
                     with(run, job, |j| (j.state, j.attempts) = (JobState::Running { since: at }, *attempt));
                 }
             }
-            Event::JobFinished { run, job, ended, took, log, tests, .. } => {
+            Event::JobFinished { run, job, ended, took, log, tests, report, .. } => {
+                let (log, report) = (log.clone(), report.clone());
                 let state =
-                    JobState::Ended { end: ended.clone(), at, took: *took, log: log.clone(), tests: *tests };
+                    JobState::Ended { end: ended.clone(), at, took: *took, log, tests: *tests, report };
                 if let Some(run) = self.all.get_mut(run) {
                     with(run, job, |j| j.state = state);
                 }
