@@ -122,6 +122,8 @@ pub enum Event {
         took: Span,
         log: Option<Digest>,
         tests: TestCounts,
+        #[serde(default)]
+        report: Option<Digest>,
     },
     /// The server stopped under the job: this attempt counts for nothing, another follows.
     JobLost { run: RunId, job: JobName, attempt: u32, why: String },
