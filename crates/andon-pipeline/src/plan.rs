@@ -128,7 +128,16 @@ mod tests {
         let tests = TestCounts::default();
         evolve(
             runs,
-            Event::JobFinished { run, job: name, attempt, ended: end, took: Span(took), log: None, tests },
+            Event::JobFinished {
+                run,
+                job: name,
+                attempt,
+                ended: end,
+                took: Span(took),
+                log: None,
+                tests,
+                report: None,
+            },
         );
     }
 
