@@ -55,7 +55,9 @@ pub fn schema() -> serde_json::Value {
 fn syntax(error: &serde_saphyr::Error) -> Problem {
     let (line, column) = error.location().map_or((0, 0), |at| (at.line(), at.column()));
     let text = error.without_snippet().to_string();
-    let what = text.lines().next().unwrap_or("the file cannot be read").to_owned();
+    let what = text.lines().next().unwrap_or("the file cannot be read");
+    // The place is told apart already.
+    let what = what.split(&format!(" at line {line},")).next().unwrap_or(what).to_owned();
     let hint = if what.contains("unknown field") {
         "take the key out or correct it; `andon schema` prints all keys"
     } else if what.contains("budget") || what.contains("limit") {
@@ -266,6 +268,7 @@ pub fn placed<T>(value: T) -> Spanned<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use andon_model::Strategy;
 
     const GOOD: &str = "version: 1
 pipeline:
@@ -305,6 +308,27 @@ environments:
         let problem = first(&GOOD.replace("replicas: 2", "replica: 2"));
         assert_eq!(problem.line, 8, "{problem}");
         assert!(problem.what.contains("replica"), "{problem}");
+    }
+
+    #[test]
+    fn a_bad_strategy_is_pointed_at_where_it_stands() {
+        let with = |strategy: &str| format!("{GOOD}releases:\n  careful:\n{strategy}");
+        assert!(read(&with("    canary: [{weight: 0.5%, for: 2s}, {weight: 25, for: 1s}]\n")).is_ok());
+        for (strategy, line, says) in [
+            ("    canary:\n      - {weight: 5, for: 2s}\n      - {weight: 500, for: 2s}\n", 16, "share of users"),
+            ("    canary:\n      - {weight: 5, fro: 2s}\n", 15, "fro"),
+            ("    canary: [{weight: 5, for: 2s}]\n    analysis: {errors: {worse_by: x}}\n", 15, "not a percentage"),
+            ("    canary: [{weight: 5, for: 2s}]\n    dark: {}\n", 14, "exactly one of"),
+            ("    canary: [{weight: 5}]\n", 14, "never ends"),
+        ] {
+            let problem = first(&with(strategy));
+            assert!(problem.what.contains(says), "{problem}");
+            assert!(!problem.what.contains("at line"), "{problem}");
+            assert_eq!(problem.line, line, "{problem}");
+            assert!(problem.column > 0, "{problem}");
+        }
+        let definition = read(&format!("{GOOD}releases: {{ plain: all-at-once, way: {{ all-at-once: {{}} }} }}")).unwrap();
+        assert!(definition.releases.values().all(|s| *s == Strategy::AllAtOnce));
     }
 
     #[test]
