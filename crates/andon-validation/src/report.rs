@@ -1,0 +1,141 @@
+//! Everything that a run's reports say, in one value that is stored as a blob and shown on pages. Gives no verdict.
+
+use andon_model::JobName;
+use andon_model::event::{CoverageFigures, JobEnd, TestCounts};
+use serde::{Deserialize, Serialize};
+
+use crate::coverage::{Coverage, percent, ranges};
+use crate::diff::Diff;
+use crate::junit::{Report, TestCase};
+use crate::limits::{Breach, diff_figures};
+
+/// A job as it ended, with what its reports say.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JobResult {
+    /// Its name.
+    pub job: JobName,
+    /// How it ended; none: it was skipped.
+    pub end: Option<JobEnd>,
+    /// Its JUnit reports.
+    pub tests: Vec<Report>,
+    /// Declared reports that are missing or could not be read, in sentences.
+    pub unreadable: Vec<String>,
+}
+
+/// How a job ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JobLine {
+    /// Its name.
+    pub job: JobName,
+    /// How it ended; none: it was skipped.
+    pub end: Option<JobEnd>,
+    /// Sums over its tests.
+    pub counts: TestCounts,
+    /// Declared reports that are missing or could not be read.
+    pub unreadable: Vec<String>,
+}
+
+/// A test and the job that ran it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TestLine {
+    /// The job.
+    pub job: JobName,
+    /// The test.
+    #[serde(flatten)]
+    pub test: TestCase,
+}
+
+/// Coverage of a file, for pages.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FileLine {
+    /// Its path.
+    pub path: String,
+    /// Lines that ran.
+    pub covered: u64,
+    /// Lines that could run.
+    pub lines: u64,
+    /// Lines that lack tests: `12-15,19`.
+    pub uncovered: String,
+}
+
+impl FileLine {
+    /// Percent of lines that ran.
+    pub fn percent(&self) -> f64 {
+        percent(self.covered, self.lines)
+    }
+}
+
+/// All that is known about a run when its jobs are over.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct RunReport {
+    /// Jobs in the order of the pipeline.
+    pub jobs: Vec<JobLine>,
+    /// Tests: red ones first, then as reported.
+    pub tests: Vec<TestLine>,
+    /// Sums over all tests, also those that are not kept.
+    pub counts: TestCounts,
+    /// Sums over lines; none where nothing was measured.
+    pub coverage: Option<CoverageFigures>,
+    /// Files, lowest coverage first.
+    pub files: Vec<FileLine>,
+    /// Limits that are broken.
+    pub breaches: Vec<Breach>,
+    /// What was odd about reports, with the job's name.
+    pub warnings: Vec<String>,
+}
+
+impl RunReport {
+    /// Puts together what the jobs reported. `warnings` are those of coverage reports.
+    pub fn of(
+        jobs: Vec<JobResult>,
+        coverage: Option<&Coverage>,
+        diff: Option<&Diff>,
+        breaches: Vec<Breach>,
+        warnings: Vec<String>,
+    ) -> RunReport {
+        let mut made = RunReport { breaches, warnings, ..RunReport::default() };
+        for result in jobs {
+            let mut counts = TestCounts::default();
+            for report in result.tests {
+                counts += report.counts;
+                made.warnings
+                    .extend(report.warnings.iter().map(|warning| format!("{}: {warning}", result.job)));
+                made.tests
+                    .extend(report.cases.into_iter().map(|test| TestLine { job: result.job.clone(), test }));
+            }
+            made.counts += counts;
+            made.jobs.push(JobLine {
+                job: result.job,
+                end: result.end,
+                counts,
+                unreadable: result.unreadable,
+            });
+        }
+        made.tests.sort_by_key(|line| !line.test.outcome.is_red());
+        if let Some(coverage) = coverage.filter(|coverage| !coverage.files.is_empty()) {
+            let (covered, lines) = coverage.sums();
+            let diff = diff.and_then(|diff| diff_figures(coverage, diff));
+            made.coverage = Some(CoverageFigures { covered, lines, diff });
+            made.files = coverage
+                .files
+                .iter()
+                .map(|(path, file)| {
+                    let (covered, lines) = file.sums();
+                    FileLine { path: path.clone(), covered, lines, uncovered: ranges(file.uncovered()) }
+                })
+                .collect();
+            made.files.sort_by(|a, b| a.percent().total_cmp(&b.percent()).then_with(|| a.path.cmp(&b.path)));
+        }
+        made
+    }
+
+    /// Red tests, in order.
+    pub fn failures(&self) -> impl Iterator<Item = &TestLine> {
+        self.tests.iter().filter(|line| line.test.outcome.is_red())
+    }
+
+    /// Tests that were red and green on the same code.
+    pub fn flaky(&self) -> impl Iterator<Item = &TestLine> {
+        self.tests.iter().filter(|line| line.test.flaky)
+    }
+}

@@ -1,0 +1,394 @@
+//! A streaming reader of XML as test tools really write it: bounded memory, forgiving, no DTD, no external entities.
+//!
+//! Not a general parser. One token of a strict parser is as large as its text, and a byte that is not UTF-8 ends it; here every text is
+//! cut at a limit while it is read, and foreign bytes become replacement characters. Namespaces are dropped, nesting is not checked.
+
+use std::io::{self, BufRead};
+
+/// The longest tag that is read, in bytes without its attribute values; a longer one is dropped.
+const LONGEST_TAG: usize = 64 * 1024;
+/// More attributes than any tool writes.
+const MOST_ATTRIBUTES: usize = 64;
+
+/// One piece of a document.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Token {
+    /// `<name a="b">`; `empty` for `<name/>`, which no [`Token::End`] follows.
+    Start(Tag),
+    /// `</name>`.
+    End(String),
+    /// Character data, entities resolved, cut at the limit.
+    Text(String),
+}
+
+/// An opening tag.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Tag {
+    /// Name without a namespace prefix.
+    pub name: String,
+    /// Attributes in order, values cut at the limit.
+    pub attributes: Vec<(String, String)>,
+    /// Whether it closes itself.
+    pub empty: bool,
+}
+
+impl Tag {
+    /// The value of an attribute.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.attributes.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+}
+
+/// Reads tokens one after the other.
+pub struct Tokens<R> {
+    input: R,
+    text_limit: usize,
+    value_limit: usize,
+    /// The input ended inside a tag, a comment or a CDATA section.
+    pub truncated: bool,
+    /// A read failed; reading ended there.
+    pub failed: Option<io::Error>,
+}
+
+impl<R: BufRead> Tokens<R> {
+    /// Texts are cut at `text_limit` bytes, attribute values at `value_limit`.
+    pub fn new(input: R, text_limit: usize, value_limit: usize) -> Self {
+        Tokens { input, text_limit, value_limit, truncated: false, failed: None }
+    }
+
+    /// The next token; none at the end. Texts are skipped unless `keep_text`.
+    pub fn next(&mut self, keep_text: bool) -> Option<Token> {
+        loop {
+            let mut raw = Vec::new();
+            let limit = if keep_text { self.text_limit } else { 0 };
+            let more = self.until(b'<', &mut raw, limit);
+            if !raw.is_empty() {
+                return Some(Token::Text(resolve(&raw, self.text_limit)));
+            }
+            if !more {
+                return None;
+            }
+            self.eat();
+            match self.markup(keep_text) {
+                Markup::Token(token) => return Some(token),
+                Markup::Nothing => {}
+                Markup::End => return None,
+            }
+        }
+    }
+
+    fn markup(&mut self, keep_text: bool) -> Markup {
+        match self.peek() {
+            None => {
+                self.truncated = true;
+                Markup::End
+            }
+            Some(b'/') => {
+                let mut name = Vec::new();
+                self.eat();
+                if !self.until(b'>', &mut name, LONGEST_TAG) {
+                    self.truncated = true;
+                    return Markup::End;
+                }
+                self.eat();
+                Markup::Token(Token::End(local_name(&String::from_utf8_lossy(&name))))
+            }
+            Some(b'!') => {
+                self.eat();
+                self.bang(keep_text)
+            }
+            Some(b'?') => match self.skip_past(b"?>") {
+                true => Markup::Nothing,
+                false => Markup::End,
+            },
+            Some(byte) if byte.is_ascii_alphabetic() || byte == b'_' || byte >= 0x80 => self.tag(),
+            // A bare `<` in a text, as some tools write it: it separates texts and is dropped.
+            Some(_) => Markup::Nothing,
+        }
+    }
+
+    fn bang(&mut self, keep_text: bool) -> Markup {
+        match self.peek() {
+            Some(b'-') => match self.skip_past(b"-->") {
+                true => Markup::Nothing,
+                false => Markup::End,
+            },
+            Some(b'[') => {
+                for _ in 0.."[CDATA[".len() {
+                    self.eat();
+                }
+                let mut raw = Vec::new();
+                let limit = if keep_text { self.text_limit } else { 0 };
+                let whole = self.past(b"]]>", &mut raw, limit);
+                let text = cut(String::from_utf8_lossy(&raw).into_owned(), self.text_limit);
+                if text.is_empty() {
+                    return if whole { Markup::Nothing } else { Markup::End };
+                }
+                Markup::Token(Token::Text(text))
+            }
+            _ => self.skip_declaration(),
+        }
+    }
+
+    /// `<!DOCTYPE …>` with its internal subset: nothing in it is used.
+    fn skip_declaration(&mut self) -> Markup {
+        let (mut depth, mut quote) = (0u32, None);
+        while let Some(byte) = self.eat() {
+            match (quote, byte) {
+                (Some(open), _) if open == byte => quote = None,
+                (Some(_), _) => {}
+                (None, b'"' | b'\'') => quote = Some(byte),
+                (None, b'[') => depth += 1,
+                (None, b']') => depth = depth.saturating_sub(1),
+                (None, b'>') if depth == 0 => return Markup::Nothing,
+                _ => {}
+            }
+        }
+        self.truncated = true;
+        Markup::End
+    }
+
+    fn tag(&mut self) -> Markup {
+        let mut tag = Tag::default();
+        let mut word = Vec::new();
+        let mut read = 0usize;
+        let mut key: Option<String> = None;
+        loop {
+            read += 1;
+            let Some(byte) = self.eat() else {
+                self.truncated = true;
+                return Markup::End;
+            };
+            match byte {
+                b'>' => break,
+                b'"' | b'\'' if key.is_some() => {
+                    let mut value = Vec::new();
+                    if !self.until(byte, &mut value, self.value_limit) {
+                        self.truncated = true;
+                        return Markup::End;
+                    }
+                    self.eat();
+                    let name = key.take().unwrap_or_default();
+                    if tag.attributes.len() < MOST_ATTRIBUTES {
+                        tag.attributes.push((name, resolve(&value, self.value_limit)));
+                    }
+                }
+                b'=' => key = Some(local_name(&String::from_utf8_lossy(&std::mem::take(&mut word)))),
+                b' ' | b'\t' | b'\r' | b'\n' | b'/' => {
+                    if tag.name.is_empty() {
+                        tag.name = local_name(&String::from_utf8_lossy(&word));
+                        word.clear();
+                    }
+                    tag.empty = byte == b'/';
+                }
+                other => {
+                    tag.empty = false;
+                    if word.len() < 256 {
+                        word.push(other);
+                    }
+                }
+            }
+            if read > LONGEST_TAG {
+                return Markup::Nothing;
+            }
+        }
+        if tag.name.is_empty() {
+            tag.name = local_name(&String::from_utf8_lossy(&word));
+        }
+        Markup::Token(Token::Start(tag))
+    }
+
+    fn peek(&mut self) -> Option<u8> {
+        match self.input.fill_buf() {
+            Ok(chunk) => chunk.first().copied(),
+            Err(error) => {
+                self.failed = Some(error);
+                None
+            }
+        }
+    }
+
+    fn eat(&mut self) -> Option<u8> {
+        let byte = self.peek()?;
+        self.input.consume(1);
+        Some(byte)
+    }
+
+    /// Reads up to the delimiter and leaves it unread, keeping at most `limit` bytes. False when the input ended first.
+    fn until(&mut self, delimiter: u8, kept: &mut Vec<u8>, limit: usize) -> bool {
+        loop {
+            let chunk = match self.input.fill_buf() {
+                Ok([]) => return false,
+                Ok(chunk) => chunk,
+                Err(error) => {
+                    self.failed = Some(error);
+                    return false;
+                }
+            };
+            let end = chunk.iter().position(|&byte| byte == delimiter);
+            let part = &chunk[..end.unwrap_or(chunk.len())];
+            kept.extend_from_slice(&part[..part.len().min(limit.saturating_sub(kept.len()))]);
+            let used = part.len();
+            self.input.consume(used);
+            if end.is_some() {
+                return true;
+            }
+        }
+    }
+
+    fn skip_past(&mut self, end: &[u8]) -> bool {
+        self.past(end, &mut Vec::new(), 0)
+    }
+
+    /// Reads past `end`, keeping at most `limit` bytes of what stands before it.
+    fn past(&mut self, end: &[u8], kept: &mut Vec<u8>, limit: usize) -> bool {
+        let last = end[end.len() - 1];
+        let mut tail: Vec<u8> = Vec::with_capacity(end.len());
+        loop {
+            let chunk = match self.input.fill_buf() {
+                Ok([]) => {
+                    self.truncated = true;
+                    return false;
+                }
+                Ok(chunk) => chunk,
+                Err(error) => {
+                    self.failed = Some(error);
+                    return false;
+                }
+            };
+            let stop = chunk.iter().position(|&byte| byte == last);
+            let used = stop.map_or(chunk.len(), |at| at + 1);
+            let part = &chunk[..used];
+            kept.extend_from_slice(&part[..used.min((limit + end.len()).saturating_sub(kept.len()))]);
+            let from = used.saturating_sub(end.len());
+            tail.extend_from_slice(&part[from..]);
+            let drop = tail.len().saturating_sub(end.len());
+            tail.drain(..drop);
+            self.input.consume(used);
+            if stop.is_some() && tail == end {
+                if kept.ends_with(end) {
+                    kept.truncate(kept.len() - end.len());
+                }
+                kept.truncate(limit);
+                return true;
+            }
+        }
+    }
+}
+
+enum Markup {
+    Token(Token),
+    Nothing,
+    End,
+}
+
+fn local_name(name: &str) -> String {
+    let name = name.trim();
+    name.rsplit(':').next().unwrap_or(name).to_owned()
+}
+
+/// Cuts at a character boundary.
+pub fn cut(mut text: String, limit: usize) -> String {
+    if text.len() > limit {
+        let end = (0..=limit).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
+        text.truncate(end);
+    }
+    text
+}
+
+/// The text with XML's own five entities and character references resolved; anything else stays as it stands.
+fn resolve(raw: &[u8], limit: usize) -> String {
+    let text = String::from_utf8_lossy(raw);
+    if !text.contains('&') {
+        return cut(text.into_owned(), limit);
+    }
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text.as_ref();
+    while let Some(at) = rest.find('&') {
+        out.push_str(&rest[..at]);
+        rest = &rest[at..];
+        let end = rest.bytes().take(12).position(|byte| byte == b';');
+        match end.and_then(|end| Some((entity(&rest[1..end])?, end))) {
+            Some((found, end)) => {
+                out.push(found);
+                rest = &rest[end + 1..];
+            }
+            None => {
+                out.push('&');
+                rest = &rest[1..];
+            }
+        }
+    }
+    out.push_str(rest);
+    cut(out, limit)
+}
+
+fn entity(name: &str) -> Option<char> {
+    match name {
+        "lt" => Some('<'),
+        "gt" => Some('>'),
+        "amp" => Some('&'),
+        "quot" => Some('"'),
+        "apos" => Some('\''),
+        _ => {
+            let number = name.strip_prefix('#')?;
+            let code = match number.strip_prefix(['x', 'X']) {
+                Some(hex) => u32::from_str_radix(hex, 16),
+                None => number.parse(),
+            };
+            char::from_u32(code.ok()?)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tokens(text: &[u8]) -> (Vec<Token>, bool) {
+        // A tiny buffer puts every boundary inside a token.
+        let mut tokens = Tokens::new(io::BufReader::with_capacity(3, text), 100, 100);
+        let mut all = Vec::new();
+        while let Some(token) = tokens.next(true) {
+            all.push(token);
+        }
+        (all, tokens.truncated)
+    }
+
+    fn texts(text: &[u8]) -> Vec<String> {
+        let text_of = |token| if let Token::Text(text) = token { Some(text) } else { None };
+        tokens(text).0.into_iter().filter_map(text_of).collect()
+    }
+
+    #[test]
+    fn tags_texts_and_cdata_come_in_order() {
+        let (all, truncated) =
+            tokens(b"<?xml v?><!-- > --><a:b x='1' y=\"&lt;2&gt;\"/><c>q&amp;r<![CDATA[<d>]] >]]></c>");
+        let attributes = vec![("x".into(), "1".into()), ("y".into(), "<2>".into())];
+        assert_eq!(all[0], Token::Start(Tag { name: "b".into(), attributes, empty: true }));
+        assert_eq!(all[1], Token::Start(Tag { name: "c".into(), ..Tag::default() }));
+        assert_eq!(all[2..4], [Token::Text("q&r".into()), Token::Text("<d>]] >".into())]);
+        assert_eq!(all[4..], [Token::End("c".into())]);
+        assert!(!truncated);
+    }
+
+    #[test]
+    fn a_document_type_declares_nothing_here() {
+        let bomb =
+            br#"<!DOCTYPE x [<!ENTITY a "]>&b;"><!ENTITY f SYSTEM "file:///etc/passwd">]><t>&a;&f;</t>"#;
+        assert_eq!(texts(bomb), ["&a;&f;"]);
+    }
+
+    #[test]
+    fn a_long_text_is_cut_and_foreign_bytes_are_replaced() {
+        let long = [b"<t>".as_slice(), &[b'x'; 5000], b"</t><t>\xff\x01</t>"].concat();
+        assert_eq!(texts(&long), ["x".repeat(100), "\u{fffd}\u{1}".to_owned()]);
+    }
+
+    #[test]
+    fn the_end_inside_markup_is_seen() {
+        for text in ["<a", "<a b='", "<a><![CDATA[x", "<!-- x", "</a", "<", "<!DOCTYPE"] {
+            assert!(tokens(text.as_bytes()).1, "{text}");
+        }
+    }
+}
