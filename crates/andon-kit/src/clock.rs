@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::UNIX_EPOCH;
 
 /// Says what time it is, in milliseconds since 1970-01-01T00:00:00Z.
-pub trait Clock: Send + Sync {
+pub trait Clock: std::fmt::Debug + Send + Sync {
     /// Now.
     fn now_ms(&self) -> i64;
 }

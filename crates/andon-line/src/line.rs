@@ -67,12 +67,6 @@ pub struct Line {
     _lock: File,
 }
 
-impl std::fmt::Debug for Box<dyn Clock> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Clock")
-    }
-}
-
 impl Line {
     /// Opens the data directory and reads the journal from its beginning.
     pub async fn open(settings: Settings, clock: Box<dyn Clock>) -> Result<Arc<Line>, Refusal> {
@@ -240,6 +234,11 @@ impl Line {
             // Nobody listening is fine: the journal has it.
             let _ = self.news.send(Arc::new(event));
         }
+    }
+
+    /// Wakes the stations of a project by telling its last event again; listeners know events by their number.
+    pub(crate) fn nudge(&self, last: &Recorded) {
+        let _ = self.news.send(Arc::new(last.clone()));
     }
 
     /// Creates a project with an empty repository.

@@ -6,8 +6,8 @@ use std::time::Duration;
 use andon_gate::plan::{Decision, Hold, plan};
 use andon_gate::Standing;
 use andon_git::Merge;
-use andon_model::event::{Event, PlannedJob, Purpose, Role, Verdict};
-use andon_model::{ChangeId, Oid, RunId, TestCounts};
+use andon_model::event::{Event, PlannedJob, Purpose, Role, TestCounts, Verdict};
+use andon_model::{ChangeId, Oid, RunId};
 use andon_pipeline::Definition;
 use tokio_util::sync::CancellationToken;
 
