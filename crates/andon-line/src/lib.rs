@@ -10,6 +10,8 @@ pub mod project;
 pub mod refusal;
 pub mod state;
 pub mod stations;
+pub mod view;
+pub mod words;
 
 pub use access::{Access, Caller};
 pub use line::{Line, Settings};

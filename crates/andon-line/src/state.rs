@@ -44,6 +44,11 @@ impl State {
         self.feed.push_back(recorded.clone());
     }
 
+    /// The open andon that pages show first, with its title.
+    pub fn open_andon(&self) -> Option<(String, String)> {
+        None
+    }
+
     /// The andon that stops the line, if one does.
     pub fn hold(&self) -> Option<AndonId> {
         None
