@@ -158,3 +158,42 @@ pub fn moment(recorded: &Recorded) -> Option<Moment> {
     let by = recorded.by.to_string();
     Some(Moment { seq: recorded.seq, at: recorded.at, mark, by, words, link })
 }
+
+impl crate::Line {
+    /// The page of a change.
+    pub fn change_view(&self, project: &crate::Project, id: andon_model::ChangeId) -> Result<ChangeView, crate::Refusal> {
+        let state = project.state();
+        let found = state.queue.changes.get(&id).ok_or_else(|| crate::Refusal::Unknown(format!("there is no change {id}")))?;
+        Ok(change::change(&state, project.name.as_str(), found, self.now()))
+    }
+
+    /// The page of a run, with its report once it is over.
+    pub async fn run_view(&self, project: &crate::Project, id: andon_model::RunId) -> Result<RunView, crate::Refusal> {
+        let unknown = || crate::Refusal::Unknown(format!("there is no {id}"));
+        let digest = project.state().runs.all.get(&id).ok_or_else(unknown)?.report.clone();
+        let report = match digest {
+            Some(digest) => Some(self.run_report(digest).await?),
+            None => None,
+        };
+        let state = project.state();
+        let found = state.runs.all.get(&id).ok_or_else(unknown)?;
+        Ok(run::run(&state, project.name.as_str(), found, report.as_ref(), self.now()))
+    }
+
+    /// The file with the output of a job's newest attempt, whole or still growing.
+    pub fn log_file(
+        &self,
+        project: &crate::Project,
+        id: andon_model::RunId,
+        name: &andon_model::JobName,
+    ) -> Result<std::path::PathBuf, crate::Refusal> {
+        let state = project.state();
+        let job = state.runs.all.get(&id).and_then(|run| run.job(name));
+        let job = job.ok_or_else(|| crate::Refusal::Unknown(format!("{id} has no job {name}")))?;
+        match &job.state {
+            andon_pipeline::JobState::Ended { log: Some(log), .. } => Ok(self.blobs.path(log)),
+            _ if job.attempts > 0 => Ok(crate::stations::pipeline::live_log(project, id, name, job.attempts)),
+            _ => Err(crate::Refusal::Unknown(format!("{name} has not begun"))),
+        }
+    }
+}
