@@ -28,6 +28,7 @@ pub fn doors() -> Vec<Door> {
     let change = |path, needs, handler| Door::new(Method::POST, path, needs, handler);
     vec![
         Door::public(Method::GET, "/healthz", get(healthy)),
+        Door::public(Method::POST, "/api/v1/enter", post(enter)),
         read("/api/v1/me", get(me)),
         read("/api/v1/projects", get(projects)),
         change("/api/v1/projects", Owner, post(create_project)),
@@ -49,6 +50,17 @@ pub fn doors() -> Vec<Door> {
 
 async fn healthy() -> &'static str {
     "ready\n"
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Once {
+    once: String,
+}
+
+/// The owner link for programs: a session's secret, to be used as a token.
+async fn enter(State(line): State<Arc<Line>>, Json(link): Json<Once>) -> Answer {
+    Ok(Json(json!({ "token": line.enter(&link.once).await? })))
 }
 
 async fn me(By(caller): By) -> Answer {
