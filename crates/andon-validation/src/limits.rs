@@ -97,10 +97,9 @@ pub fn judge(
     if let Some(previous) = previous.filter(|previous| limits.ratchet && found < previous - RATCHET_TOLERANCE)
     {
         let says = format!("coverage fell from {} to {}; it may only rise", show(previous), show(found));
-        let files = match diff {
-            Some(diff) => DiffLines::of(coverage, diff).lacking,
-            None => uncovered(coverage),
-        };
+        // The change's own lines if it is they that lack tests; otherwise a test is gone and any line may be the reason.
+        let own = diff.map(|diff| DiffLines::of(coverage, diff).lacking).filter(|files| !files.is_empty());
+        let files = own.unwrap_or_else(|| uncovered(coverage));
         breaches.push(Breach {
             limit: Limit::Ratchet,
             least: previous,
