@@ -11,9 +11,9 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::sync::oneshot;
 
+use crate::count::{Place, Tally};
 use crate::pool::Lease;
 use crate::router::{Busy, Service};
-use crate::signals::{Place, Tally};
 
 /// The most of a body that is kept for a mirror, in bytes.
 pub(crate) const COPY_MOST: usize = 256 * 1024;
@@ -160,7 +160,7 @@ pub(crate) struct Relayed {
 }
 
 impl Relayed {
-    pub fn new(
+    pub fn start(
         body: Incoming,
         lease: Lease,
         tally: Arc<Tally>,

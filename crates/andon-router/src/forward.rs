@@ -13,9 +13,9 @@ use hyper::body::Incoming;
 use hyper::{Method, Request, Response};
 
 use crate::body::ToBackend;
+use crate::count::Tally;
 use crate::pool::{Backend, Lease};
 use crate::router::{Options, Service, Side};
-use crate::signals::Tally;
 
 /// Repetitions of one request that may have been sent.
 const REPEATS: u32 = 2;

@@ -8,6 +8,7 @@
 //! (which connection) and comes back through `body` (counting, returning the connection).
 
 mod body;
+mod count;
 mod differ;
 mod forward;
 mod hygiene;

@@ -14,13 +14,14 @@ use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 use hyper_util::rt::TokioIo;
 
 use crate::body::{Copying, Relayed, ToBackend, ToClient};
+use crate::count::{Ended, Place};
 use crate::differ::Answer;
 use crate::forward::{Failure, forward};
 use crate::hygiene;
 use crate::mirror::{Shadow, Taps, is_json};
 use crate::pool::Lease;
 use crate::router::{Assigned, Busy, Inner, Plan, Service};
-use crate::signals::{Arm, Ended, Place};
+use crate::signals::Arm;
 use crate::{subject, table};
 
 /// Answers one request.
@@ -155,7 +156,7 @@ async fn relay(
                 hygiene::strip_hop(&mut head.headers);
                 Response::from_parts(
                     head,
-                    Relayed::new(body, lease, side.tally.clone(), counted, copying, busy),
+                    Relayed::start(body, lease, side.tally.clone(), counted, copying, busy),
                 )
             }
         }

@@ -14,9 +14,10 @@ use arc_swap::ArcSwap;
 use hyper::header::{HeaderName, HeaderValue};
 use tokio::sync::Notify;
 
+use crate::count::{Signals, Tally};
 use crate::mirror::{Differences, Shadow};
 use crate::pool::Backend;
-use crate::signals::{Arm, ServiceSignals, Signals, Tally};
+use crate::signals::{Arm, ServiceSignals};
 use crate::table::{self, RevisionName, Route, RouteTable, TableError};
 
 /// Limits of a router.
@@ -193,7 +194,8 @@ impl Router {
             .collect()
     }
 
-    /// Requests and tunnels of a revision under way; copies for a mirror are nobody's and do not count.
+    /// Requests and tunnels of a revision under way; copies for a mirror are nobody's and do not count. In the instant
+    /// of a switch it may count one more that then goes elsewhere: to know that none is left, ask `drained`.
     pub fn in_flight(&self, service: &str, revision: &RevisionName) -> usize {
         self.service(service).map_or(0, |service| service.in_flight(revision))
     }

@@ -12,7 +12,10 @@ use hyper::{Request, Response};
 use support::{Backend, SERVICE, Served, get, name, one, until};
 
 fn json(body: &'static str) -> Response<Full<Bytes>> {
-    Response::builder().header("content-type", "application/json").body(Full::from(body)).unwrap()
+    Response::builder()
+        .header("content-type", "application/json")
+        .body(Full::from(body))
+        .expect("a valid answer")
 }
 
 fn mirroring(primary: &Backend, shadow: &Backend, all_methods: bool) -> Route {

@@ -4,7 +4,7 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use http_body_util::Full;
@@ -65,7 +65,14 @@ async fn a_ramp_moves_users_forward_only() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_request_fails_while_weights_and_revisions_flip_under_load() {
-    let (a, b) = (Backend::saying("a").await, Backend::saying("b").await);
+    let reached = Arc::new(AtomicU64::new(0));
+    let counting = reached.clone();
+    let a = Backend::saying("a").await;
+    let b = Backend::answering(move |_| {
+        counting.fetch_add(1, Ordering::SeqCst);
+        async { Response::new(Full::from("b")) }
+    })
+    .await;
     let served = Served::new().await;
     served.set(two(a.addr, b.addr, 0, 0));
     let stop = Arc::new(AtomicBool::new(false));
@@ -82,15 +89,20 @@ async fn no_request_fails_while_weights_and_revisions_flip_under_load() {
             sent
         }));
     }
+    let mut mine = served.client().await;
     let (began, mut flips, mut drains) = (Instant::now(), 0u16, 0);
     while began.elapsed() < Duration::from_secs(3) {
         flips += 1;
         let weight = [0, 10_000, 100, 5000][usize::from(flips % 4)];
         served.set(two(a.addr, b.addr, weight, u64::from(flips)));
         if weight == 0 {
-            // Nothing reaches b any more, and what did has ended: then it may be stopped.
+            // What reached b has ended and nothing reaches it any more: now it could be stopped.
             served.router.drained(support::SERVICE, &name("b")).await;
-            assert_eq!(served.router.in_flight(support::SERVICE, &name("b")), 0);
+            let before = reached.load(Ordering::SeqCst);
+            for _ in 0..5 {
+                assert_eq!(mine.get_as("someone").await.body, "a");
+            }
+            assert_eq!(reached.load(Ordering::SeqCst), before, "a request reached b after it was drained");
             drains += 1;
         }
         tokio::task::yield_now().await;

@@ -1,5 +1,5 @@
 //! Tiny backends on real sockets, a client, and a router between them.
-#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(dead_code, clippy::unwrap_used, reason = "each test file uses its part, and all of it is test code")]
 
 use std::collections::HashMap;
 use std::convert::Infallible;
