@@ -148,15 +148,18 @@ pub fn worse_by_shares(canary: Share, stable: Share, worse_by: f64) -> f64 {
     above(canary, high + worse_by) - std::f64::consts::LN_2
 }
 
-/// The lower or upper end of a share at 95 % (Chernoff's bound on a binomial; not meant for many looks).
-pub fn bound(share: Share, upper: bool) -> f64 {
-    const NATS: f64 = 3.0; // ln(1 / 0.05)
+/// How sure an end of a share has to be, in nats: the chance of being wrong is at most exp(-nats), at one look (Chernoff's bound).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Nats(pub f64);
+
+/// The lower or upper end of a share.
+pub fn bound(share: Share, Nats(nats): Nats, upper: bool) -> f64 {
     let observed = share.rate();
     if share.of == 0 {
         return if upper { 1.0 } else { 0.0 };
     }
     let term = |a: f64, b: f64| if a == 0.0 { 0.0 } else { a * (a / b).ln() };
-    let far = |p: f64| share.of as f64 * (term(observed, p) + term(1.0 - observed, 1.0 - p)) > NATS;
+    let far = |p: f64| share.of as f64 * (term(observed, p) + term(1.0 - observed, 1.0 - p)) > nats;
     let (mut inside, mut outside) = (observed, if upper { 1.0 } else { 0.0 });
     for _ in 0..40 {
         let middle = f64::midpoint(inside, outside);
