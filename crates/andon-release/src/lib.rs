@@ -4,6 +4,7 @@ pub mod analysis;
 pub mod evidence;
 pub mod explain;
 pub mod sample;
+pub mod simulate;
 
 pub use analysis::Outcome;
 pub use explain::{Explanation, look};
