@@ -128,7 +128,7 @@ pub struct Analysis {
     pub alpha: Percent,
 }
 
-/// How much worse is still allowed. For errors: points of percent of users. For latency: percent of the time.
+/// How much worse is still allowed. For errors: points of percent of requests. For latency: percent of the answer time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WorseBy {

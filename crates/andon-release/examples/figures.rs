@@ -36,6 +36,11 @@ fn main() {
             figure(&name("bad answers, median"), quantile(&found, 0.5, |e| e.bad), "answers", bar.map(|_| 10.0));
         }
     }
+    for (users, count) in [(&many, "50,000"), (&few, "5,000")] {
+        let allowed = Scenario { errors: [0.005, 0.01], ..Scenario::harmless() };
+        let found = endings(some, &allowed, users, &usual);
+        figure(&format!("errors 0.5 to 1 %, 0.5 points allowed, {count} users: taken back in an hour"), 100.0 * back(&found), "%", Some(5.0));
+    }
     let found = endings(some, &worse(0.02), &many, &strict);
     figure("errors 0.5 to 2 %, 50,000 users: taken back, median", quantile(&found, 0.5, |e| e.second), "s", Some(200.0));
     let slow = Scenario { slower: 1.5, seconds: 1_800, ..Scenario::harmless() };
@@ -54,8 +59,11 @@ fn main() {
         figure(&name, 100.0 * (1.0 - share(&proven, Outcome::Certified)), "%", Some(5.0));
     }
     let twice = Scenario { errors: [0.005, 0.011], until_certified: true, ..Scenario::harmless() };
-    let wrong = endings(some, &twice, &many, &usual);
-    figure("canary with 2.2 times the errors certified by mistake", 100.0 * share(&wrong, Outcome::Certified), "%", Some(5.0));
+    for (users, count) in [(&many, "50,000"), (&few, "5,000")] {
+        let wrong = endings(some, &twice, users, &usual);
+        let name = format!("canary with 2.2 times the errors, {count} users: certified by mistake");
+        figure(&name, 100.0 * share(&wrong, Outcome::Certified), "%", Some(5.0));
+    }
 }
 
 /// Two halves at once: each seed stands alone.

@@ -6,20 +6,21 @@ use andon_model::strategy::Analysis as Settings;
 use serde::{Deserialize, Serialize};
 
 use crate::evidence::{self, Labels, Nats, Share};
-use crate::sample::{ArmCounts, EpochCounts, P95, Sample};
+use crate::sample::{ArmCounts, EpochCounts, P95, REACHED, Sample};
 
 /// Chance of certifying a revision that is worse than allowed.
 pub const BETA: f64 = 0.05;
 /// A proof of health says "less than twice as often" where the allowance asks for no more.
 const CERTIFIED_BELOW: f64 = 2.0;
-/// Where the allowance is smaller than this share of users, a baseline without errors still lets health be proven at this share.
+/// Where the allowance is smaller than this, a baseline without errors still lets health be proven at this share.
 const LEAST_ALLOWANCE: f64 = 0.001;
-/// Weights of the label tests for users with 1, 3 and 10 errors. The first finds most; the others find a few users for whom all fails.
-const BY_LABELS: [f64; 3] = [0.40, 0.10, 0.10];
-/// Weights of the tests on shares for the same: they find what a baseline without errors hides from the labels.
-const BY_SHARES: [f64; 3] = [0.30, 0.05, 0.05];
+/// Weights of the tests for users with 1, 3 and 10 errors, by labels and by shares. The first of each finds most; the others find a few
+/// users for whom all fails. Without an allowance the labels do it all; an allowance weakens them where the old revision has few errors,
+/// and there the shares find what they miss.
+const STRICT: ([f64; 3], [f64; 3]) = ([0.90, 0.06, 0.04], [0.0; 3]);
+const ALLOWING: ([f64; 3], [f64; 3]) = ([0.25, 0.05, 0.0], [0.50, 0.10, 0.10]);
 /// Weights of errors and latency where both are watched.
-const METRICS: [f64; 2] = [0.6, 0.4];
+const METRICS: [f64; 2] = [0.75, 0.25];
 
 /// How sure the baseline's rate is when the allowance is turned into a ratio. An equal canary is safe whatever the rate is; this is about
 /// one that is worse by nearly the allowance, so it need not cost much.
@@ -120,23 +121,38 @@ fn share(arm: &ArmCounts, k: usize) -> Share {
     Share { of: arm.subjects.max(arm.reached[k]), hit: arm.reached[k] }
 }
 
+/// The allowance of requests as an allowance of users: those who would meet an error in the requests that a user made here and had not
+/// met one anyway.
+fn allowed_users(epoch: &EpochCounts, allowed: f64) -> f64 {
+    let requests = (epoch.stable.requests + epoch.canary.requests) as f64;
+    let users = (epoch.stable.subjects + epoch.canary.subjects).max(1) as f64;
+    let each = (requests / users).max(1.0);
+    (1.0 - share(&epoch.stable, 0).rate()) * -(-allowed * each).exp_m1()
+}
+
+fn requests<'a>(epochs: impl IntoIterator<Item = &'a EpochCounts>) -> Share {
+    let add = |sum: Share, e: &EpochCounts| Share { of: sum.of + e.stable.requests, hit: sum.hit + e.stable.errors };
+    epochs.into_iter().fold(Share { of: 0, hit: 0 }, add)
+}
+
 fn errors(epochs: &[EpochCounts], allowed: f64, weight: f64) -> Finding {
+    let (by_labels, by_shares) = if allowed == 0.0 { STRICT } else { ALLOWING };
+    let tolerated = 1.0 + if allowed == 0.0 { 0.0 } else { allowed / evidence::bound(requests(epochs), TOLERANCE, false) };
     let tests = (0..3).flat_map(|k| {
         let labels = labels(epochs, |arm| arm.reached[k]);
-        let mut baseline = Share { of: 0, hit: 0 };
-        for epoch in epochs {
-            let part = share(&epoch.stable, k);
-            (baseline.of, baseline.hit) = (baseline.of + part.of, baseline.hit + part.hit);
-        }
-        let tolerated = if allowed == 0.0 { 1.0 } else { 1.0 + allowed / evidence::bound(baseline, TOLERANCE, false) };
+        // A user has three errors as often as the cube of the ratio says.
+        let tolerated = tolerated.powi(REACHED[k] as i32);
         // Each epoch starts its own test on shares, since users who moved make the shares of two epochs incomparable; the weights
         // 1/2, 1/6, 1/12, … sum to 1 however many follow.
-        let by_epoch = epochs.iter().enumerate().map(move |(n, epoch)| {
+        let by_epoch = epochs.iter().enumerate().filter(|_| by_shares[k] > 0.0).map(move |(n, epoch)| {
             let weight = 1.0 / ((n + 1) * (n + 2)) as f64;
-            (weight, evidence::worse_by_shares(share(&epoch.canary, k), share(&epoch.stable, k), allowed))
+            let stable = share(&epoch.stable, k);
+            let limit = evidence::bound(stable, TOLERANCE, true) + allowed_users(epoch, allowed);
+            (weight, evidence::worse_by_shares(share(&epoch.canary, k), stable, limit))
         });
-        [(BY_LABELS[k], evidence::worse_by_labels(&labels, tolerated)), (BY_SHARES[k], evidence::log_mean(by_epoch))]
+        [(by_labels[k], evidence::worse_by_labels(&labels, tolerated)), (by_shares[k], evidence::log_mean(by_epoch))]
     });
+    let tests = tests.filter(|(weight, _)| *weight > 0.0);
     let harm = evidence::log_mean(tests.collect::<Vec<_>>());
     let Some(now) = epochs.last().filter(|e| e.weight_bp < 10_000) else {
         return Finding { metric: Metric::Errors, weight, harm, health: None, below: CERTIFIED_BELOW };
@@ -152,10 +168,10 @@ fn errors(epochs: &[EpochCounts], allowed: f64, weight: f64) -> Finding {
 pub(crate) fn errors_healthy(now: &EpochCounts, allowed: f64) -> (f64, f64) {
     let allowed = allowed.max(LEAST_ALLOWANCE);
     let baseline = share(&now.stable, 0);
-    let (low, high) = (evidence::bound(baseline, PROOF, false), evidence::bound(baseline, PROOF, true));
-    let ratio = (1.0 + allowed / high).max(CERTIFIED_BELOW);
+    let ratio = (1.0 + allowed / evidence::bound(requests([now]), PROOF, true)).max(CERTIFIED_BELOW);
     let by_ratio = evidence::below_by_labels(&labels(std::slice::from_ref(now), |arm| arm.reached[0]), ratio);
-    let by_share = evidence::below(share(&now.canary, 0), low + allowed);
+    let limit = evidence::bound(baseline, PROOF, false) + allowed_users(now, allowed);
+    let by_share = evidence::below(share(&now.canary, 0), limit);
     (evidence::log_mean([(0.5, by_ratio), (0.5, by_share)]), ratio)
 }
 
@@ -179,7 +195,7 @@ pub(crate) mod tests {
     pub(crate) fn epoch(weight_bp: u16, canary: (u64, u64), stable: (u64, u64)) -> EpochCounts {
         let arm = |(subjects, hit): (u64, u64)| ArmCounts {
             subjects,
-            requests: subjects * 2,
+            requests: subjects,
             errors: hit,
             reached: [hit, 0, 0],
             slow: Vec::new(),

@@ -124,28 +124,31 @@ fn not_at(share: Share, p: f64) -> f64 {
     mixture - std::f64::consts::PI.ln() - share.log_likelihood(p)
 }
 
-/// Evidence that the canary's share is more than `worse_by` above the baseline's.
+/// Evidence that the canary's share is above the baseline's, and above `limit`.
 ///
-/// Were the baseline's true share `p`, half the evidence that the canary lies above `p + worse_by` and half the evidence that the baseline is
-/// not at `p` would together be an e-value. The true `p` is unknown, so the least over all `p` is taken: the first half falls with `p`,
-/// the second rises above the observed share, and where they cross is at most a factor of 2 away from the least.
-pub fn worse_by_shares(canary: Share, stable: Share, worse_by: f64) -> f64 {
+/// Were the baseline's true share `p`, then `v` times the evidence that the canary lies above `p` plus `1 - v` times the evidence that the
+/// baseline is not at `p` would be an e-value against "the canary is no worse". The true `p` is unknown, so the least over all `p` counts:
+/// the first part falls with `p`, the second rises above the observed share, and where they cross the first alone is a lower bound of it.
+/// Asking for more than `limit` as well only lowers the evidence, so a limit may be computed from what was seen.
+pub fn worse_by_shares(canary: Share, stable: Share, limit: f64) -> f64 {
+    const V: f64 = 0.9;
     // Below this the whole is never near a threshold, and leaving it out can only make the evidence smaller.
     const WORTH_A_SEARCH: f64 = 2.0;
-    let top = 1.0 - worse_by - 1e-9;
-    let mut low = stable.rate().clamp(1e-9, top.max(1e-9));
-    if canary.hit == 0 || top <= low || above(canary, low + worse_by) < WORTH_A_SEARCH {
+    const TOP: f64 = 1.0 - 1e-9;
+    let least = limit.max(stable.rate()).max(1e-9);
+    if canary.hit == 0 || least >= TOP || above(canary, least) < WORTH_A_SEARCH {
         return f64::NEG_INFINITY;
     }
-    let mut high = top;
+    let falls_behind = |p: f64| V.ln() + above(canary, p) <= (1.0 - V).ln() + not_at(stable, p);
+    if falls_behind(least) {
+        return V.ln() + above(canary, least);
+    }
+    let (mut low, mut high) = (least, TOP);
     for _ in 0..40 {
         let middle = (low * high).sqrt();
-        match above(canary, middle + worse_by) > not_at(stable, middle) {
-            true => low = middle,
-            false => high = middle,
-        }
+        if falls_behind(middle) { high = middle } else { low = middle }
     }
-    above(canary, high + worse_by) - std::f64::consts::LN_2
+    V.ln() + above(canary, high)
 }
 
 /// How sure an end of a share has to be, in nats: the chance of being wrong is at most exp(-nats), at one look (Chernoff's bound).
@@ -269,15 +272,15 @@ mod tests {
     }
 
     #[test]
-    fn shares_of_two_arms_are_worth_at_most_one_on_average_when_the_canary_is_as_allowed() {
-        for (p, worse_by, n, m) in [(0.01, 0.005, 60, 200), (0.0001, 0.0, 40, 100), (0.2, 0.0, 30, 30), (0.001, 0.01, 100, 400)] {
+    fn shares_of_two_arms_are_worth_at_most_one_on_average_when_the_canary_is_no_worse() {
+        for (p, limit, n, m) in [(0.01, 0.0, 60, 200), (0.0001, 0.0, 40, 100), (0.2, 0.1, 30, 30), (0.001, 0.01, 100, 400)] {
             let stable: Vec<_> = binomial(m, p).filter(|(_, chance)| *chance > 1e-12).collect();
-            let mean: f64 = binomial(n, p + worse_by)
+            let mean: f64 = binomial(n, p)
                 .filter(|(_, chance)| *chance > 1e-12)
                 .flat_map(|c| stable.iter().map(move |s| (c, *s)))
-                .map(|((c, pc), (s, ps))| pc * ps * worse_by_shares(Share { of: n, hit: c }, Share { of: m, hit: s }, worse_by).exp())
+                .map(|((c, pc), (s, ps))| pc * ps * worse_by_shares(Share { of: n, hit: c }, Share { of: m, hit: s }, limit).exp())
                 .sum();
-            assert!(mean <= 1.0, "{p} {worse_by}: {mean}");
+            assert!(mean <= 1.0, "{p} {limit}: {mean}");
         }
     }
 
