@@ -50,14 +50,17 @@ fn main() {
     let found = endings(some, &clean, &many, &usual);
     figure("a canary that always fails beside a clean revision: median", quantile(&found, 0.5, |e| e.second), "s", Some(5.0));
 
+    let mut ramp = 0.0;
     for (weight, bar) in [(500, 420.0), (2_500, 143.0), (5_000, 127.0)] {
         let healthy = Scenario { weights: vec![(0, weight)], until_certified: true, ..Scenario::harmless() };
         let proven = endings(some, &healthy, &many, &usual);
         let name = format!("healthy canary at {} % proven healthy, median", weight / 100);
         figure(&name, quantile(&proven, 0.5, |e| e.second), "s", Some(bar));
+        ramp += quantile(&proven, 0.5, |e| e.second);
         let name = format!("healthy canary at {} % not proven within an hour", weight / 100);
         figure(&name, 100.0 * (1.0 - share(&proven, Outcome::Certified)), "%", Some(5.0));
     }
+    figure("healthy canary from 5 over 25 and 50 % to everyone by proof, sum of medians", ramp, "s", Some(600.0));
     let twice = Scenario { errors: [0.005, 0.011], until_certified: true, ..Scenario::harmless() };
     for (users, count) in [(&many, "50,000"), (&few, "5,000")] {
         let wrong = endings(some, &twice, users, &usual);

@@ -121,13 +121,27 @@ fn share(arm: &ArmCounts, k: usize) -> Share {
     Share { of: arm.subjects.max(arm.reached[k]), hit: arm.reached[k] }
 }
 
-/// The allowance of requests as an allowance of users: those who would meet an error in the requests that a user made here and had not
-/// met one anyway.
-fn allowed_users(epoch: &EpochCounts, allowed: f64) -> f64 {
+/// Requests of a user in this epoch, at least 1.
+fn each(epoch: &EpochCounts) -> f64 {
     let requests = (epoch.stable.requests + epoch.canary.requests) as f64;
-    let users = (epoch.stable.subjects + epoch.canary.subjects).max(1) as f64;
-    let each = (requests / users).max(1.0);
-    (1.0 - share(&epoch.stable, 0).rate()) * -(-allowed * each).exp_m1()
+    (requests / (epoch.stable.subjects + epoch.canary.subjects).max(1) as f64).max(1.0)
+}
+
+/// The allowance of requests as an allowance of users: those who would meet an error in the requests that a user made here and had not
+/// met one anyway. An upper end: where a few users make most requests, fewer would.
+fn allowed_users(epoch: &EpochCounts, allowed: f64) -> f64 {
+    (1.0 - share(&epoch.stable, 0).rate()) * -(-allowed * each(epoch)).exp_m1()
+}
+
+/// How many times as often an error may be met: 1 + the allowance over a lower end of the old revision's rate. The rate is the smaller one of
+/// errors by requests and of what its users met, so that a few users for whom all fails do not use up the allowance.
+fn tolerated(epochs: &[EpochCounts], allowed: f64) -> f64 {
+    if allowed == 0.0 {
+        return 1.0;
+    }
+    let by_requests = evidence::bound(requests(epochs), TOLERANCE, false);
+    let by_users = |e: &EpochCounts| -(-evidence::bound(share(&e.stable, 0), TOLERANCE, false)).ln_1p() / each(e);
+    1.0 + allowed / epochs.iter().map(by_users).fold(0.0, f64::max).min(by_requests)
 }
 
 fn requests<'a>(epochs: impl IntoIterator<Item = &'a EpochCounts>) -> Share {
@@ -137,7 +151,7 @@ fn requests<'a>(epochs: impl IntoIterator<Item = &'a EpochCounts>) -> Share {
 
 fn errors(epochs: &[EpochCounts], allowed: f64, weight: f64) -> Finding {
     let (by_labels, by_shares) = if allowed == 0.0 { STRICT } else { ALLOWING };
-    let tolerated = 1.0 + if allowed == 0.0 { 0.0 } else { allowed / evidence::bound(requests(epochs), TOLERANCE, false) };
+    let tolerated = tolerated(epochs, allowed);
     let tests = (0..3).flat_map(|k| {
         let labels = labels(epochs, |arm| arm.reached[k]);
         // A user has three errors as often as the cube of the ratio says.
@@ -170,8 +184,11 @@ pub(crate) fn errors_healthy(now: &EpochCounts, allowed: f64) -> (f64, f64) {
     let baseline = share(&now.stable, 0);
     let ratio = (1.0 + allowed / evidence::bound(requests([now]), PROOF, true)).max(CERTIFIED_BELOW);
     let by_ratio = evidence::below_by_labels(&labels(std::slice::from_ref(now), |arm| arm.reached[0]), ratio);
-    let limit = evidence::bound(baseline, PROOF, false) + allowed_users(now, allowed);
-    let by_share = evidence::below(share(&now.canary, 0), limit);
+    // The share of users grows more slowly than the errors, so in proportion it is an upper end of the allowance as well.
+    let in_proportion = baseline.rate() * allowed / requests([now]).rate();
+    let allowed = allowed_users(now, allowed);
+    let allowed = if in_proportion > 0.0 { allowed.min(in_proportion) } else { allowed };
+    let by_share = evidence::below(share(&now.canary, 0), evidence::bound(baseline, PROOF, false) + allowed);
     (evidence::log_mean([(0.5, by_ratio), (0.5, by_share)]), ratio)
 }
 

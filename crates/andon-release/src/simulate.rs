@@ -67,7 +67,7 @@ impl Users {
     }
 
     fn draw(&self, random: &mut Random) -> usize {
-        let user = (u128::from(random.bits()) * self.keep.len() as u128 >> 64) as usize;
+        let user = ((u128::from(random.bits()) * self.keep.len() as u128) >> 64) as usize;
         if random.unit() < self.keep[user] { user } else { self.other[user] as usize }
     }
 }
