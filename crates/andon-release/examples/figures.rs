@@ -23,7 +23,12 @@ fn main() {
     let steps = vec![(0, 500), (600, 2_500), (1_200, 5_000)];
     let rough = Scenario { weights: steps, broken: [0.01; 2], weather: true, ..Scenario::harmless() };
     let aa = endings(trials, &rough, &few, &strict);
-    figure("healthy releases taken back, rough weather, 1 % broken users, steps", 100.0 * back(&aa), "%", Some(0.3));
+    figure(
+        "healthy releases taken back, rough weather, 1 % broken users, steps",
+        100.0 * back(&aa),
+        "%",
+        Some(0.3),
+    );
 
     let worse = |to: f64| Scenario { errors: [0.005, to], seconds: 1_800, ..Scenario::harmless() };
     for (users, count, bar) in [(&many, "50,000", 30.0), (&few, "5,000", 40.0)] {
@@ -33,22 +38,47 @@ fn main() {
             let bar = (allowed == "nothing allowed").then_some(bar);
             figure(&name("taken back, median"), quantile(&found, 0.5, |e| e.second), "s", bar);
             figure(&name("taken back, p95"), quantile(&found, 0.95, |e| e.second), "s", bar.map(|_| 90.0));
-            figure(&name("bad answers, median"), quantile(&found, 0.5, |e| e.bad), "answers", bar.map(|_| 10.0));
+            figure(
+                &name("bad answers, median"),
+                quantile(&found, 0.5, |e| e.bad),
+                "answers",
+                bar.map(|_| 10.0),
+            );
         }
     }
     for (users, count) in [(&many, "50,000"), (&few, "5,000")] {
         let allowed = Scenario { errors: [0.005, 0.01], ..Scenario::harmless() };
         let found = endings(some, &allowed, users, &usual);
-        figure(&format!("errors 0.5 to 1 %, 0.5 points allowed, {count} users: taken back in an hour"), 100.0 * back(&found), "%", Some(5.0));
+        figure(
+            &format!("errors 0.5 to 1 %, 0.5 points allowed, {count} users: taken back in an hour"),
+            100.0 * back(&found),
+            "%",
+            Some(5.0),
+        );
     }
     let found = endings(some, &worse(0.02), &many, &strict);
-    figure("errors 0.5 to 2 %, 50,000 users: taken back, median", quantile(&found, 0.5, |e| e.second), "s", Some(200.0));
+    figure(
+        "errors 0.5 to 2 %, 50,000 users: taken back, median",
+        quantile(&found, 0.5, |e| e.second),
+        "s",
+        Some(200.0),
+    );
     let slow = Scenario { slower: 1.5, seconds: 1_800, ..Scenario::harmless() };
     let found = endings(some, &slow, &many, &usual);
-    figure("answers 1.5 times as slow, 20 % allowed: taken back, median", quantile(&found, 0.5, |e| e.second), "s", Some(60.0));
+    figure(
+        "answers 1.5 times as slow, 20 % allowed: taken back, median",
+        quantile(&found, 0.5, |e| e.second),
+        "s",
+        Some(60.0),
+    );
     let clean = Scenario { errors: [0.0, 1.0], seconds: 60, ..Scenario::harmless() };
     let found = endings(some, &clean, &many, &usual);
-    figure("a canary that always fails beside a clean revision: median", quantile(&found, 0.5, |e| e.second), "s", Some(5.0));
+    figure(
+        "a canary that always fails beside a clean revision: median",
+        quantile(&found, 0.5, |e| e.second),
+        "s",
+        Some(5.0),
+    );
 
     let mut ramp = 0.0;
     for (weight, bar) in [(500, 420.0), (2_500, 143.0), (5_000, 127.0)] {
@@ -60,7 +90,12 @@ fn main() {
         let name = format!("healthy canary at {} % not proven within an hour", weight / 100);
         figure(&name, 100.0 * (1.0 - share(&proven, Outcome::Certified)), "%", Some(5.0));
     }
-    figure("healthy canary from 5 over 25 and 50 % to everyone by proof, sum of medians", ramp, "s", Some(600.0));
+    figure(
+        "healthy canary from 5 over 25 and 50 % to everyone by proof, sum of medians",
+        ramp,
+        "s",
+        Some(600.0),
+    );
     let twice = Scenario { errors: [0.005, 0.011], until_certified: true, ..Scenario::harmless() };
     for (users, count) in [(&many, "50,000"), (&few, "5,000")] {
         let wrong = endings(some, &twice, users, &usual);
@@ -71,7 +106,9 @@ fn main() {
 
 /// Two halves at once: each seed stands alone.
 fn endings(trials: u64, scenario: &Scenario, users: &Users, settings: &Analysis) -> Vec<Ending> {
-    let half = |from: u64| (from..trials).step_by(2).map(|seed| run(scenario, users, settings, seed)).collect::<Vec<_>>();
+    let half = |from: u64| {
+        (from..trials).step_by(2).map(|seed| run(scenario, users, settings, seed)).collect::<Vec<_>>()
+    };
     std::thread::scope(|scope| {
         let other = scope.spawn(|| half(1));
         let mut all = half(0);

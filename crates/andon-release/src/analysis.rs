@@ -112,7 +112,8 @@ pub fn judge(settings: &Settings, sample: &Sample) -> Judgement {
 
 /// Labels of one kind of event, by epoch.
 pub(crate) fn labels(epochs: &[EpochCounts], count: impl Fn(&ArmCounts) -> u64) -> Vec<Labels> {
-    let one = |e: &EpochCounts| Labels { weight: e.weight(), canary: count(&e.canary), stable: count(&e.stable) };
+    let one =
+        |e: &EpochCounts| Labels { weight: e.weight(), canary: count(&e.canary), stable: count(&e.stable) };
     epochs.iter().map(one).collect()
 }
 
@@ -140,12 +141,16 @@ fn tolerated(epochs: &[EpochCounts], allowed: f64) -> f64 {
         return 1.0;
     }
     let by_requests = evidence::bound(requests(epochs), TOLERANCE, false);
-    let by_users = |e: &EpochCounts| -(-evidence::bound(share(&e.stable, 0), TOLERANCE, false)).ln_1p() / each(e);
+    let by_users =
+        |e: &EpochCounts| -(-evidence::bound(share(&e.stable, 0), TOLERANCE, false)).ln_1p() / each(e);
     1.0 + allowed / epochs.iter().map(by_users).fold(0.0, f64::max).min(by_requests)
 }
 
 fn requests<'a>(epochs: impl IntoIterator<Item = &'a EpochCounts>) -> Share {
-    let add = |sum: Share, e: &EpochCounts| Share { of: sum.of + e.stable.requests, hit: sum.hit + e.stable.errors };
+    let add = |sum: Share, e: &EpochCounts| Share {
+        of: sum.of + e.stable.requests,
+        hit: sum.hit + e.stable.errors,
+    };
     epochs.into_iter().fold(Share { of: 0, hit: 0 }, add)
 }
 
@@ -164,7 +169,10 @@ fn errors(epochs: &[EpochCounts], allowed: f64, weight: f64) -> Finding {
             let limit = evidence::bound(stable, TOLERANCE, true) + allowed_users(epoch, allowed);
             (weight, evidence::worse_by_shares(share(&epoch.canary, k), stable, limit))
         });
-        [(by_labels[k], evidence::worse_by_labels(&labels, tolerated)), (by_shares[k], evidence::log_mean(by_epoch))]
+        [
+            (by_labels[k], evidence::worse_by_labels(&labels, tolerated)),
+            (by_shares[k], evidence::log_mean(by_epoch)),
+        ]
     });
     let tests = tests.filter(|(weight, _)| *weight > 0.0);
     let harm = evidence::log_mean(tests.collect::<Vec<_>>());
@@ -201,7 +209,13 @@ fn latency(epochs: &[EpochCounts], limits: usize, weight: f64) -> Finding {
     let by_limit = (0..limits).map(|k| evidence::worse_by_labels(&labels(epochs, |arm| arm.slow(k)), 1.0));
     let harm = evidence::log_mean(by_limit.map(|log| (1.0 / limits as f64, log)));
     let asked = labels(epochs, |arm| arm.slow(P95.min(limits - 1)));
-    Finding { metric, weight, harm, health: Some(evidence::below_by_labels(&asked, CERTIFIED_BELOW)), below: CERTIFIED_BELOW }
+    Finding {
+        metric,
+        weight,
+        harm,
+        health: Some(evidence::below_by_labels(&asked, CERTIFIED_BELOW)),
+        below: CERTIFIED_BELOW,
+    }
 }
 
 #[cfg(test)]
@@ -258,7 +272,10 @@ pub(crate) mod tests {
         // 1 % fail for good: counted once, in the arm where it happened first, they are 5 % on the canary's side.
         let first = epoch(500, (2_500, 25), (47_500, 475));
         let second = epoch(2_500, (12_500, 0), (37_500, 0));
-        assert_ne!(outcome(&Sample { epochs: vec![first, second], limits_us: Vec::new() }), Outcome::Regression);
+        assert_ne!(
+            outcome(&Sample { epochs: vec![first, second], limits_us: Vec::new() }),
+            Outcome::Regression
+        );
     }
 
     #[test]

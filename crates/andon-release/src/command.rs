@@ -24,7 +24,9 @@ fn refuse<T>(what: impl Into<String>, hint: impl Into<String>) -> Result<T, Refu
 fn under_way(release: &Release) -> Result<(), Refusal> {
     match &release.ended {
         None => Ok(()),
-        Some(end) => refuse(format!("{} is over: {}", release.id, end.why), "start a new release, or roll back"),
+        Some(end) => {
+            refuse(format!("{} is over: {}", release.id, end.why), "start a new release, or roll back")
+        }
     }
 }
 
@@ -37,13 +39,19 @@ pub fn promote(release: &Release, seen: &Observed) -> Result<Vec<Decision>, Refu
         return refuse(what, "look at its log; abort the release to end it");
     }
     if let Some(proof) = regression(release, seen) {
-        return refuse(format!("{id} is proven worse: {}", proof.sentence), "abort it, or resume it to overrule the finding");
+        return refuse(
+            format!("{id} is proven worse: {}", proof.sentence),
+            "abort it, or resume it to overrule the finding",
+        );
     }
     if let Some(pause) = &release.paused {
         return refuse(format!("{id} is paused: {}", pause.why), "resume it first");
     }
     if held(release, seen) {
-        return refuse(format!("{id} is held: the line is stopped"), "release the cord first, or abort this release");
+        return refuse(
+            format!("{id} is held: the line is stopped"),
+            "release the cord first, or abort this release",
+        );
     }
     match &release.strategy {
         Strategy::Dark(dark) => Ok(end_dark(release, dark, seen.mirror)),
@@ -55,7 +63,10 @@ pub fn promote(release: &Release, seen: &Observed) -> Result<Vec<Decision>, Refu
 pub fn pause(release: &Release, why: &str) -> Result<Vec<Decision>, Refusal> {
     under_way(release)?;
     if let Some(pause) = &release.paused {
-        return refuse(format!("{} is paused already, by {}: {}", release.id, pause.by, pause.why), "nothing is to be done");
+        return refuse(
+            format!("{} is paused already, by {}: {}", release.id, pause.by, pause.why),
+            "nothing is to be done",
+        );
     }
     Ok(vec![Decision::Fact(release.id, Fact::Paused { why: why.to_owned(), regression: false })])
 }
@@ -86,8 +97,12 @@ pub fn approve(release: &Release) -> Result<Vec<Decision>, Refusal> {
         Some(stage) if stage.ends == Ends::Approved && !release.approved => {
             Ok(vec![Decision::Fact(release.id, Fact::Approved)])
         }
-        Some(stage) if stage.ends == Ends::Approved => refuse(format!("{} is approved already", release.id), "nothing is to be done"),
-        _ => refuse(format!("{} waits for no approval now", release.id), "promote it to go on before its time"),
+        Some(stage) if stage.ends == Ends::Approved => {
+            refuse(format!("{} is approved already", release.id), "nothing is to be done")
+        }
+        _ => {
+            refuse(format!("{} waits for no approval now", release.id), "promote it to go on before its time")
+        }
     }
 }
 
@@ -110,16 +125,27 @@ pub fn roll_back(
     healthy: impl Fn(&Revision) -> bool,
 ) -> Result<WayBack, Refusal> {
     if let Some(open) = releases.of(environment, service) {
-        return refuse(format!("{} is still moving users of {service}", open.id), format!("abort {}: that is the way back", open.id));
+        return refuse(
+            format!("{} is still moving users of {service}", open.id),
+            format!("abort {}: that is the way back", open.id),
+        );
     }
     let here = |r: &&Release| &r.environment == environment && &r.service == service;
     let moved = |r: &&Release| r.ended.as_ref().is_some_and(|end| end.how == ReleaseEnd::Released);
     let Some(last) = releases.iter().rev().filter(here).find(moved) else {
-        return refuse(format!("nothing was released for {service} in {environment}"), "there is nothing to go back from");
+        return refuse(
+            format!("nothing was released for {service} in {environment}"),
+            "there is nothing to go back from",
+        );
     };
-    let brought = |revision: &Revision| releases.iter().rev().filter(here).find(|r| &r.to == revision).map(|r| r.deployment);
+    let brought = |revision: &Revision| {
+        releases.iter().rev().filter(here).find(|r| &r.to == revision).map(|r| r.deployment)
+    };
     let Some((to, deployment)) = last.from.as_ref().and_then(|from| Some((from, brought(from)?))) else {
-        return refuse(format!("{} is the first revision of {service} in {environment}", last.to.commit()), "land a revert instead");
+        return refuse(
+            format!("{} is the first revision of {service} in {environment}", last.to.commit()),
+            "land a revert instead",
+        );
     };
     if !healthy(to) {
         let what = format!("the revision before, {}, has no healthy instance any more", to.commit());

@@ -174,7 +174,8 @@ pub fn bound(share: Share, Nats(nats): Nats, upper: bool) -> f64 {
 /// The ratios that the labels do not speak against at 95 %, at every look at once; no upper end while the baseline has no event.
 pub fn ratio_between(epochs: &[Labels]) -> (f64, Option<f64>) {
     const AGAINST: f64 = 3.0; // ln(1 / 0.05)
-    let grid: Vec<f64> = (0..2 * RATIOS).map(|j| log_likelihood(epochs, spaced(0.01, 100.0, j, 2 * RATIOS))).collect();
+    let grid: Vec<f64> =
+        (0..2 * RATIOS).map(|j| log_likelihood(epochs, spaced(0.01, 100.0, j, 2 * RATIOS))).collect();
     let mixture = log_sum(&grid) - (2.0 * RATIOS as f64).ln();
     let spoken_against = |log_ratio: f64| mixture - log_likelihood(epochs, log_ratio.exp()) > AGAINST;
     let best = most_likely(epochs).ln();
@@ -202,7 +203,9 @@ pub fn most_likely(epochs: &[Labels]) -> f64 {
         _ => {
             // The derivative by ln(ratio) is the events seen less those expected, and falls.
             let expected = |ratio: f64| -> f64 {
-                let one = |e: &Labels| (e.canary + e.stable) as f64 * e.weight * ratio / (1.0 + e.weight * (ratio - 1.0));
+                let one = |e: &Labels| {
+                    (e.canary + e.stable) as f64 * e.weight * ratio / (1.0 + e.weight * (ratio - 1.0))
+                };
                 epochs.iter().map(one).sum()
             };
             let (mut low, mut high) = (-30.0f64, 30.0f64);
@@ -226,7 +229,9 @@ mod tests {
 
     /// Chances of 0..=n events, each with chance p.
     fn binomial(n: u64, p: f64) -> impl Iterator<Item = (u64, f64)> {
-        let choose = move |k: u64| ln_gamma(n as f64 + 1.0) - ln_gamma(k as f64 + 1.0) - ln_gamma((n - k) as f64 + 1.0);
+        let choose = move |k: u64| {
+            ln_gamma(n as f64 + 1.0) - ln_gamma(k as f64 + 1.0) - ln_gamma((n - k) as f64 + 1.0)
+        };
         (0..=n).map(move |k| (k, (choose(k) + k as f64 * p.ln() + (n - k) as f64 * (1.0 - p).ln()).exp()))
     }
 
@@ -273,12 +278,16 @@ mod tests {
 
     #[test]
     fn shares_of_two_arms_are_worth_at_most_one_on_average_when_the_canary_is_no_worse() {
-        for (p, limit, n, m) in [(0.01, 0.0, 60, 200), (0.0001, 0.0, 40, 100), (0.2, 0.1, 30, 30), (0.001, 0.01, 100, 400)] {
+        for (p, limit, n, m) in
+            [(0.01, 0.0, 60, 200), (0.0001, 0.0, 40, 100), (0.2, 0.1, 30, 30), (0.001, 0.01, 100, 400)]
+        {
             let stable: Vec<_> = binomial(m, p).filter(|(_, chance)| *chance > 1e-12).collect();
             let mean: f64 = binomial(n, p)
                 .filter(|(_, chance)| *chance > 1e-12)
                 .flat_map(|c| stable.iter().map(move |s| (c, *s)))
-                .map(|((c, pc), (s, ps))| pc * ps * worse_by_shares(Share { of: n, hit: c }, Share { of: m, hit: s }, limit).exp())
+                .map(|((c, pc), (s, ps))| {
+                    pc * ps * worse_by_shares(Share { of: n, hit: c }, Share { of: m, hit: s }, limit).exp()
+                })
                 .sum();
             assert!(mean <= 1.0, "{p} {limit}: {mean}");
         }
@@ -286,7 +295,8 @@ mod tests {
 
     #[test]
     fn a_few_errors_of_the_canary_alone_are_enough() {
-        let proven = |weight: f64, count: u64| worse_by_labels(&labels(weight, count, 0), 1.0) >= 1000f64.ln();
+        let proven =
+            |weight: f64, count: u64| worse_by_labels(&labels(weight, count, 0), 1.0) >= 1000f64.ln();
         for (weight, needed) in [(0.05, 3), (0.25, 6), (0.5, 12)] {
             assert!(proven(weight, needed) && !proven(weight, needed - 1), "{weight}");
         }

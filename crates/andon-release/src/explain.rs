@@ -106,7 +106,10 @@ impl Explanation {
             Outcome::Regression => {
                 let (times, counts) = (self.times(worst), counts(worst));
                 let evidence = grouped(self.evidence);
-                format!("{who} {} {times}: {counts}; evidence {evidence} of {needed} needed", self.verb(worst.metric))
+                format!(
+                    "{who} {} {times}: {counts}; evidence {evidence} of {needed} needed",
+                    self.verb(worst.metric)
+                )
             }
             Outcome::Certified => {
                 let each: Vec<String> = self.metrics.iter().map(|m| self.bound(m)).collect();
@@ -114,7 +117,9 @@ impl Explanation {
             }
             Outcome::Inconclusive => {
                 let more = match self.users_missing {
-                    Some(users) => format!("about {} more users on it are needed for a proof of health", whole(users)),
+                    Some(users) => {
+                        format!("about {} more users on it are needed for a proof of health", whole(users))
+                    }
                     None => "no number of users would prove it healthy at the present rates".into(),
                 };
                 format!("nothing proven yet on {who}: {}; {more}", counts(worst))
@@ -131,9 +136,13 @@ impl Explanation {
 
     fn times(&self, m: &Explained) -> String {
         match (m.ratio, m.ratio_to) {
-            (Some(ratio), Some(to)) => format!("{}x as often ({}x to {}x)", short(ratio), short(m.ratio_from), short(to)),
+            (Some(ratio), Some(to)) => {
+                format!("{}x as often ({}x to {}x)", short(ratio), short(m.ratio_from), short(to))
+            }
             (Some(ratio), None) => format!("{}x as often (at least {}x)", short(ratio), short(m.ratio_from)),
-            (None, _) => format!("where the old revision does not (at least {}x as often)", short(m.ratio_from)),
+            (None, _) => {
+                format!("where the old revision does not (at least {}x as often)", short(m.ratio_from))
+            }
         }
     }
 
@@ -142,9 +151,14 @@ impl Explanation {
         match m.proof {
             Some(proof) => {
                 let (below, proof, needed) = (short(m.below), grouped(proof), grouped(self.proof_needed));
-                format!("it {verb} less than {below}x as often ({}; proof {proof} of {needed} needed)", counts(m))
+                format!(
+                    "it {verb} less than {below}x as often ({}; proof {proof} of {needed} needed)",
+                    counts(m)
+                )
             }
-            None => "its answer times could not be compared, since the old revision had too few answers".into(),
+            None => {
+                "its answer times could not be compared, since the old revision had too few answers".into()
+            }
         }
     }
 }

@@ -73,11 +73,15 @@ pub enum Decision {
 impl From<Decision> for Event {
     fn from(decision: Decision) -> Event {
         match decision {
-            Decision::SetWeight { release, basis_points, why } => Event::WeightChanged { release, basis_points, why },
+            Decision::SetWeight { release, basis_points, why } => {
+                Event::WeightChanged { release, basis_points, why }
+            }
             Decision::Fact(release, fact) => {
                 Event::ReleaseMoved { release, fact: serde_json::to_value(fact).unwrap_or_default() }
             }
-            Decision::Finish { release, how, why, explanation } => Event::ReleaseFinished { release, how, why, explanation },
+            Decision::Finish { release, how, why, explanation } => {
+                Event::ReleaseFinished { release, how, why, explanation }
+            }
         }
     }
 }
@@ -101,18 +105,20 @@ fn one(release: &Release, seen: &Observed, now: Time) -> Vec<Decision> {
     if release.paused.is_some() || held(release, seen) {
         return Vec::new();
     }
-    if let Strategy::Dark(dark) = &release.strategy {
-        return mirrored(release, dark, seen, now);
-    }
     if release.from.is_none() {
         return everyone(release, seen, "nobody is served here yet".into());
+    }
+    if let Strategy::Dark(dark) = &release.strategy {
+        return mirrored(release, dark, seen, now);
     }
     match (release.stage, release.current()) {
         (None, _) => advance(release, seen, format!("{} begins", release.strategy.kind())),
         (Some(_), None) => everyone(release, seen, "every step is done".into()),
         (Some(_), Some(stage)) => match ended(release, stage, seen, now) {
             Some(why) => advance(release, seen, why),
-            None if release.weight_bp < stage.weight_bp => vec![weight(release, stage.weight_bp, "the step asks for it".into())],
+            None if release.weight_bp < stage.weight_bp => {
+                vec![weight(release, stage.weight_bp, "the step asks for it".into())]
+            }
             None => Vec::new(),
         },
     }
@@ -140,7 +146,9 @@ fn on_regression(release: &Release, seen: &Observed, proof: &Explanation) -> Vec
     }
     let why = match seen.stable_healthy {
         true => proof.sentence.clone(),
-        false => format!("{}; not taken back, since the old revision has no healthy instance", proof.sentence),
+        false => {
+            format!("{}; not taken back, since the old revision has no healthy instance", proof.sentence)
+        }
     };
     vec![Decision::Fact(release.id, Fact::Paused { why, regression: true })]
 }
@@ -164,7 +172,8 @@ fn ended(release: &Release, stage: Stage, seen: &Observed, now: Time) -> Option<
 
 /// The proof of health, if it is about the users of this stage and not of one before.
 fn certified(stage: Stage, seen: &Observed) -> Option<&Explanation> {
-    let of_stage = |look: &Explanation| look.sample.epochs.last().is_some_and(|e| e.weight_bp == stage.weight_bp);
+    let of_stage =
+        |look: &Explanation| look.sample.epochs.last().is_some_and(|e| e.weight_bp == stage.weight_bp);
     seen.look.as_ref().filter(|look| look.outcome == Outcome::Certified && of_stage(look))
 }
 
@@ -173,7 +182,8 @@ pub(crate) fn advance(release: &Release, seen: &Observed, why: String) -> Vec<De
     let next = release.stage.map_or(0, |stage| stage.saturating_add(1));
     match stages(&release.strategy).get(next as usize) {
         Some(stage) => {
-            let mut decisions = vec![Decision::Fact(release.id, Fact::StageStarted { stage: next, why: why.clone() })];
+            let mut decisions =
+                vec![Decision::Fact(release.id, Fact::StageStarted { stage: next, why: why.clone() })];
             if stage.weight_bp > release.weight_bp {
                 decisions.push(weight(release, stage.weight_bp, why));
             }
@@ -202,7 +212,12 @@ fn take_back(release: &Release, why: String, explanation: Value) -> Vec<Decision
 }
 
 /// Nobody is on the new revision any more, and the release is over.
-pub(crate) fn end_at_nobody(release: &Release, how: ReleaseEnd, why: String, explanation: Value) -> Vec<Decision> {
+pub(crate) fn end_at_nobody(
+    release: &Release,
+    how: ReleaseEnd,
+    why: String,
+    explanation: Value,
+) -> Vec<Decision> {
     let mut decisions = Vec::new();
     if release.weight_bp > 0 {
         decisions.push(weight(release, 0, why.clone()));
@@ -230,7 +245,8 @@ fn mirrored(release: &Release, dark: &Dark, seen: &Observed, now: Time) -> Vec<D
     let Mirror { compared, different } = seen.mirror;
     let share = Share { of: compared, hit: different.min(compared) };
     let over = now.since(release.since) >= dark.time;
-    let too_many = if over { share.rate() } else { evidence::bound(share, SURE, false) } > dark.max_different.fraction();
+    let too_many =
+        if over { share.rate() } else { evidence::bound(share, SURE, false) } > dark.max_different.fraction();
     if dark.compare && too_many {
         let why = format!("{}, more than {}", differ(seen.mirror), dark.max_different);
         return take_back(release, why, mirror_json(seen.mirror));
@@ -256,3 +272,6 @@ pub(crate) fn differ(mirror: Mirror) -> String {
 fn mirror_json(Mirror { compared, different }: Mirror) -> Value {
     serde_json::json!({ "compared": compared, "different": different })
 }
+
+#[cfg(test)]
+mod tests;

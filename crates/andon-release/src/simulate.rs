@@ -50,7 +50,8 @@ pub struct Users {
 impl Users {
     /// So many users, whose request shares follow a Pareto law with exponent 1.5.
     pub fn pareto(count: usize) -> Users {
-        let weights: Vec<f64> = (0..count).map(|n| ((n as f64 + 0.5) / count as f64).powf(-1.0 / 1.5)).collect();
+        let weights: Vec<f64> =
+            (0..count).map(|n| ((n as f64 + 0.5) / count as f64).powf(-1.0 / 1.5)).collect();
         let mean = weights.iter().sum::<f64>() / count as f64;
         let mut keep: Vec<f64> = weights.iter().map(|w| w / mean).collect();
         let mut other: Vec<u32> = (0..count as u32).collect();
@@ -150,7 +151,8 @@ pub fn run(scenario: &Scenario, users: &Users, settings: &Settings, seed: u64) -
             known[user].count(arm, epoch.epoch as u8, failed, slow);
         }
         let outcome = judge(settings, &sample).outcome;
-        let over = outcome == Outcome::Regression || (outcome == Outcome::Certified && scenario.until_certified);
+        let over =
+            outcome == Outcome::Regression || (outcome == Outcome::Certified && scenario.until_certified);
         if over {
             return Ending { outcome, second: second + 1, bad };
         }
@@ -240,6 +242,9 @@ mod tests {
     fn the_same_seed_gives_the_same_ending() {
         let users = Users::pareto(5_000);
         let scenario = Scenario { errors: [0.005, 0.05], seconds: 120, ..Scenario::harmless() };
-        assert_eq!(run(&scenario, &users, &Settings::default(), 7), run(&scenario, &users, &Settings::default(), 7));
+        assert_eq!(
+            run(&scenario, &users, &Settings::default(), 7),
+            run(&scenario, &users, &Settings::default(), 7)
+        );
     }
 }

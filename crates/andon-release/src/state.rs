@@ -63,7 +63,9 @@ pub fn stages(strategy: &Strategy) -> Vec<Stage> {
         Strategy::Rolling { rolling, .. } => {
             let step = usize::from(rolling.step.basis_points().max(1));
             let weights = (step..usize::from(EVERYONE)).step_by(step);
-            weights.map(|weight| Stage { weight_bp: weight as u16, ends: Ends::After(rolling.each) }).collect()
+            weights
+                .map(|weight| Stage { weight_bp: weight as u16, ends: Ends::After(rolling.each) })
+                .collect()
         }
         Strategy::Canary { steps, .. } => {
             let one = |step: &andon_model::strategy::Step| Stage {
@@ -207,7 +209,16 @@ impl Releases {
     pub fn evolve(&mut self, recorded: &Recorded) {
         let at = recorded.at;
         match &recorded.event {
-            Event::ReleaseStarted { release, deployment, environment, service, from, to, strategy, strategy_name } => {
+            Event::ReleaseStarted {
+                release,
+                deployment,
+                environment,
+                service,
+                from,
+                to,
+                strategy,
+                strategy_name,
+            } => {
                 let made = Release {
                     id: *release,
                     deployment: *deployment,
