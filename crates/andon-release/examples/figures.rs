@@ -1,6 +1,8 @@
-//! Measures the immune system by simulation and prints one JSON object a line: name, value, unit, bar, better, met.
+//! Measures the immune system by simulation and prints one JSON object a line: name, value, unit, bar,
+//! better, met.
 //!
-//! `cargo run --release -p andon-release --example figures [TRIALS]`; TRIALS scales all counts (1,000 healthy releases by default).
+//! `cargo run --release -p andon-release --example figures [TRIALS]`; TRIALS scales all counts (1,000 healthy
+//! releases by default).
 #![allow(clippy::print_stdout, reason = "this program's product is its output")]
 
 use andon_model::strategy::{Analysis, Percent, WorseBy};

@@ -1,6 +1,8 @@
-//! The immune system's judgement: one pure function from counts to an outcome, with everything it rests on. Words are in `explain`.
+//! The immune system's judgement: one pure function from counts to an outcome, with everything it rests on.
+//! Words are in `explain`.
 //!
-//! One alpha covers the whole release: all evidence is mixed with weights that depend on nothing that was seen.
+//! One alpha covers the whole release: all evidence is mixed with weights that depend on nothing that was
+//! seen.
 
 use andon_model::strategy::Analysis as Settings;
 use serde::{Deserialize, Serialize};
@@ -12,18 +14,19 @@ use crate::sample::{ArmCounts, EpochCounts, P95, REACHED, Sample};
 pub const BETA: f64 = 0.05;
 /// A proof of health says "less than twice as often" where the allowance asks for no more.
 const CERTIFIED_BELOW: f64 = 2.0;
-/// Where the allowance is smaller than this, a baseline without errors still lets health be proven at this share.
+/// Where the allowance is smaller than this, a baseline without errors still lets health be proven at this
+/// share.
 const LEAST_ALLOWANCE: f64 = 0.001;
-/// Weights of the tests for users with 1, 3 and 10 errors, by labels and by shares. The first of each finds most; the others find a few
-/// users for whom all fails. Without an allowance the labels do it all; an allowance weakens them where the old revision has few errors,
-/// and there the shares find what they miss.
+/// Weights of the tests for users with 1, 3 and 10 errors, by labels and by shares. The first of each finds
+/// most; the others find a few users for whom all fails. Without an allowance the labels do it all; an
+/// allowance weakens them where the old revision has few errors, and there the shares find what they miss.
 const STRICT: ([f64; 3], [f64; 3]) = ([0.90, 0.06, 0.04], [0.0; 3]);
 const ALLOWING: ([f64; 3], [f64; 3]) = ([0.25, 0.05, 0.0], [0.50, 0.10, 0.10]);
 /// Weights of errors and latency where both are watched.
 const METRICS: [f64; 2] = [0.75, 0.25];
 
-/// How sure the baseline's rate is when the allowance is turned into a ratio. An equal canary is safe whatever the rate is; this is about
-/// one that is worse by nearly the allowance, so it need not cost much.
+/// How sure the baseline's rate is when the allowance is turned into a ratio. An equal canary is safe
+/// whatever the rate is; this is about one that is worse by nearly the allowance, so it need not cost much.
 const TOLERANCE: Nats = Nats(1.0);
 /// How sure the baseline's rate is in a proof of health.
 const PROOF: Nats = Nats(3.0);
@@ -128,14 +131,16 @@ fn each(epoch: &EpochCounts) -> f64 {
     (requests / (epoch.stable.subjects + epoch.canary.subjects).max(1) as f64).max(1.0)
 }
 
-/// The allowance of requests as an allowance of users: those who would meet an error in the requests that a user made here and had not
-/// met one anyway. An upper end: where a few users make most requests, fewer would.
+/// The allowance of requests as an allowance of users: those who would meet an error in the requests that a
+/// user made here and had not met one anyway. An upper end: where a few users make most requests, fewer
+/// would.
 fn allowed_users(epoch: &EpochCounts, allowed: f64) -> f64 {
     (1.0 - share(&epoch.stable, 0).rate()) * -(-allowed * each(epoch)).exp_m1()
 }
 
-/// How many times as often an error may be met: 1 + the allowance over a lower end of the old revision's rate. The rate is the smaller one of
-/// errors by requests and of what its users met, so that a few users for whom all fails do not use up the allowance.
+/// How many times as often an error may be met: 1 + the allowance over a lower end of the old revision's
+/// rate. The rate is the smaller one of errors by requests and of what its users met, so that a few users for
+/// whom all fails do not use up the allowance.
 fn tolerated(epochs: &[EpochCounts], allowed: f64) -> f64 {
     if allowed == 0.0 {
         return 1.0;
@@ -161,8 +166,8 @@ fn errors(epochs: &[EpochCounts], allowed: f64, weight: f64) -> Finding {
         let labels = labels(epochs, |arm| arm.reached[k]);
         // A user has three errors as often as the cube of the ratio says.
         let tolerated = tolerated.powi(REACHED[k] as i32);
-        // Each epoch starts its own test on shares, since users who moved make the shares of two epochs incomparable; the weights
-        // 1/2, 1/6, 1/12, … sum to 1 however many follow.
+        // Each epoch starts its own test on shares, since users who moved make the shares of two epochs
+        // incomparable; the weights 1/2, 1/6, 1/12, … sum to 1 however many follow.
         let by_epoch = epochs.iter().enumerate().filter(|_| by_shares[k] > 0.0).map(move |(n, epoch)| {
             let weight = 1.0 / ((n + 1) * (n + 2)) as f64;
             let stable = share(&epoch.stable, k);
@@ -185,14 +190,15 @@ fn errors(epochs: &[EpochCounts], allowed: f64, weight: f64) -> Finding {
 
 /// Evidence of health from the users of one epoch, and the ratio that it is about.
 ///
-/// Half of it bounds the ratio of the arms, half the canary's own share. A canary that is `below` times as bad breaks both bounds, so
-/// their mean is evidence against exactly that.
+/// Half of it bounds the ratio of the arms, half the canary's own share. A canary that is `below` times as
+/// bad breaks both bounds, so their mean is evidence against exactly that.
 pub(crate) fn errors_healthy(now: &EpochCounts, allowed: f64) -> (f64, f64) {
     let allowed = allowed.max(LEAST_ALLOWANCE);
     let baseline = share(&now.stable, 0);
     let ratio = (1.0 + allowed / evidence::bound(requests([now]), PROOF, true)).max(CERTIFIED_BELOW);
     let by_ratio = evidence::below_by_labels(&labels(std::slice::from_ref(now), |arm| arm.reached[0]), ratio);
-    // The share of users grows more slowly than the errors, so in proportion it is an upper end of the allowance as well.
+    // The share of users grows more slowly than the errors, so in proportion it is an upper end of the
+    // allowance as well.
     let in_proportion = baseline.rate() * allowed / requests([now]).rate();
     let allowed = allowed_users(now, allowed);
     let allowed = if in_proportion > 0.0 { allowed.min(in_proportion) } else { allowed };
@@ -200,7 +206,8 @@ pub(crate) fn errors_healthy(now: &EpochCounts, allowed: f64) -> (f64, f64) {
     (evidence::log_mean([(0.5, by_ratio), (0.5, by_share)]), ratio)
 }
 
-/// The allowance needs nothing here: the router counts the canary's users above limits that are already longer by it.
+/// The allowance needs nothing here: the router counts the canary's users above limits that are already
+/// longer by it.
 fn latency(epochs: &[EpochCounts], limits: usize, weight: f64) -> Finding {
     let metric = Metric::Latency;
     if limits == 0 {
@@ -222,7 +229,8 @@ fn latency(epochs: &[EpochCounts], limits: usize, weight: f64) -> Finding {
 pub(crate) mod tests {
     use super::*;
 
-    /// One epoch: weight in basis points, then users and users with an error of the canary and of the baseline.
+    /// One epoch: weight in basis points, then users and users with an error of the canary and of the
+    /// baseline.
     pub(crate) fn epoch(weight_bp: u16, canary: (u64, u64), stable: (u64, u64)) -> EpochCounts {
         let arm = |(subjects, hit): (u64, u64)| ArmCounts {
             subjects,
@@ -269,7 +277,8 @@ pub(crate) mod tests {
 
     #[test]
     fn users_who_moved_and_fail_everywhere_are_no_evidence_against_the_canary() {
-        // 1 % fail for good: counted once, in the arm where it happened first, they are 5 % on the canary's side.
+        // 1 % fail for good: counted once, in the arm where it happened first, they are 5 % on the canary's
+        // side.
         let first = epoch(500, (2_500, 25), (47_500, 475));
         let second = epoch(2_500, (12_500, 0), (37_500, 0));
         assert_ne!(

@@ -1,4 +1,5 @@
-//! What people may ask of a release, and why they are refused. Pure: each returns decisions for the line to persist.
+//! What people may ask of a release, and why they are refused. Pure: each returns decisions for the line to
+//! persist.
 
 use andon_model::event::{ReleaseEnd, Revision};
 use andon_model::strategy::Strategy;
@@ -71,7 +72,8 @@ pub fn pause(release: &Release, why: &str) -> Result<Vec<Decision>, Refusal> {
     Ok(vec![Decision::Fact(release.id, Fact::Paused { why: why.to_owned(), regression: false })])
 }
 
-/// The ramp goes on. After a pause by the immune system this overrules its finding for the rest of the release.
+/// The ramp goes on. After a pause by the immune system this overrules its finding for the rest of the
+/// release.
 pub fn resume(release: &Release) -> Result<Vec<Decision>, Refusal> {
     under_way(release)?;
     if release.paused.is_none() {
@@ -117,7 +119,8 @@ pub struct WayBack {
     pub deployment: DeploymentId,
 }
 
-/// Whether there is a way back from what serves, and where it leads. `healthy` says whether a revision still has a healthy instance.
+/// Whether there is a way back from what serves, and where it leads. `healthy` says whether a revision still
+/// has a healthy instance.
 pub fn roll_back(
     releases: &Releases,
     environment: &EnvironmentName,

@@ -1,11 +1,14 @@
-//! The arithmetic of evidence: e-values that may be looked at as often as one likes. Knows counts, not users, errors or releases.
+//! The arithmetic of evidence: e-values that may be looked at as often as one likes. Knows counts, not users,
+//! errors or releases.
 //!
-//! An e-value is a number whose expectation is at most 1 while the claim it speaks against is true, at every look at once; so it reaches
-//! 1/alpha with a chance of at most alpha (Ville's inequality). All results are natural logarithms.
+//! An e-value is a number whose expectation is at most 1 while the claim it speaks against is true, at every
+//! look at once; so it reaches 1/alpha with a chance of at most alpha (Ville's inequality). All results are
+//! natural logarithms.
 //!
-//! Two kinds are used. *Labels*: of those that something happened to, which arm were they in? The router drew the arm with a known
-//! chance, so this needs no assumption about how the rate moves over time. *Shares*: how many of the users of one arm did it happen to?
-//! This also works where the other arm has no event at all, but takes the users of one epoch as alike.
+//! Two kinds are used. *Labels*: of those that something happened to, which arm were they in? The router drew
+//! the arm with a known chance, so this needs no assumption about how the rate moves over time. *Shares*: how
+//! many of the users of one arm did it happen to? This also works where the other arm has no event at all,
+//! but takes the users of one epoch as alike.
 
 use statrs::function::gamma::ln_gamma;
 
@@ -65,7 +68,8 @@ fn log_sum(terms: &[f64]) -> f64 {
     if top.is_finite() { top + terms.iter().map(|x| (x - top).exp()).sum::<f64>().ln() } else { top }
 }
 
-/// The weighted mean of e-values, in logarithms: again an e-value when the weights were fixed beforehand and sum to at most 1.
+/// The weighted mean of e-values, in logarithms: again an e-value when the weights were fixed beforehand and
+/// sum to at most 1.
 pub fn log_mean(weighted: impl IntoIterator<Item = (f64, f64)>) -> f64 {
     let terms: Vec<f64> = weighted.into_iter().map(|(weight, log)| weight.ln() + log).collect();
     log_sum(&terms)
@@ -78,8 +82,9 @@ fn spaced(low: f64, high: f64, j: usize, count: usize) -> f64 {
 
 /// Evidence that events are more than `tolerated` times as likely in the canary (`tolerated` >= 1).
 ///
-/// Every ratio of the grid keeps its weight 1/K even where others fall below the tolerance. Then the evidence only falls as the tolerance
-/// rises, so a tolerance computed from a lower bound of the baseline's rate cannot raise it.
+/// Every ratio of the grid keeps its weight 1/K even where others fall below the tolerance. Then evidence
+/// above 1 only falls as the tolerance rises, so a tolerance computed from a lower bound of the baseline's rate
+/// cannot raise it.
 pub fn worse_by_labels(epochs: &[Labels], tolerated: f64) -> f64 {
     if !tolerated.is_finite() {
         return f64::NEG_INFINITY;
@@ -126,10 +131,11 @@ fn not_at(share: Share, p: f64) -> f64 {
 
 /// Evidence that the canary's share is above the baseline's, and above `limit`.
 ///
-/// Were the baseline's true share `p`, then `v` times the evidence that the canary lies above `p` plus `1 - v` times the evidence that the
-/// baseline is not at `p` would be an e-value against "the canary is no worse". The true `p` is unknown, so the least over all `p` counts:
-/// the first part falls with `p`, the second rises above the observed share, and where they cross the first alone is a lower bound of it.
-/// Asking for more than `limit` as well only lowers the evidence, so a limit may be computed from what was seen.
+/// Were the baseline's true share `p`, then `v` times the evidence that the canary lies above `p` plus `1 -
+/// v` times the evidence that the baseline is not at `p` would be an e-value against "the canary is no
+/// worse". The true `p` is unknown, so the least over all `p` counts: the first part falls with `p`, the
+/// second rises above the observed share, and where they cross the first alone is a lower bound of it. Asking
+/// for more than `limit` as well only lowers the evidence, so a limit may be computed from what was seen.
 pub fn worse_by_shares(canary: Share, stable: Share, limit: f64) -> f64 {
     const V: f64 = 0.9;
     // Below this the whole is never near a threshold, and leaving it out can only make the evidence smaller.
@@ -151,7 +157,8 @@ pub fn worse_by_shares(canary: Share, stable: Share, limit: f64) -> f64 {
     V.ln() + above(canary, high)
 }
 
-/// How sure an end of a share has to be, in nats: the chance of being wrong is at most exp(-nats), at one look (Chernoff's bound).
+/// How sure an end of a share has to be, in nats: the chance of being wrong is at most exp(-nats), at one
+/// look (Chernoff's bound).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Nats(pub f64);
 
@@ -171,7 +178,8 @@ pub fn bound(share: Share, Nats(nats): Nats, upper: bool) -> f64 {
     outside
 }
 
-/// The ratios that the labels do not speak against at 95 %, at every look at once; no upper end while the baseline has no event.
+/// The ratios that the labels do not speak against at 95 %, at every look at once; no upper end while the
+/// baseline has no event.
 pub fn ratio_between(epochs: &[Labels]) -> (f64, Option<f64>) {
     const AGAINST: f64 = 3.0; // ln(1 / 0.05)
     let grid: Vec<f64> =
@@ -242,7 +250,8 @@ mod tests {
         ) {
             let ratio = tolerated * share;
             let p = weight * ratio / (1.0 + weight * (ratio - 1.0));
-            let mean: f64 = binomial(n, p).map(|(c, chance)| chance * worse_by_labels(&labels(weight, c, n - c), tolerated).exp()).sum();
+            let worth = |c: u64| worse_by_labels(&labels(weight, c, n - c), tolerated).exp();
+            let mean: f64 = binomial(n, p).map(|(c, chance)| chance * worth(c)).sum();
             prop_assert!(mean <= 1.0 + 1e-9, "{mean}");
         }
 
@@ -252,7 +261,8 @@ mod tests {
         ) {
             let ratio = bound * more;
             let p = weight * ratio / (1.0 + weight * (ratio - 1.0));
-            let mean: f64 = binomial(n, p).map(|(c, chance)| chance * below_by_labels(&labels(weight, c, n - c), bound).exp()).sum();
+            let worth = |c: u64| below_by_labels(&labels(weight, c, n - c), bound).exp();
+            let mean: f64 = binomial(n, p).map(|(c, chance)| chance * worth(c)).sum();
             prop_assert!(mean <= 1.0 + 1e-9, "{mean}");
         }
 
@@ -261,13 +271,15 @@ mod tests {
             limit in 0.001f64..0.2, more in 1.0f64..4.0, n in 1u64..300,
         ) {
             let p = limit * more;
-            let mean: f64 = binomial(n, p).map(|(hit, chance)| chance * below(Share { of: n, hit }, limit).exp()).sum();
+            let worth = |hit: u64| below(Share { of: n, hit }, limit).exp();
+            let mean: f64 = binomial(n, p).map(|(hit, chance)| chance * worth(hit)).sum();
             prop_assert!(mean <= 1.0 + 1e-9, "{mean}");
         }
 
         #[test]
         fn a_higher_tolerance_never_raises_the_evidence(
-            weight in 0.01f64..0.9, canary in 0u64..50, stable in 0u64..200, a in 1.0f64..20.0, b in 1.0f64..20.0,
+            weight in 0.01f64..0.9, canary in 0u64..50, stable in 0u64..200,
+            a in 1.0f64..20.0, b in 1.0f64..20.0,
         ) {
             let (low, high) = (a.min(b), a.max(b));
             let labels = labels(weight, canary, stable);

@@ -1,4 +1,5 @@
-//! A look in words and numbers, stored with its counts so that it can be made again bit for bit. Judges nothing itself.
+//! A look in words and numbers, stored with its counts so that it can be made again bit for bit. Judges
+//! nothing itself.
 
 use andon_model::strategy::Analysis as Settings;
 use serde::{Deserialize, Serialize};
@@ -7,7 +8,8 @@ use crate::analysis::{self, BETA, Finding, Judgement, Metric, Outcome};
 use crate::evidence;
 use crate::sample::{P95, Sample};
 
-/// Everything that a look rests on and says. Numbers are rounded to four digits, so that they survive any JSON reader.
+/// Everything that a look rests on and says. Numbers are rounded to four digits, so that they survive any
+/// JSON reader.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Explanation {
     /// The new revision, as people say it.
@@ -24,7 +26,8 @@ pub struct Explanation {
     pub proof_needed: f64,
     /// By metric.
     pub metrics: Vec<Explained>,
-    /// About so many more users on the new revision are needed for a proof of health; none when it is there or out of reach.
+    /// About so many more users on the new revision are needed for a proof of health; none when it is there
+    /// or out of reach.
     pub users_missing: Option<u64>,
     /// All of it in one sentence.
     pub sentence: String,
@@ -68,7 +71,8 @@ pub struct Hit {
     pub rate: f64,
 }
 
-/// Looks at the counts: `who` is the new revision as people say it, `highest_before` the highest evidence of the looks before.
+/// Looks at the counts: `who` is the new revision as people say it, `highest_before` the highest evidence of
+/// the looks before.
 pub fn look(settings: &Settings, who: &str, sample: &Sample, highest_before: f64) -> Explanation {
     let Judgement { findings, harm, outcome } = analysis::judge(settings, sample);
     let evidence = number(harm);
@@ -91,7 +95,8 @@ pub fn look(settings: &Settings, who: &str, sample: &Sample, highest_before: f64
 }
 
 impl Explanation {
-    /// The same look made again from the stored counts. Equal to the stored one, or one of them was tampered with.
+    /// The same look made again from the stored counts. Equal to the stored one, or one of them was tampered
+    /// with.
     pub fn again(&self) -> Explanation {
         look(&self.settings, &self.who, &self.sample, self.highest)
     }
@@ -199,7 +204,8 @@ fn explained(sample: &Sample, finding: &Finding) -> Explained {
     }
 }
 
-/// How many more users on the canary, with errors at the present rates, would prove it healthy. None if a thousand times as many would not.
+/// How many more users on the canary, with errors at the present rates, would prove it healthy. None if a
+/// thousand times as many would not.
 fn users_missing(settings: &Settings, sample: &Sample) -> Option<u64> {
     let now = sample.epochs.last().filter(|e| (1..10_000).contains(&e.weight_bp))?;
     let known = now.canary.subjects.max(1);

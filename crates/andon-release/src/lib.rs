@@ -1,7 +1,8 @@
 //! Release strategies as state machines, and the immune system's statistics. No sockets, no clock.
 //!
-//! Counts come in as a [`Sample`], [`look`] says what they prove, [`plan`](plan::plan) decides what each release does next, and
-//! [`command`] holds what people may ask. All of it is pure: the line persists the decisions and acts on them.
+//! Counts come in as a [`Sample`], [`look`] says what they prove, [`plan`](plan::plan) decides what each
+//! release does next, and [`command`] holds what people may ask. All of it is pure: the line persists the
+//! decisions and acts on them.
 
 pub mod analysis;
 pub mod command;

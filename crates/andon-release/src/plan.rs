@@ -2,8 +2,10 @@
 //!
 //! The rules, in order:
 //! 1. A new revision without a healthy instance gets nobody; one that had users gives them back.
-//! 2. A proven regression takes the release back, or pauses it where the strategy says so or the old revision has no healthy instance.
-//! 3. A paused release and one that the stopped line holds go no further. Rules 1 and 2 hold for them all the same.
+//! 2. A proven regression takes the release back, or pauses it where the strategy says so or the old
+//!    revision has no healthy instance.
+//! 3. A paused release and one that the stopped line holds go no further. Rules 1 and 2 hold for them all
+//!    the same.
 //! 4. Where nobody is served yet, everyone is moved at once.
 //! 5. A stage that has ended is followed by the next one, and the last one by everyone.
 
@@ -234,7 +236,8 @@ pub(crate) fn look(seen: &Observed) -> Value {
     seen.look.as_ref().and_then(|look| serde_json::to_value(look).ok()).unwrap_or_default()
 }
 
-/// A dark launch: begins, ends by time, or is taken back when the answers are proven to differ more than allowed.
+/// A dark launch: begins, ends by time, or is taken back when the answers are proven to differ more than
+/// allowed.
 fn mirrored(release: &Release, dark: &Dark, seen: &Observed, now: Time) -> Vec<Decision> {
     // ln(1,000): it is looked at often, and a wrong alarm costs a launch.
     const SURE: Nats = Nats(6.9);

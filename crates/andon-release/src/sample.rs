@@ -1,4 +1,5 @@
-//! What the router counted during a release, in the form that the analysis reads. Sums only, so counts of several routers merge by adding.
+//! What the router counted during a release, in the form that the analysis reads. Sums only, so counts of
+//! several routers merge by adding.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,7 +10,8 @@ pub const QUANTILES: [f64; 6] = [0.5, 0.75, 0.9, 0.95, 0.99, 0.999];
 /// Place of the 95th percentile among [`QUANTILES`]: the limit that a proof of health is about.
 pub const P95: usize = 3;
 
-/// All counts of one release. Traffic that was forced to one side (a header, an allow-list) must not be in it.
+/// All counts of one release. Traffic that was forced to one side (a header, an allow-list) must not be in
+/// it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
     /// Epochs in order; each change of the weight opens one.
@@ -34,8 +36,9 @@ pub struct EpochCounts {
 
 /// Counts of one arm in one epoch.
 ///
-/// `reached` and `slow` count a user once in the whole release, in whichever arm and epoch it happened first. Counting a user anew after
-/// a step would put everyone whom the old revision failed, too, on the canary's account when they move.
+/// `reached` and `slow` count a user once in the whole release, in whichever arm and epoch it happened first.
+/// Counting a user anew after a step would put everyone whom the old revision failed, too, on the canary's
+/// account when they move.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ArmCounts {
     /// Different users seen in this epoch.

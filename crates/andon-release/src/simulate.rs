@@ -1,6 +1,8 @@
-//! A seeded model of users, router and two revisions, to measure the analysis: false alarms, delay, bad answers. No part of a running server.
+//! A seeded model of users, router and two revisions, to measure the analysis: false alarms, delay, bad
+//! answers. No part of a running server.
 //!
-//! Users are sticky and heavy-tailed (Pareto), each assigned by a hash of the seed; the counts follow the rules of [`crate::sample`].
+//! Users are sticky and heavy-tailed (Pareto), each assigned by a hash of the seed; the counts follow the
+//! rules of [`crate::sample`].
 
 use andon_model::strategy::Analysis as Settings;
 
@@ -88,7 +90,8 @@ pub struct Scenario {
     pub broken: [f64; 2],
     /// Answer times of the new revision as a multiple of the old one's (log-normal, sigma 0.6).
     pub slower: f64,
-    /// Load that swings by half, and an error rate that both arms share and that wanders over two orders of magnitude.
+    /// Load that swings by half, and an error rate that both arms share and that wanders over two orders of
+    /// magnitude.
     pub weather: bool,
     /// Stop at the first proof of health.
     pub until_certified: bool,

@@ -1,4 +1,5 @@
-//! Releases as the journal tells them: a fold over its events, and the stages that a strategy stands for. Decides nothing.
+//! Releases as the journal tells them: a fold over its events, and the stages that a strategy stands for.
+//! Decides nothing.
 
 use std::collections::BTreeMap;
 
@@ -205,7 +206,8 @@ impl Releases {
         self.under_way().find(|r| &r.environment == environment && &r.service == service)
     }
 
-    /// Takes in what happened. An event that does not fit (an unknown release, one that is over, a fact that cannot be read) changes nothing.
+    /// Takes in what happened. An event that does not fit (an unknown release, one that is over, a fact that
+    /// cannot be read) changes nothing.
     pub fn evolve(&mut self, recorded: &Recorded) {
         let at = recorded.at;
         match &recorded.event {

@@ -1,4 +1,5 @@
-//! What a release waits for, in words: what, since when, until when. Spans, never clock times. Decides nothing.
+//! What a release waits for, in words: what, since when, until when. Spans, never clock times. Decides
+//! nothing.
 
 use andon_model::Time;
 use andon_model::strategy::{OnInconclusive, Strategy};

@@ -16,7 +16,10 @@ use crate::state::{Fact, ROLL_BACK, Release, Releases};
 use crate::waiting::waits_for;
 
 const R1: ReleaseId = ReleaseId(1);
-const CAREFUL: &str = r#"{"canary":[{"weight":5,"for":"2s"},{"weight":25,"until":"certified","for":"60s"},{"weight":50,"until":"approved"}]}"#;
+const CAREFUL: &str = concat!(
+    r#"{"canary":[{"weight":5,"for":"2s"},{"weight":25,"until":"certified","for":"60s"},"#,
+    r#"{"weight":50,"until":"approved"}]}"#
+);
 
 /// A release on its way through a journal of its own.
 struct Story {
@@ -381,7 +384,8 @@ proptest! {
             match turn {
                 Turn::Wait(ms) => story.now.0 += ms,
                 Turn::See { look, mirror, candidate, stable, held } => {
-                    story.seen = Observed { look, mirror, candidate_healthy: candidate, stable_healthy: stable, held };
+                    let (candidate_healthy, stable_healthy) = (candidate, stable);
+                    story.seen = Observed { look, mirror, candidate_healthy, stable_healthy, held };
                 }
                 Turn::Ask(what) => {
                     let before = story.newest().clone();
