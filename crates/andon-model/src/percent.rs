@@ -1,4 +1,5 @@
-//! Shares as people write them: `0.5%`, `20`. Whole numbers inside, so that they compare, hash and replay exactly.
+//! Shares as people write them: `0.5%`, `20`. Whole numbers inside, so that they compare, hash and replay
+//! exactly.
 
 use std::borrow::Cow;
 use std::fmt;

@@ -1,6 +1,7 @@
 //! How users are moved to a new revision: the strategies as a team writes them and as the journal keeps them.
 //!
-//! Owns the written form and the checks that need nothing but the strategy itself. What a strategy *does* lies in andon-release.
+//! Owns the written form and the checks that need nothing but the strategy itself. What a strategy *does*
+//! lies in andon-release.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -113,7 +114,8 @@ pub struct Guard {
     pub on_inconclusive: OnInconclusive,
 }
 
-/// What the immune system compares between the new revision and the one that serves. Counts are of users, not of requests.
+/// What the immune system compares between the new revision and the one that serves. Counts are of users, not
+/// of requests.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Analysis {
@@ -123,12 +125,14 @@ pub struct Analysis {
     /// Users who meet an answer slower than the old revision's usual ones.
     #[serde(default, alias = "latency-p95", skip_serializing_if = "Option::is_none")]
     pub latency_p95: Option<WorseBy>,
-    /// Share of harmless releases that may be taken back by mistake, over the whole release and however often it is looked at.
+    /// Share of harmless releases that may be taken back by mistake, over the whole release and however often
+    /// it is looked at.
     #[serde(default = "a_tenth_of_a_percent")]
     pub alpha: Percent,
 }
 
-/// How much worse is still allowed. For errors: points of percent of users. For latency: percent of the time.
+/// How much worse is still allowed. For errors: points of percent of requests. For latency: percent of the
+/// answer time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WorseBy {
@@ -428,7 +432,8 @@ mod tests {
             r#"{"rolling":{"step":10,"each":"2s"}}"#,
             r#"{"blue-green":{"keep":"10m"}}"#,
             r#"{"dark":{"mirror":100,"for":"20s","compare":true,"max_different":"1%"}}"#,
-            r#"{"canary":[{"weight":0.5,"for":"2s"},{"weight":25,"until":"certified","for":"60s"},{"weight":"50%","until":"approved"}],
+            r#"{"canary":[{"weight":0.5,"for":"2s"},{"weight":25,"until":"certified","for":"60s"},
+                {"weight":"50%","until":"approved"}],
                 "analysis":{"errors":{"worse_by":"0.5%"},"latency-p95":{"worse_by":20}},"on_regression":"pause"}"#,
         ];
         for text in written {
