@@ -11,6 +11,8 @@ use crate::estate::{Deployment, DeploymentState, Estate, Instance};
 pub const BACK_OFF: Span = Span::secs(2);
 /// Longest pause before a replacement.
 pub const BACK_OFF_MOST: Span = Span::secs(300);
+/// A healthy instance that gives no good answer for this long is replaced.
+pub const UNHEALTHY: Span = Span::secs(10);
 /// Replacements older than this no longer lengthen the pause.
 pub const MEMORY: Span = Span::secs(600);
 
@@ -23,6 +25,8 @@ pub enum Seen {
     Alive {
         /// None while nobody has asked yet.
         health: Option<Result<(), String>>,
+        /// For how long it has given no good answer.
+        failing: Span,
     },
     /// It ended.
     Exited {
@@ -182,8 +186,11 @@ fn look_after(
         }
         // Before its first healthy answer an exit fails its deployment, or, of a revision that already served, is tried again.
         Seen::Exited { words } => decisions.push(Decision::Retire { instance: id, why: words.clone() }),
-        Seen::Alive { health: Some(Ok(())) } if instance.healthy.is_none() => {
+        Seen::Alive { health: Some(Ok(())), .. } if instance.healthy.is_none() => {
             decisions.push(Decision::Healthy(id))
+        }
+        Seen::Alive { health: Some(Err(why)), failing } if instance.healthy.is_some() && *failing >= UNHEALTHY => {
+            decisions.extend(replace(instance, "health", "good", &format!("bad for {failing}: {why}")));
         }
         Seen::Alive { .. } => {}
     }
@@ -275,7 +282,7 @@ fn progress(estate: &Estate, deployment: &Deployment, seen: &Observation, now: T
         let patience = deployment.service(&instance.service)?.start_within;
         if instance.healthy.is_none() && now.since(instance.planned) > patience {
             let last = match seen.instances.get(&instance.id) {
-                Some(Seen::Alive { health: Some(Err(why)) }) => why.clone(),
+                Some(Seen::Alive { health: Some(Err(why)), .. }) => why.clone(),
                 _ => "it never answered".into(),
             };
             let why = format!("{} was not healthy within {patience}: {last}", instance.service);

@@ -10,6 +10,7 @@ use andon_git::Repository;
 use andon_kit::Clock;
 use andon_model::event::{Event, Recorded, Role, TokenKind};
 use andon_model::{Actor, Digest, ProjectName, Span, Time, UserName};
+use andon_router::Router;
 use andon_runner::Runner;
 use andon_store::journal::{Batch, Fence, Journal, NewEvent};
 use andon_store::{Blobs, SqliteJournal};
@@ -45,7 +46,7 @@ pub(crate) const LEASE_LASTS: Span = Span::secs(30);
 const SESSION: Span = Span::secs(14 * 86_400);
 
 /// The server's state and its doors inwards. Shared by everything.
-#[derive(Debug)]
+#[allow(missing_debug_implementations, reason = "it holds everything; views show it")]
 pub struct Line {
     /// How it is set up.
     pub settings: Settings,
@@ -53,6 +54,9 @@ pub struct Line {
     pub blobs: Blobs,
     /// Runs jobs.
     pub runner: Runner,
+    /// Sends users to revisions.
+    pub router: Router,
+    pub(crate) routing: Mutex<()>,
     /// Free places for jobs.
     pub slots: Arc<Semaphore>,
     journal: SqliteJournal,
@@ -101,17 +105,19 @@ impl Line {
         }
         let runner = Runner { shim: vec![settings.exe.clone(), PathBuf::from("job-shim")] };
         let blobs = Blobs::open(&data.join("blobs"))?;
-        let projects: BTreeMap<ProjectName, Arc<Project>> = states
-            .into_iter()
-            .map(|(name, state)| (name.clone(), Arc::new(Project::new(name, &data, state))))
-            .collect();
+        let mut projects: BTreeMap<ProjectName, Arc<Project>> = BTreeMap::new();
+        for (name, state) in states {
+            projects.insert(name.clone(), Arc::new(Project::new(name, &data, &settings.exe, state)?));
+        }
         for project in projects.values() {
             let trunk = project.state().trunk.clone();
             Repository::create(project.repository.dir().to_owned(), &trunk, &settings.exe).await?;
         }
-        Ok(Arc::new(Line {
+        let line = Arc::new(Line {
             blobs,
             runner,
+            router: Router::new(),
+            routing: Mutex::default(),
             slots: Arc::new(Semaphore::new(settings.slots)),
             journal,
             clock,
@@ -123,7 +129,9 @@ impl Line {
             pushes: Mutex::default(),
             settings,
             _lock: lock,
-        }))
+        });
+        line.reroute();
+        Ok(line)
     }
 
     /// What time it is.
@@ -251,7 +259,7 @@ impl Line {
         if self.project(name.as_str()).is_ok() {
             return Err(Refusal::Conflict(format!("the project {name} is there already")));
         }
-        let project = Arc::new(Project::new(name.clone(), &self.settings.data, State::default()));
+        let project = Arc::new(Project::new(name.clone(), &self.settings.data, &self.settings.exe, State::default())?);
         Repository::create(project.repository.dir().to_owned(), trunk, &self.settings.exe).await?;
         let created = Event::ProjectCreated { trunk: trunk.to_owned() };
         self.decide(&project, caller.actor(), |_, _| Ok((vec![created], ()))).await?;

@@ -7,8 +7,10 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use andon_git::Repository;
 use andon_model::{JobName, Oid, ProjectName, RunId};
 use andon_pipeline::Definition;
+use andon_runtime::ProcessRuntime;
 use tokio_util::sync::CancellationToken;
 
+use crate::stations::release::Watched;
 use crate::{Refusal, State};
 
 /// The definition of a commit, or what is wrong with it.
@@ -18,7 +20,7 @@ pub type Defined = Result<Definition, String>;
 const DEFINITIONS: usize = 64;
 
 /// One project.
-#[derive(Debug)]
+#[allow(missing_debug_implementations, reason = "the state is shown by views")]
 pub struct Project {
     /// Its name.
     pub name: ProjectName,
@@ -31,23 +33,31 @@ pub struct Project {
     pub(crate) turn: tokio::sync::Mutex<()>,
     /// Jobs of this process, to be stopped when nobody needs them.
     pub(crate) jobs: Mutex<HashMap<(RunId, JobName), CancellationToken>>,
+    /// Looks and curves of releases.
+    pub(crate) watched: Mutex<Watched>,
+    /// Its running services.
+    pub runtime: Arc<ProcessRuntime>,
     definitions: Mutex<BTreeMap<Oid, Arc<Defined>>>,
 }
 
 impl Project {
     /// A project with this state.
-    pub fn new(name: ProjectName, data: &Path, state: State) -> Project {
+    pub fn new(name: ProjectName, data: &Path, exe: &Path, state: State) -> Result<Project, Refusal> {
+        let instances = data.join("instances").join(name.as_str());
+        let runtime = ProcessRuntime::new(instances, exe.to_owned()).map_err(|e| Refusal::Broken(e.to_string()))?;
         let repository = Repository::at(data.join("git").join(format!("{name}.git")));
         let room = data.join("work").join(name.as_str());
-        Project {
+        Ok(Project {
             name,
             repository,
             room,
             state: RwLock::new(state),
             turn: tokio::sync::Mutex::default(),
             jobs: Mutex::default(),
+            watched: Mutex::default(),
+            runtime: Arc::new(runtime),
             definitions: Mutex::default(),
-        }
+        })
     }
 
     /// Its state now. Hold it briefly and never over an await.

@@ -1,12 +1,13 @@
 //! Everything that is so in one project: the folds of all stations side by side. Decides nothing.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use andon_environment::Estate;
 use andon_gate::Queue;
 use andon_model::event::{Event, Recorded};
-use andon_model::AndonId;
+use andon_model::{AndonId, EnvironmentName, ReleaseId, ServiceName};
 use andon_pipeline::Runs;
+use andon_release::Releases;
 
 /// Events kept for feeds and timelines; older ones are read from the journal.
 const FEED: usize = 2_000;
@@ -24,6 +25,10 @@ pub struct State {
     pub runs: Runs,
     /// Environments, deployments, instances.
     pub estate: Estate,
+    /// Releases.
+    pub releases: Releases,
+    /// The event since which the split of users of a service is what it is: the router counts anew from there.
+    pub epochs: BTreeMap<(EnvironmentName, ServiceName), u64>,
     /// The newest events, oldest first.
     pub feed: VecDeque<Recorded>,
 }
@@ -38,6 +43,10 @@ impl State {
         self.queue.evolve(recorded);
         self.runs.evolve(recorded);
         self.estate.evolve(recorded);
+        self.releases.evolve(recorded);
+        if let Some(place) = moved(&recorded.event).and_then(|release| self.releases.get(release)) {
+            self.epochs.insert((place.environment.clone(), place.service.clone()), recorded.seq);
+        }
         if self.feed.len() == FEED {
             self.feed.pop_front();
         }
@@ -52,5 +61,15 @@ impl State {
     /// The andon that stops the line, if one does.
     pub fn hold(&self) -> Option<AndonId> {
         None
+    }
+}
+
+/// The release whose split of users an event changes.
+fn moved(event: &Event) -> Option<ReleaseId> {
+    match event {
+        Event::ReleaseStarted { release, .. }
+        | Event::WeightChanged { release, .. }
+        | Event::ReleaseFinished { release, .. } => Some(*release),
+        _ => None,
     }
 }

@@ -202,6 +202,9 @@ pub enum Event {
         to: Revision,
         strategy: Strategy,
         strategy_name: String,
+        /// Quantiles of the old revision's answer times in microseconds, frozen here; empty when too few are known.
+        #[serde(default)]
+        limits_us: Vec<u64>,
     },
     /// One fact of the release's own state machine (its JSON is defined in andon-release).
     ReleaseMoved { release: ReleaseId, fact: serde_json::Value },

@@ -126,6 +126,8 @@ pub struct Release {
     pub strategy: Strategy,
     /// The strategy's name in `andon.yaml`.
     pub strategy_name: String,
+    /// Quantiles of the old revision's answer times in microseconds, frozen when it started.
+    pub limits_us: Vec<u64>,
     /// When it started.
     pub started: Time,
     /// The stage it is in, from 0; none before the first.
@@ -220,6 +222,7 @@ impl Releases {
                 to,
                 strategy,
                 strategy_name,
+                limits_us,
             } => {
                 let made = Release {
                     id: *release,
@@ -230,6 +233,7 @@ impl Releases {
                     to: to.clone(),
                     strategy: strategy.clone(),
                     strategy_name: strategy_name.clone(),
+                    limits_us: limits_us.clone(),
                     started: at,
                     stage: None,
                     since: at,

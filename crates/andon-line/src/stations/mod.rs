@@ -1,7 +1,11 @@
 //! One controller per station. Each is a loop that wakes on news of its project, and by the clock for what time alone decides.
 
+pub mod environment;
+pub mod environment_tests;
 pub mod gate;
 pub mod pipeline;
+pub mod release;
+pub mod routes;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,6 +47,8 @@ fn project_stations(
 ) {
     running.spawn(gate::run(Arc::clone(line), Arc::clone(project), stop.clone()));
     running.spawn(pipeline::run(Arc::clone(line), Arc::clone(project), stop.clone()));
+    running.spawn(environment::run(Arc::clone(line), Arc::clone(project), stop.clone()));
+    running.spawn(release::run(Arc::clone(line), Arc::clone(project), stop.clone()));
 }
 
 /// The heartbeat of a station.
@@ -56,6 +62,11 @@ pub(crate) struct Pulse {
 impl Pulse {
     pub(crate) fn new(line: &Line, project: &Project, stop: CancellationToken, every: Duration) -> Pulse {
         Pulse { news: line.news(), project: project.name.clone(), stop, every }
+    }
+
+    /// How long to wait at most from now on.
+    pub(crate) fn every(&mut self, every: Duration) {
+        self.every = every;
     }
 
     /// Waits until something happened in the project or it is time to look. False: the server stops.

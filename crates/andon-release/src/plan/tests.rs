@@ -48,6 +48,7 @@ impl Story {
             to: Revision(to.into()),
             strategy: serde_json::from_str(strategy).unwrap(),
             strategy_name: name.into(),
+            limits_us: Vec::new(),
         });
     }
 
