@@ -29,7 +29,7 @@ const METRICS: [f64; 2] = [0.75, 0.25];
 /// whatever the rate is; this is about one that is worse by nearly the allowance, so it need not cost much.
 const TOLERANCE: Nats = Nats(1.0);
 /// How sure the baseline's rate is in a proof of health.
-const PROOF: Nats = Nats(3.0);
+const PROOF: Nats = Nats(2.0);
 
 /// What a look says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -188,18 +188,27 @@ fn errors(epochs: &[EpochCounts], allowed: f64, weight: f64) -> Finding {
     Finding { metric: Metric::Errors, weight, harm, health: Some(health), below }
 }
 
+/// The share of users that meets an error when each error is `ratio` times as likely, where `share` of them
+/// does now. Less than `ratio` times as many, since nobody meets the first error twice.
+fn users_hit(share: f64, ratio: f64) -> f64 {
+    -(ratio * (-share).ln_1p()).exp_m1()
+}
+
 /// Evidence of health from the users of one epoch, and the ratio that it is about.
 ///
 /// Half of it bounds the ratio of the arms, half the canary's own share. A canary that is `below` times as
 /// bad breaks both bounds, so their mean is evidence against exactly that.
-pub(crate) fn errors_healthy(now: &EpochCounts, allowed: f64) -> (f64, f64) {
+fn errors_healthy(now: &EpochCounts, allowed: f64) -> (f64, f64) {
     let allowed = allowed.max(LEAST_ALLOWANCE);
     let baseline = share(&now.stable, 0);
     let ratio = (1.0 + allowed / evidence::bound(requests([now]), PROOF, true)).max(CERTIFIED_BELOW);
-    let by_ratio = evidence::below_by_labels(&labels(std::slice::from_ref(now), |arm| arm.reached[0]), ratio);
-    // The share of users grows more slowly than the errors, so in proportion it is an upper end of the
-    // allowance as well.
-    let in_proportion = baseline.rate() * allowed / requests([now]).rate();
+    let met = evidence::bound(baseline, PROOF, true).clamp(1e-9, 1.0 - 1e-9);
+    let of_users = users_hit(met, ratio) / met;
+    let by_ratio =
+        evidence::below_by_labels(&labels(std::slice::from_ref(now), |arm| arm.reached[0]), of_users);
+    // Where errors came, what the same users would have met with the allowance on top is known better.
+    let observed = (baseline.rate(), 1.0 + allowed / requests([now]).rate());
+    let in_proportion = users_hit(observed.0, observed.1) - observed.0;
     let allowed = allowed_users(now, allowed);
     let allowed = if in_proportion > 0.0 { allowed.min(in_proportion) } else { allowed };
     let by_share = evidence::below(share(&now.canary, 0), evidence::bound(baseline, PROOF, false) + allowed);

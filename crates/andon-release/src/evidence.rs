@@ -98,7 +98,7 @@ pub fn worse_by_labels(epochs: &[Labels], tolerated: f64) -> f64 {
 /// Evidence that events are less than `bound` times as likely in the canary.
 pub fn below_by_labels(epochs: &[Labels], bound: f64) -> f64 {
     let base = log_likelihood(epochs, bound);
-    let grid = (0..RATIOS).map(|j| bound * spaced(0.2, 0.9, j, RATIOS));
+    let grid = (0..RATIOS).map(|j| bound * spaced(0.25, 0.8, j, RATIOS));
     let terms: Vec<f64> = grid.map(|ratio| log_likelihood(epochs, ratio) - base).collect();
     log_sum(&terms) - (RATIOS as f64).ln()
 }
