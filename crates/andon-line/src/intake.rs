@@ -192,7 +192,7 @@ pub(crate) fn plain(text: &str) -> String {
 }
 
 /// Forgets the key of a push when the push is over.
-#[derive(Debug)]
+#[allow(missing_debug_implementations, reason = "it holds the whole line")]
 pub struct PushGuard {
     line: Arc<Line>,
     key: String,
