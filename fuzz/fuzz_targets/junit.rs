@@ -1,0 +1,15 @@
+//! JUnit reports: no panic, memory within the limits, counts that agree with the cases.
+#![no_main]
+
+use andon_validation::junit::{Limits, read};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    let limits = Limits { cases: 100, detail: 1000, name: 100, details: 10_000 };
+    // A small buffer puts its edges inside of tags and entities.
+    if let Ok(report) = read(std::io::BufReader::with_capacity(13, bytes), limits) {
+        let red = report.cases.iter().filter(|case| case.outcome.is_red()).count() as u32;
+        assert!(red <= report.counts.failed && report.cases.len() as u32 <= report.counts.total());
+        assert!(report.cases.iter().all(|case| case.outcome.message().len() <= limits.name));
+    }
+});
