@@ -15,9 +15,8 @@ use crate::state::{Change, GateRun, Queue, Standing};
 /// How often a run that broke by infrastructure is made for one patch set before a person must look.
 pub const TRIES: usize = 3;
 
-/// The line is stopped by this andon: only changes that name it may land.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Hold(pub AndonId);
+/// The andons that stop the line: only changes that name one of them may land. None: the line runs.
+pub type Hold<'a> = &'a [AndonId];
 
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq)]
@@ -61,7 +60,7 @@ pub enum Decision {
 }
 
 /// The next decisions. `trunk` is where the branch stands in git now.
-pub fn plan(queue: &Queue, hold: Option<Hold>, trunk: Option<&Oid>) -> Vec<Decision> {
+pub fn plan(queue: &Queue, hold: Hold<'_>, trunk: Option<&Oid>) -> Vec<Decision> {
     let mut decisions: Vec<Decision> = stale(queue).collect();
     decisions.extend(queue.open().filter_map(|c| settle(queue, c, hold, trunk)));
     let busy = queue.open().any(|c| is_under_test(queue, c));
@@ -72,9 +71,9 @@ pub fn plan(queue: &Queue, hold: Option<Hold>, trunk: Option<&Oid>) -> Vec<Decis
 }
 
 /// Why an open change does not move right now, for people; none while it is being tested or landed.
-pub fn waits_for(queue: &Queue, change: &Change, hold: Option<Hold>) -> Option<String> {
+pub fn waits_for(queue: &Queue, change: &Change, hold: Hold<'_>) -> Option<String> {
     match (&change.standing, hold) {
-        (Standing::Waiting { .. } | Standing::Green { .. }, Some(Hold(andon))) if !admitted(change, hold) => {
+        (Standing::Waiting { .. } | Standing::Green { .. }, [andon, ..]) if !admitted(change, hold) => {
             Some(format!("waits for {andon}: the line is stopped; only what names it lands"))
         }
         (Standing::Waiting { .. }, _) => {
@@ -98,7 +97,7 @@ fn stale(queue: &Queue) -> impl Iterator<Item = Decision> {
     })
 }
 
-fn settle(queue: &Queue, change: &Change, hold: Option<Hold>, trunk: Option<&Oid>) -> Option<Decision> {
+fn settle(queue: &Queue, change: &Change, hold: Hold<'_>, trunk: Option<&Oid>) -> Option<Decision> {
     let (Standing::Testing { run: id, .. } | Standing::Green { run: id, .. }) = &change.standing else {
         return None;
     };
@@ -124,7 +123,7 @@ fn is_under_test(queue: &Queue, change: &Change) -> bool {
     matches!(&change.standing, Standing::Testing { run, .. } if queue.runs.get(run).is_some_and(running))
 }
 
-fn next(queue: &Queue, hold: Option<Hold>) -> Option<&Change> {
+fn next<'a>(queue: &'a Queue, hold: Hold<'_>) -> Option<&'a Change> {
     let waiting = |c: &&Change| matches!(c.standing, Standing::Waiting { .. }) && admitted(c, hold);
     queue.open().filter(waiting).min_by_key(|c| (!fixes(c, hold), c.pushed, c.id))
 }
@@ -137,12 +136,12 @@ fn tries(change: &Change) -> usize {
     change.runs.iter().filter(|(patch_set, _)| *patch_set == change.push.patch_set).count()
 }
 
-fn admitted(change: &Change, hold: Option<Hold>) -> bool {
-    hold.is_none() || fixes(change, hold)
+fn admitted(change: &Change, hold: Hold<'_>) -> bool {
+    hold.is_empty() || fixes(change, hold)
 }
 
-fn fixes(change: &Change, hold: Option<Hold>) -> bool {
-    hold.is_some_and(|Hold(andon)| change.fixes() == Some(andon))
+fn fixes(change: &Change, hold: Hold<'_>) -> bool {
+    change.fixes().is_some_and(|andon| hold.contains(&andon))
 }
 
 #[cfg(test)]
@@ -194,7 +193,7 @@ mod tests {
             self.then(Event::RunFinished { run: RunId(run), verdict, tests, coverage: None, report: None })
         }
         fn plan(&self, hold: Option<u32>, trunk: Option<Oid>) -> Vec<Decision> {
-            plan(&self.queue, hold.map(|n| Hold(AndonId(n))), trunk.as_ref())
+            plan(&self.queue, &hold.map(AndonId).into_iter().collect::<Vec<_>>(), trunk.as_ref())
         }
     }
 
@@ -244,7 +243,7 @@ mod tests {
         );
         assert!(matches!(story.plan(Some(4), None)[..], [Decision::Test { change: ChangeId(3), .. }]));
         let waiting = &story.queue.changes[&ChangeId(2)];
-        assert!(waits_for(&story.queue, waiting, Some(Hold(AndonId(4)))).unwrap().contains("A4"));
+        assert!(waits_for(&story.queue, waiting, &[AndonId(4)]).unwrap().contains("A4"));
         assert!(matches!(story.plan(None, None)[..], [Decision::Land { change: ChangeId(1), .. }]));
     }
 

@@ -4,7 +4,6 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::{Arc, PoisonError};
 
 use andon_gate::identity::{Signs, find, fixes_andon, identity};
-use andon_gate::plan::Hold;
 use andon_git::hook::{Answer, Question, Update};
 use andon_git::serve::Way;
 use andon_model::event::{Event, Push, Role};
@@ -153,8 +152,8 @@ impl Line {
             lines[1].push_str(&format!(" (patch set {patch_set})"));
         }
         let ahead = state.queue.ahead_of(id);
-        let hold = state.hold().map(Hold);
-        let waits = andon_gate::plan::waits_for(&state.queue, change, hold);
+        let hold = state.hold();
+        let waits = andon_gate::plan::waits_for(&state.queue, change, &hold);
         lines.push(format!("  place {} in the queue{}", ahead + 1, waits.map(|w| format!(", {w}")).unwrap_or_default()));
         if let Some(usual) = usual(&state) {
             lines.push(format!("  about {} until it lands", Span(usual.0.saturating_mul(ahead as u64 + 1))));

@@ -130,6 +130,12 @@ impl Line {
             settings,
             _lock: lock,
         });
+        // A failure that was recorded just before the server was killed: the rules answer only what is not answered yet.
+        for project in line.projects() {
+            let feed: Vec<Recorded> = project.state().feed.iter().cloned().collect();
+            let _turn = project.turn.lock().await;
+            line.follow_up(&project, feed).await?;
+        }
         line.reroute();
         Ok(line)
     }
@@ -197,11 +203,42 @@ impl Line {
             (Batch { project, expected: state.version, at, events, fence }, result)
         };
         if !batch.events.is_empty() {
-            let recorded = self.journal.append(batch).await?;
-            project.with_state(|state| recorded.iter().for_each(|event| state.evolve(event)));
-            self.announce(recorded);
+            let recorded = self.append(project, batch).await?;
+            // What follows for the cord is decided in the same turn: nothing can land between a failure and its andon.
+            self.follow_up(project, recorded).await?;
         }
         Ok(result)
+    }
+
+    async fn append(&self, project: &Project, batch: Batch) -> Result<Vec<Recorded>, Refusal> {
+        let recorded = self.journal.append(batch).await?;
+        project.with_state(|state| recorded.iter().for_each(|event| state.evolve(event)));
+        self.announce(recorded.clone());
+        Ok(recorded)
+    }
+
+    /// Records what the cord's rules say to what just happened, until they say nothing more.
+    async fn follow_up(&self, project: &Project, mut recorded: Vec<Recorded>) -> Result<(), Refusal> {
+        let policy = project.pull_on();
+        while !recorded.is_empty() {
+            let mut next = Vec::new();
+            for happened in &recorded {
+                let batch = {
+                    let state = project.state();
+                    let mut events = andon_cord::recover(&state.cord, happened);
+                    events.extend(andon_cord::react(&state.cord, &policy, happened));
+                    let by = Actor::line("cord");
+                    let events: Vec<_> = events.into_iter().map(|event| NewEvent { by: by.clone(), event }).collect();
+                    let (project, fence) = (Some(project.name.clone()), Some(self.fence.clone()));
+                    Batch { project, expected: state.version, at: self.now(), events, fence }
+                };
+                if !batch.events.is_empty() {
+                    next.extend(self.append(project, batch).await?);
+                }
+            }
+            recorded = next;
+        }
+        Ok(())
     }
 
     /// Records what a station saw or did.

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use andon_git::Repository;
 use andon_model::{JobName, Oid, ProjectName, RunId};
-use andon_pipeline::Definition;
+use andon_cord::PullOn;
+use andon_pipeline::{Definition, definition};
 use andon_runtime::ProcessRuntime;
 use tokio_util::sync::CancellationToken;
 
@@ -96,6 +97,19 @@ impl Project {
         match trunk {
             Some(commit) => self.definition(&commit).await.map(Some),
             None => Ok(None),
+        }
+    }
+
+    /// What stops the line by itself, as trunk says; everything while its file is not read yet.
+    pub(crate) fn pull_on(&self) -> PullOn {
+        let trunk = self.state().queue.trunk.clone();
+        let known = trunk.and_then(|trunk| self.definitions().get(&trunk).cloned());
+        let Some(Ok(definition)) = known.as_deref() else { return PullOn::default() };
+        let says = |what| definition.cord.pull_on.contains(&what);
+        PullOn {
+            trunk: says(definition::PullOn::Trunk),
+            environment: says(definition::PullOn::Environment),
+            production: says(definition::PullOn::Production),
         }
     }
 

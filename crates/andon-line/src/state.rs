@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use andon_cord::Cord;
 use andon_environment::Estate;
+use andon_flags::FlagSet;
+use andon_flow::Flow;
 use andon_gate::Queue;
 use andon_model::event::{Event, Recorded};
 use andon_model::{AndonId, EnvironmentName, ReleaseId, ServiceName};
@@ -29,6 +32,12 @@ pub struct State {
     pub releases: Releases,
     /// The event since which the split of users of a service is what it is: the router counts anew from there.
     pub epochs: BTreeMap<(EnvironmentName, ServiceName), u64>,
+    /// Flags.
+    pub flags: FlagSet,
+    /// The cord and its andons.
+    pub cord: Cord,
+    /// What the metrics are computed from.
+    pub flow: Flow,
     /// The newest events, oldest first.
     pub feed: VecDeque<Recorded>,
 }
@@ -44,6 +53,9 @@ impl State {
         self.runs.evolve(recorded);
         self.estate.evolve(recorded);
         self.releases.evolve(recorded);
+        self.flags.evolve(recorded);
+        self.cord.evolve(recorded);
+        self.flow.evolve(recorded);
         if let Some(place) = moved(&recorded.event).and_then(|release| self.releases.get(release)) {
             self.epochs.insert((place.environment.clone(), place.service.clone()), recorded.seq);
         }
@@ -53,14 +65,14 @@ impl State {
         self.feed.push_back(recorded.clone());
     }
 
-    /// The open andon that pages show first, with its title.
+    /// The open andon that pages show first, with its reason.
     pub fn open_andon(&self) -> Option<(String, String)> {
-        None
+        self.cord.open().next().map(|andon| (andon.id.to_string(), andon.why.clone()))
     }
 
-    /// The andon that stops the line, if one does.
-    pub fn hold(&self) -> Option<AndonId> {
-        None
+    /// The andons that stop the line, oldest first; none: it runs.
+    pub fn hold(&self) -> Vec<AndonId> {
+        self.cord.open().map(|andon| andon.id).collect()
     }
 }
 

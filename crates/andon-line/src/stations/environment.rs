@@ -102,13 +102,13 @@ async fn bring(line: &Line, project: &Project, definition: &Definition) -> Resul
         .filter_map(|name| Some((name, definition.resolve(name)?)))
         .map(|(name, resolved)| Declared { name: name.clone(), on_green: resolved.deploy == DeployWhen::OnGreen })
         .collect();
-    if promote::plan(&project.state().estate, &declared, project.state().hold()).is_empty() {
+    if nothing_due(&project.state(), &declared) {
         return Ok(());
     }
     line.decide(project, Actor::line(DEPLOYMENT), |state, now| {
         let mut events = Vec::new();
         let mut next = state.estate.next_deployment();
-        for decision in promote::plan(&state.estate, &declared, state.hold()) {
+        for decision in promote::plan(&state.estate, &declared, &state.hold()) {
             match decision {
                 promote::Decision::Create { environment } => {
                     let like = definition.environments.get(&environment).and_then(|e| e.like.as_ref());
@@ -128,6 +128,10 @@ async fn bring(line: &Line, project: &Project, definition: &Definition) -> Resul
         Ok((events, ()))
     })
     .await
+}
+
+fn nothing_due(state: &State, declared: &[Declared]) -> bool {
+    promote::plan(&state.estate, declared, &state.hold()).is_empty()
 }
 
 fn deployment(state: &State, definition: &Definition, candidate: Candidate, id: DeploymentId) -> Option<Event> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use andon_gate::plan::{Decision, Hold, plan};
+use andon_gate::plan::{Decision, plan};
 use andon_gate::Standing;
 use andon_git::Merge;
 use andon_model::event::{Event, PlannedJob, Purpose, Role, TestCounts, Verdict};
@@ -33,7 +33,7 @@ async fn step(line: &Line, project: &Project) -> Result<(), Refusal> {
     finish_landing(line, project, trunk.as_ref()).await?;
     let decisions = {
         let state = project.state();
-        plan(&state.queue, state.hold().map(Hold), trunk.as_ref())
+        plan(&state.queue, &state.hold(), trunk.as_ref())
     };
     for decision in decisions {
         match decision {

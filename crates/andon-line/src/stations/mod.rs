@@ -1,7 +1,9 @@
 //! One controller per station. Each is a loop that wakes on news of its project, and by the clock for what time alone decides.
 
+pub mod cord;
 pub mod environment;
 pub mod environment_tests;
+pub mod flags;
 pub mod gate;
 pub mod pipeline;
 pub mod release;

@@ -220,17 +220,15 @@ pub fn observe(line: &Line, project: &Project, state: &State, release: &Release)
         state.estate.healthy(&release.environment, &release.service, revision).next().is_some()
     };
     let differences = differences(line, project, release).unwrap_or_default();
-    let fixes = state.hold().is_some_and(|andon| {
-        let deployment = state.estate.deployments.get(&release.deployment);
-        let landing = deployment.and_then(|d| state.estate.landings.iter().find(|landing| landing.run == d.run));
-        landing.is_some_and(|landing| landing.fixes == Some(andon))
-    });
+    let deployment = state.estate.deployments.get(&release.deployment);
+    let landing = deployment.and_then(|d| state.estate.landings.iter().find(|landing| landing.run == d.run));
+    let held = state.cord.hold(landing.and_then(|landing| landing.fixes)).is_some();
     Observed {
         look: project.watched.lock().unwrap_or_else(PoisonError::into_inner).looks.get(&release.id).cloned(),
         mirror: andon_release::Mirror { compared: differences.compared, different: differences.different },
         candidate_healthy: healthy(&release.to),
         stable_healthy: release.from.as_ref().is_some_and(healthy),
-        held: state.hold().is_some() && !fixes,
+        held,
     }
 }
 

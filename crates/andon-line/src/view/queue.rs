@@ -1,6 +1,6 @@
 //! The queue: what lands next, what waits and what for, what was decided lately.
 
-use andon_gate::plan::{Hold, waits_for};
+use andon_gate::plan::waits_for;
 use andon_gate::state::Change;
 use andon_gate::Standing;
 use andon_model::{Span, Time};
@@ -63,7 +63,7 @@ pub fn queue(state: &State, project: &str, now: Time) -> QueueView {
     let open: Vec<ChangeRow> = state.queue.open().map(|change| row(state, change, now)).collect();
     let mut decided: Vec<&Change> = state.queue.changes.values().filter(|c| !c.standing.is_open()).collect();
     decided.sort_by_key(|change| std::cmp::Reverse(since(change)));
-    let hold = state.hold();
+    let hold = state.hold().first().copied();
     let heading = match (open.len(), hold) {
         (0, None) => "The queue is empty".to_owned(),
         (n, None) => format!("{} on the way to {}", count(n, "change"), state.trunk),
@@ -88,8 +88,7 @@ pub(super) fn since(change: &Change) -> Time {
 
 /// A change as a row.
 pub fn row(state: &State, change: &Change, now: Time) -> ChangeRow {
-    let hold = state.hold().map(Hold);
-    let waits = waits_for(&state.queue, change, hold);
+    let waits = waits_for(&state.queue, change, &state.hold());
     let (standing, mark, words) = match &change.standing {
         Standing::Waiting { .. } => {
             ("waiting", Mark::Wait, waits.unwrap_or_else(|| "waits for the gate to take it".into()))
