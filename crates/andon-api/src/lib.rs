@@ -8,6 +8,7 @@ pub mod door;
 pub mod events;
 pub mod git;
 pub mod guard;
+pub mod ofrep;
 pub mod routes;
 
 pub use door::{Door, open};

@@ -191,7 +191,7 @@ pub(crate) fn plain(text: &str) -> String {
 }
 
 /// Forgets the key of a push when the push is over.
-#[allow(missing_debug_implementations, reason = "it holds the whole line")]
+#[derive(Debug)]
 pub struct PushGuard {
     line: Arc<Line>,
     key: String,

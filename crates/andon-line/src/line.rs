@@ -46,7 +46,6 @@ pub(crate) const LEASE_LASTS: Span = Span::secs(30);
 const SESSION: Span = Span::secs(14 * 86_400);
 
 /// The server's state and its doors inwards. Shared by everything.
-#[allow(missing_debug_implementations, reason = "it holds everything; views show it")]
 pub struct Line {
     /// How it is set up.
     pub settings: Settings,
@@ -69,6 +68,12 @@ pub struct Line {
     pub(crate) pushes: Mutex<HashMap<String, (ProjectName, Caller)>>,
     /// Held for the life of the process: one server per data directory.
     _lock: File,
+}
+
+impl std::fmt::Debug for Line {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Line").field("settings", &self.settings).finish_non_exhaustive()
+    }
 }
 
 impl Line {

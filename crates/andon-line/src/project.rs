@@ -21,7 +21,6 @@ pub type Defined = Result<Definition, String>;
 const DEFINITIONS: usize = 64;
 
 /// One project.
-#[allow(missing_debug_implementations, reason = "the state is shown by views")]
 pub struct Project {
     /// Its name.
     pub name: ProjectName,
@@ -39,6 +38,12 @@ pub struct Project {
     /// Its running services.
     pub runtime: Arc<ProcessRuntime>,
     definitions: Mutex<BTreeMap<Oid, Arc<Defined>>>,
+}
+
+impl std::fmt::Debug for Project {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Project").field("name", &self.name).finish_non_exhaustive()
+    }
 }
 
 impl Project {
@@ -98,6 +103,13 @@ impl Project {
             Some(commit) => self.definition(&commit).await.map(Some),
             None => Ok(None),
         }
+    }
+
+    /// `andon.yaml` of trunk, if it was read already.
+    /// Takes the state that its caller holds: a lock that is read twice in one call can block itself.
+    pub fn known_definition(&self, state: &State) -> Option<Definition> {
+        let known = self.definitions().get(state.queue.trunk.as_ref()?).cloned()?;
+        known.as_ref().as_ref().ok().cloned()
     }
 
     /// What stops the line by itself, as trunk says; everything while its file is not read yet.

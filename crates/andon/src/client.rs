@@ -106,6 +106,12 @@ impl Client {
         self.read(request.send_json(body))
     }
 
+    /// Commands with a text as it stands.
+    pub fn post_text(&self, path: &str, text: &str) -> Result<Value, Failure> {
+        let request = self.agent.post(self.url(path)).header("authorization", self.bearer());
+        self.read(request.send(text))
+    }
+
     /// Deletes.
     pub fn delete(&self, path: &str) -> Result<Value, Failure> {
         let request = self.agent.delete(self.url(path)).header("authorization", self.bearer());

@@ -15,8 +15,12 @@ fn main() -> ExitCode {
         return exit(andon_git::hook::main());
     }
     // Shims start before anything else: no runtime, no command line.
-    if args.next().is_some_and(|arg| arg == "job-shim") {
+    let first = args.next().unwrap_or_default();
+    if first == "job-shim" {
         return exit(andon_runner::shim::main());
+    }
+    if first == "shim" {
+        return exit(andon_runtime::shim_main(std::path::Path::new(&args.next().unwrap_or_default())));
     }
     cli::run()
 }

@@ -74,6 +74,7 @@ async fn serve(options: Serve) -> Result<(), String> {
     let stop = CancellationToken::new();
     let mut doors = andon_api::routes::doors();
     doors.extend(andon_api::git::doors());
+    doors.extend(andon_api::ofrep::doors());
     let service = andon_api::open(Arc::clone(&line), doors).into_make_service_with_connect_info::<SocketAddr>();
     let stations = tokio::spawn(andon_line::stations::run(Arc::clone(&line), stop.clone()));
     tokio::spawn(keep_lease(Arc::clone(&line), stop.clone()));
@@ -83,6 +84,8 @@ async fn serve(options: Serve) -> Result<(), String> {
             tracing::error!(%error, "pushes cannot be taken");
         }
     });
+    let (traffic, ended) = (Arc::clone(&line), stop.clone());
+    let traffic = tokio::spawn(async move { traffic.router.serve(router, ended.cancelled_owned()).await });
     greet(&line, options.owner_link, users).await?;
     let stopped = stop.clone();
     let pages = tokio::spawn(async move {
@@ -92,6 +95,7 @@ async fn serve(options: Serve) -> Result<(), String> {
     stop.cancel();
     let _ = tokio::time::timeout(GOODBYE, stations).await;
     let _ = tokio::time::timeout(GOODBYE, pages).await;
+    let _ = tokio::time::timeout(GOODBYE, traffic).await;
     Ok(())
 }
 

@@ -3,9 +3,15 @@
 //! A view is built from the state at one moment. Every view begins with the answer (`heading`, `sentence`), then the few numbers that
 //! decide, then the detail; everything that waits says what for.
 
+pub mod andon;
 pub mod change;
+pub mod environment;
+pub mod flags;
+pub mod flow;
 pub mod queue;
+pub mod release;
 pub mod run;
+pub mod wall;
 
 use andon_model::event::{JobEnd, Recorded, Verdict};
 use andon_model::{Span, Time};
@@ -13,9 +19,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::State;
 
+pub use andon::{AndonView, AndonsView};
 pub use change::ChangeView;
+pub use environment::{EnvironmentView, EnvironmentsView};
+pub use flags::FlagsView;
+pub use flow::FlowView;
 pub use queue::{ChangeRow, QueueView};
+pub use release::{ReleaseView, ReleasesView};
 pub use run::RunView;
+pub use wall::WallView;
 
 /// A state's mark: shape and colour in the browser, a sign in the terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,6 +2,9 @@
 
 pub mod access;
 pub mod changes;
+pub mod people;
+pub mod places;
+pub mod watch;
 
 use clap::Subcommand;
 use serde::de::DeserializeOwned;
@@ -24,6 +27,8 @@ pub enum Ask {
     /// Tokens for git and programs.
     #[command(subcommand)]
     Token(access::Token),
+    /// The line at a glance: changes, services, environments, flow.
+    Wall,
     /// What lands next, what waits and what for.
     Queue,
     /// One change, from commit to users.
@@ -32,6 +37,22 @@ pub enum Ask {
     /// One run of the pipeline.
     #[command(subcommand)]
     Run(changes::Run),
+    /// Follow a change until users have it.
+    Watch(watch::Watch),
+    /// Environments: create, rebuild, destroy, drift.
+    #[command(subcommand)]
+    Env(places::Env),
+    /// Releases: promote, pause, abort, roll back, why.
+    #[command(subcommand)]
+    Release(places::Release),
+    /// Flags: switch, ramp, open to groups, kill.
+    #[command(subcommand)]
+    Flag(people::Flag),
+    /// The cord: pull it, treat its andons.
+    #[command(subcommand)]
+    Cord(people::Cord),
+    /// The five metrics and where time goes.
+    Flow,
 }
 
 /// Does what was said.
@@ -44,6 +65,13 @@ pub fn run(common: &Common, ask: Ask) -> Result<(), Failure> {
         Ask::Queue => changes::queue(common),
         Ask::Change(change) => changes::change(common, change),
         Ask::Run(run) => changes::run(common, run),
+        Ask::Wall => places::wall(common),
+        Ask::Watch(options) => watch::watch(common, options),
+        Ask::Env(env) => places::env(common, env),
+        Ask::Release(release) => places::release(common, release),
+        Ask::Flag(flag) => people::flag(common, flag),
+        Ask::Cord(cord) => people::cord(common, cord),
+        Ask::Flow => people::flow(common),
     }
 }
 
