@@ -297,6 +297,28 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn the_allowance_holds_for_users_with_several_errors_as_well() {
+        let arm = |errors, reached| ArmCounts {
+            subjects: 60_000,
+            requests: 300_000,
+            errors,
+            reached,
+            slow: Vec::new(),
+        };
+        let (stable, canary) = (arm(1_500, [1_440, 24, 0]), arm(3_000, [2_790, 180, 4]));
+        let twice = Sample {
+            epochs: vec![EpochCounts { epoch: 1, weight_bp: 5_000, stable, canary }],
+            limits_us: Vec::new(),
+        };
+        assert_ne!(outcome(&twice), Outcome::Regression);
+        let strict = Settings {
+            errors: Some(andon_model::strategy::WorseBy { worse_by: andon_model::Percent::from_ppm(0) }),
+            ..Settings::default()
+        };
+        assert_eq!(judge(&strict, &twice).outcome, Outcome::Regression);
+    }
+
+    #[test]
     fn slow_answers_alone_take_a_release_back() {
         let mut slow = sample(500, (500, 2), (9_500, 40));
         slow.limits_us = vec![1; 6];
