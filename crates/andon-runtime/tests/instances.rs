@@ -1,4 +1,5 @@
 //! Real processes under real shims: they outlive the server, end wholly, and are told from strangers.
+#![allow(clippy::unwrap_used, reason = "all of it is test code")]
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -132,7 +133,7 @@ fn an_instance_outlives_a_killed_server_and_the_next_one_adopts_it() {
 
     let next = runtime(host.dir.path());
     let after = next.list().unwrap();
-    assert_eq!(after, [before.clone()]);
+    assert_eq!(after, std::slice::from_ref(&before));
     assert!(exists(before.pid.unwrap()));
     assert_eq!(after[0].labels, spec.labels);
     next.start(&spec).unwrap();
