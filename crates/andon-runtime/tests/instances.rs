@@ -274,8 +274,12 @@ fn a_stranger_in_a_release_is_found_and_killed_but_nobody_elses_number() {
     assert_eq!(host.runtime.foreign().unwrap(), []);
     let mut stranger =
         Command::new("sleep").arg("1000").current_dir(host.path("i1", "release")).spawn().unwrap();
-    let found = host.runtime.foreign().unwrap();
+    let mut found = host.runtime.foreign().unwrap();
     assert_eq!(found.len(), 1, "{found:?}");
+    until("it executes its command", || {
+        found = host.runtime.foreign().unwrap();
+        found[0].command.starts_with("sleep")
+    });
     assert_eq!((found[0].process.pid, found[0].instance.as_str()), (stranger.id(), "i1"));
     assert_eq!(found[0].command, "sleep 1000");
     let mut earlier = found[0].process;
