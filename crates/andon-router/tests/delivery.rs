@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -273,6 +274,46 @@ async fn a_revision_that_left_the_table_finishes_what_it_began() {
     assert_eq!(slow.await.unwrap().body, "a");
     // What never was, or is long gone, is drained too.
     served.router.drained(SERVICE, &name("z")).await;
+}
+
+#[tokio::test]
+async fn idle_connections_to_a_revision_that_left_are_closed() {
+    let closed = Arc::new(AtomicBool::new(false));
+    let mark = closed.clone();
+    let a = Backend::speaking(move |mut stream| {
+        let mark = mark.clone();
+        async move {
+            let mut head = [0; 4096];
+            let _ = stream.read(&mut head).await;
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+            assert_eq!(stream.read(&mut head).await.unwrap(), 0, "nothing more was asked");
+            mark.store(true, Ordering::SeqCst);
+        }
+    })
+    .await;
+    let b = Backend::saying("b").await;
+    let served = Served::new().await;
+    served.set(one(a.addr));
+    assert_eq!(served.client().await.get("/").await.body, "ok");
+    served.set(Route::to(SERVICE, &["shop.example"], name("b"), vec![b.addr]));
+    until("the connection is closed", || closed.load(Ordering::SeqCst)).await;
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_is_counted_and_holds_nothing() {
+    let a = Backend::speaking(|stream| async move {
+        let _held = stream;
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let served = Served::new().await;
+    served.set(one(a.addr));
+    let mut raw = TcpStream::connect(served.addr).await.unwrap();
+    raw.write_all(b"GET / HTTP/1.1\r\nhost: shop.example\r\n\r\n").await.unwrap();
+    until("it is under way", || served.router.in_flight(SERVICE, &name("a")) == 1).await;
+    drop(raw);
+    served.router.drained(SERVICE, &name("a")).await;
+    assert_eq!((served.sum("a", |arm| arm.abandoned), served.sum("a", |arm| arm.requests)), (1, 0));
 }
 
 #[tokio::test]

@@ -71,11 +71,16 @@ impl Process {
         lines.filter_map(|line| line.strip_prefix(name)?.strip_prefix('=')).map(str::to_owned).next()
     }
 
-    /// Its command as people would type it.
+    /// Its command as people would type it; in brackets its short name, while it has none (in the act of executing).
     pub(crate) fn command(self) -> String {
         let bytes = std::fs::read(format!("/proc/{}/cmdline", self.pid)).unwrap_or_default();
         let text = String::from_utf8_lossy(&bytes);
-        text.trim_end_matches('\0').replace('\0', " ").chars().take(200).collect()
+        let text: String = text.trim_end_matches('\0').replace('\0', " ").chars().take(200).collect();
+        if !text.is_empty() {
+            return text;
+        }
+        let name = std::fs::read_to_string(format!("/proc/{}/comm", self.pid)).unwrap_or_default();
+        format!("[{}]", name.trim_end())
     }
 }
 

@@ -1,12 +1,12 @@
 //! The host's instances, as their directories and locks tell of them. Keeps nothing in memory that a restart would miss.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
 use andon_model::Time;
@@ -33,6 +33,8 @@ pub struct ProcessRuntime {
     exe: PathBuf,
     inspector: Mutex<Inspector>,
     unique: AtomicU64,
+    /// One at a time starts, stops or removes an instance.
+    turns: Mutex<HashMap<String, Arc<Mutex<()>>>>,
 }
 
 /// One instance as found on the disk.
@@ -79,7 +81,13 @@ impl ProcessRuntime {
                 fs::remove_dir_all(&path).map_err(RuntimeError::disk("remove", &path))?;
             }
         }
-        Ok(ProcessRuntime { root, exe, inspector: Mutex::default(), unique: AtomicU64::new(0) })
+        Ok(ProcessRuntime {
+            root,
+            exe,
+            inspector: Mutex::default(),
+            unique: AtomicU64::new(0),
+            turns: Mutex::default(),
+        })
     }
 
     /// Unpacks an artifact (a tar) for an instance and takes down what it holds. All of it or nothing; once done, done
@@ -119,6 +127,8 @@ impl ProcessRuntime {
         if !dir.join(spec::RELEASE).is_dir() {
             return Err(RuntimeError::NotPrepared(id.clone()));
         }
+        let turn = self.turn(id);
+        let _turn = lock(&turn);
         if self.held(&dir)? {
             return Ok(());
         }
@@ -144,6 +154,12 @@ impl ProcessRuntime {
 
     /// Ends an instance with everything it started: asked first, killed after its time. Returns when nothing is left.
     pub fn stop(&self, id: &str) -> Result<(), RuntimeError> {
+        let turn = self.turn(id);
+        let _turn = lock(&turn);
+        self.end(id)
+    }
+
+    fn end(&self, id: &str) -> Result<(), RuntimeError> {
         let dir = self.dir(id)?;
         if !dir.exists() {
             return Err(RuntimeError::Unknown(id.to_owned()));
@@ -159,13 +175,16 @@ impl ProcessRuntime {
 
     /// Stops an instance and removes its directory. One that is not there is as good.
     pub fn remove(&self, id: &str) -> Result<(), RuntimeError> {
-        match self.stop(id) {
+        let turn = self.turn(id);
+        let _turn = lock(&turn);
+        match self.end(id) {
             Err(RuntimeError::Unknown(_)) => return Ok(()),
             stopped => stopped?,
         }
         let (dir, beside) = (self.dir(id)?, self.beside(id));
         fs::rename(&dir, &beside).map_err(RuntimeError::disk("remove", &dir))?;
-        self.inspector.lock().unwrap_or_else(PoisonError::into_inner).forget(&dir);
+        lock(&self.inspector).forget(&dir);
+        lock(&self.turns).remove(id);
         fs::remove_dir_all(&beside).map_err(RuntimeError::disk("remove", beside))
     }
 
@@ -210,8 +229,7 @@ impl ProcessRuntime {
         let manifest: Option<Manifest> = read(&dir.join(spec::MANIFEST))?;
         let manifest = manifest.ok_or_else(|| RuntimeError::Unknown(id.to_owned()))?;
         let release = dir.join(spec::RELEASE);
-        let mut inspector = self.inspector.lock().unwrap_or_else(PoisonError::into_inner);
-        inspector.compare(&manifest, &release).map_err(RuntimeError::disk("read", release))
+        lock(&self.inspector).compare(&manifest, &release).map_err(RuntimeError::disk("read", release))
     }
 
     /// Processes that run in or from an instance's directory, or were started by an instance, and that no living shim
@@ -223,8 +241,10 @@ impl ProcessRuntime {
         }
         // Processes come and go while the table is read, and one whose parent is just missing looks like a stray. Only
         // who is one twice is one.
-        let second = self.strays()?;
-        Ok(first.into_iter().filter(|stray| second.contains(stray)).collect())
+        let before: BTreeSet<Process> = first.iter().map(|stray| stray.process).collect();
+        let mut strays = self.strays()?;
+        strays.retain(|stray| before.contains(&stray.process));
+        Ok(strays)
     }
 
     fn strays(&self) -> Result<Vec<Foreign>, RuntimeError> {
@@ -270,6 +290,10 @@ impl ProcessRuntime {
             return Err(RuntimeError::BadId(id.to_owned()));
         }
         Ok(self.root.join(id))
+    }
+
+    fn turn(&self, id: &str) -> Arc<Mutex<()>> {
+        lock(&self.turns).entry(id.to_owned()).or_default().clone()
     }
 
     /// A hidden neighbour, for what is not there yet or not any more.
@@ -361,6 +385,10 @@ impl ProcessRuntime {
             why: format!("processes {} survive", pids.join(", ")),
         })
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, RuntimeError> {

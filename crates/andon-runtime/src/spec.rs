@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use andon_model::{Span, Time};
 use serde::de::DeserializeOwned;
@@ -144,7 +145,9 @@ pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
 /// Writes a file that only its owner reads, wholly or not at all.
 pub(crate) fn write<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt;
-    let beside = path.with_extension(format!("new-{}", std::process::id()));
+    static UNIQUE: AtomicU64 = AtomicU64::new(0);
+    let unique = UNIQUE.fetch_add(1, Ordering::Relaxed);
+    let beside = path.with_extension(format!("new-{}-{unique}", std::process::id()));
     let mut options = std::fs::OpenOptions::new();
     let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
     file.write_all(&serde_json::to_vec(value)?)?;
