@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use andon_model::event::{Drift, Event, PlannedService, Recorded, ReleaseEnd, Revision};
 use andon_model::{
-    AndonId, ChangeId, DeploymentId, Digest, EnvironmentName, InstanceId, Oid, ReleaseId, RunId, ServiceName, Time,
+    AndonId, ChangeId, DeploymentId, Digest, EnvironmentName, InstanceId, Oid, ReleaseId, RunId, ServiceName,
+    Time,
 };
 use serde::Serialize;
 
@@ -196,7 +197,10 @@ impl Estate {
     }
 
     /// Instances that are wanted or still running in an environment.
-    pub fn instances_in<'a>(&'a self, environment: &'a EnvironmentName) -> impl Iterator<Item = &'a Instance> {
+    pub fn instances_in<'a>(
+        &'a self,
+        environment: &'a EnvironmentName,
+    ) -> impl Iterator<Item = &'a Instance> {
         self.instances.values().filter(move |i| &i.environment == environment)
     }
 
@@ -207,8 +211,9 @@ impl Estate {
         service: &'a ServiceName,
         revision: &'a Revision,
     ) -> impl Iterator<Item = &'a Instance> {
-        self.instances_in(environment)
-            .filter(move |i| &i.service == service && &i.revision == revision && i.retired.is_none() && i.healthy.is_some())
+        self.instances_in(environment).filter(move |i| {
+            &i.service == service && &i.revision == revision && i.retired.is_none() && i.healthy.is_some()
+        })
     }
 
     /// The newest deployment of an environment that was not given up.
@@ -259,7 +264,9 @@ impl Estate {
                 };
                 self.environments.insert(environment.clone(), made);
             }
-            Event::EnvironmentDestroyed { environment, rebuild, why } => self.destroyed(environment, *rebuild, why, at),
+            Event::EnvironmentDestroyed { environment, rebuild, why } => {
+                self.destroyed(environment, *rebuild, why, at)
+            }
             Event::EnvironmentExtended { environment, expires } => {
                 if let Some(found) = self.environments.get_mut(environment) {
                     found.expires = *expires;
@@ -293,7 +300,8 @@ impl Estate {
         if !rebuild {
             self.environments.remove(name);
         }
-        for instance in self.instances.values_mut().filter(|i| &i.environment == name && i.retired.is_none()) {
+        for instance in self.instances.values_mut().filter(|i| &i.environment == name && i.retired.is_none())
+        {
             instance.retired = Some((at, why.to_owned()));
         }
         for deployment in self.deployments.values_mut().filter(|d| &d.environment == name) {
@@ -304,8 +312,18 @@ impl Estate {
     fn deployed(&mut self, recorded: &Recorded) {
         let at = recorded.at;
         match &recorded.event {
-            Event::DeploymentStarted { deployment, environment, artifact, commit, run, services, changes } => {
-                for older in self.deployments.values_mut().filter(|d| &d.environment == environment && d.under_way()) {
+            Event::DeploymentStarted {
+                deployment,
+                environment,
+                artifact,
+                commit,
+                run,
+                services,
+                changes,
+            } => {
+                for older in
+                    self.deployments.values_mut().filter(|d| &d.environment == environment && d.under_way())
+                {
                     older.state = DeploymentState::Superseded;
                 }
                 if let Some(environment) = self.environments.get_mut(environment) {
@@ -393,7 +411,9 @@ impl Estate {
                     incoming.basis_points = *basis_points;
                 }
             }
-            Event::ReleaseFinished { release, how, why, .. } => self.release_finished(*release, *how, why, at),
+            Event::ReleaseFinished { release, how, why, .. } => {
+                self.release_finished(*release, *how, why, at)
+            }
             _ => {}
         }
     }

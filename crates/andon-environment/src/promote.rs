@@ -50,7 +50,7 @@ pub struct Candidate {
 }
 
 /// The next decisions. `declared` is in the order in which a change passes.
-pub fn plan(estate: &Estate, declared: &[Declared], hold: Option<AndonId>) -> Vec<Decision> {
+pub fn plan(estate: &Estate, declared: &[Declared], hold: &[AndonId]) -> Vec<Decision> {
     let missing = declared.iter().filter(|d| !estate.environments.contains_key(&d.name));
     let mut decisions: Vec<Decision> =
         missing.map(|d| Decision::Create { environment: d.name.clone() }).collect();
@@ -90,9 +90,9 @@ pub fn candidate(estate: &Estate, name: &EnvironmentName, landing: &Landing) -> 
     })
 }
 
-fn newest_passed<'a>(estate: &'a Estate, before: &[Declared], hold: Option<AndonId>) -> Option<&'a Landing> {
+fn newest_passed<'a>(estate: &'a Estate, before: &[Declared], hold: &[AndonId]) -> Option<&'a Landing> {
     let passed = |l: &&Landing| before.iter().all(|d| released_in(estate, &d.name, l));
-    let admitted = |l: &&Landing| hold.is_none() || l.fixes == hold;
+    let admitted = |l: &&Landing| hold.is_empty() || l.fixes.is_some_and(|andon| hold.contains(&andon));
     let newest = estate.landings.iter().rev().filter(|l| l.artifact.is_some()).find(passed)?;
     Some(newest).filter(admitted)
 }
@@ -118,7 +118,10 @@ fn newcomers(estate: &Estate) -> impl Iterator<Item = Candidate> {
         if !estate.deployments.values().all(untouched) {
             return None;
         }
-        let serves = |d: &&Deployment| Some(&d.environment) == environment.like.as_ref() && matches!(d.state, DeploymentState::Released { .. });
+        let serves = |d: &&Deployment| {
+            Some(&d.environment) == environment.like.as_ref()
+                && matches!(d.state, DeploymentState::Released { .. })
+        };
         let model = estate.deployments.values().rev().find(serves)?;
         let mut candidate = again(model, environment.name.clone());
         candidate.repeats = None;

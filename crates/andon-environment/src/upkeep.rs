@@ -11,6 +11,8 @@ use crate::estate::{Deployment, DeploymentState, Estate, Instance};
 pub const BACK_OFF: Span = Span::secs(2);
 /// Longest pause before a replacement.
 pub const BACK_OFF_MOST: Span = Span::secs(300);
+/// A healthy instance that gives no good answer for this long is replaced.
+pub const UNHEALTHY: Span = Span::secs(10);
 /// Replacements older than this no longer lengthen the pause.
 pub const MEMORY: Span = Span::secs(600);
 
@@ -23,6 +25,8 @@ pub enum Seen {
     Alive {
         /// None while nobody has asked yet.
         health: Option<Result<(), String>>,
+        /// For how long it has given no good answer.
+        failing: Span,
     },
     /// It ended.
     Exited {
@@ -106,7 +110,12 @@ pub enum Decision {
 }
 
 /// The next decisions.
-pub fn plan(estate: &Estate, seen: &Observation, keep_warm: &BTreeSet<(EnvironmentName, Revision)>, now: Time) -> Vec<Decision> {
+pub fn plan(
+    estate: &Estate,
+    seen: &Observation,
+    keep_warm: &BTreeSet<(EnvironmentName, Revision)>,
+    now: Time,
+) -> Vec<Decision> {
     let wanted = wanted(estate, keep_warm);
     let mut decisions = expiries(estate, now);
     for instance in estate.instances.values() {
@@ -143,11 +152,20 @@ fn wanted<'a>(estate: &'a Estate, keep_warm: &BTreeSet<(EnvironmentName, Revisio
 }
 
 fn expiries(estate: &Estate, now: Time) -> Vec<Decision> {
-    let due = estate.environments.values().filter(|e| e.expires.is_some_and(|end| end <= now) && e.destroying.is_none());
+    let due = estate
+        .environments
+        .values()
+        .filter(|e| e.expires.is_some_and(|end| end <= now) && e.destroying.is_none());
     due.map(|e| Decision::Expire(e.name.clone())).collect()
 }
 
-fn look_after(estate: &Estate, instance: &Instance, seen: &Observation, wanted: &Wanted<'_>, now: Time) -> Vec<Decision> {
+fn look_after(
+    estate: &Estate,
+    instance: &Instance,
+    seen: &Observation,
+    wanted: &Wanted<'_>,
+    now: Time,
+) -> Vec<Decision> {
     let id = instance.id;
     let found = seen.instances.get(&id).unwrap_or(&Seen::Absent);
     if let Some((since, _)) = &instance.retired {
@@ -168,7 +186,12 @@ fn look_after(estate: &Estate, instance: &Instance, seen: &Observation, wanted: 
         }
         // Before its first healthy answer an exit fails its deployment, or, of a revision that already served, is tried again.
         Seen::Exited { words } => decisions.push(Decision::Retire { instance: id, why: words.clone() }),
-        Seen::Alive { health: Some(Ok(())) } if instance.healthy.is_none() => decisions.push(Decision::Healthy(id)),
+        Seen::Alive { health: Some(Ok(())), .. } if instance.healthy.is_none() => {
+            decisions.push(Decision::Healthy(id))
+        }
+        Seen::Alive { health: Some(Err(why)), failing } if instance.healthy.is_some() && *failing >= UNHEALTHY => {
+            decisions.extend(replace(instance, "health", "good", &format!("bad for {failing}: {why}")));
+        }
         Seen::Alive { .. } => {}
     }
     let changed = seen.files.iter().find(|(at, ..)| *at == id);
@@ -188,7 +211,10 @@ fn replace(instance: &Instance, what: &str, before: &str, after: &str) -> [Decis
         after: after.to_owned(),
     };
     let why = format!("drift: {what} is {after}");
-    [Decision::Drift { environment: instance.environment.clone(), drift }, Decision::Retire { instance: instance.id, why }]
+    [
+        Decision::Drift { environment: instance.environment.clone(), drift },
+        Decision::Retire { instance: instance.id, why },
+    ]
 }
 
 fn service_of<'a>(estate: &'a Estate, instance: &Instance) -> Option<&'a PlannedService> {
@@ -256,7 +282,7 @@ fn progress(estate: &Estate, deployment: &Deployment, seen: &Observation, now: T
         let patience = deployment.service(&instance.service)?.start_within;
         if instance.healthy.is_none() && now.since(instance.planned) > patience {
             let last = match seen.instances.get(&instance.id) {
-                Some(Seen::Alive { health: Some(Err(why)) }) => why.clone(),
+                Some(Seen::Alive { health: Some(Err(why)), .. }) => why.clone(),
                 _ => "it never answered".into(),
             };
             let why = format!("{} was not healthy within {patience}: {last}", instance.service);
@@ -293,7 +319,9 @@ fn healed(estate: &Estate, seen: &Observation) -> Vec<Decision> {
     for environment in estate.environments.values() {
         for (_, drift) in &environment.drifts {
             let still = match drift.instance {
-                Some(id) => estate.instances.contains_key(&id) || !is_full(estate, environment.name.clone(), drift),
+                Some(id) => {
+                    estate.instances.contains_key(&id) || !is_full(estate, environment.name.clone(), drift)
+                }
                 None => seen.foreign.iter().any(|(_, pid, _)| drift.what == format!("process {pid}")),
             };
             if !still {
@@ -311,8 +339,12 @@ fn healed(estate: &Estate, seen: &Observation) -> Vec<Decision> {
 
 fn is_full(estate: &Estate, environment: EnvironmentName, drift: &Drift) -> bool {
     let Some(name) = &drift.service else { return true };
-    let Some(serving) = estate.environments.get(&environment).and_then(|e| e.serving.get(name)) else { return true };
+    let Some(serving) = estate.environments.get(&environment).and_then(|e| e.serving.get(name)) else {
+        return true;
+    };
     let Some(stable) = &serving.stable else { return true };
-    let Some(service) = estate.of_revision(&environment, stable).and_then(|d| d.service(name)) else { return true };
+    let Some(service) = estate.of_revision(&environment, stable).and_then(|d| d.service(name)) else {
+        return true;
+    };
     estate.healthy(&environment, name, stable).count() >= service.replicas as usize
 }

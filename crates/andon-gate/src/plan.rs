@@ -4,7 +4,8 @@
 //! 1. A green patch set lands, unless trunk is not where it was tested on (then it is tested again) or the cord holds it.
 //! 2. A red patch set is refused with the verdict's headline.
 //! 3. A run whose infrastructure broke is made again, at most [`TRIES`] times.
-//! 4. When nothing is being tested, the next change is: those that fix the open andon first, then the oldest patch set.
+//! 4. A run whose patch set nobody waits for any more is stopped.
+//! 5. When nothing is being tested, the next change is: those that fix the open andon first, then the oldest patch set.
 
 use andon_model::event::Verdict;
 use andon_model::{AndonId, ChangeId, Oid, RunId};
@@ -14,9 +15,8 @@ use crate::state::{Change, GateRun, Queue, Standing};
 /// How often a run that broke by infrastructure is made for one patch set before a person must look.
 pub const TRIES: usize = 3;
 
-/// The line is stopped by this andon: only changes that name it may land.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Hold(pub AndonId);
+/// The andons that stop the line: only changes that name one of them may land. None: the line runs.
+pub type Hold<'a> = &'a [AndonId];
 
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,11 +50,19 @@ pub enum Decision {
         /// The reason.
         why: String,
     },
+    /// Nobody waits for this run any more: stop it.
+    Stop {
+        /// The run.
+        run: RunId,
+        /// The reason.
+        why: String,
+    },
 }
 
 /// The next decisions. `trunk` is where the branch stands in git now.
-pub fn plan(queue: &Queue, hold: Option<Hold>, trunk: Option<&Oid>) -> Vec<Decision> {
-    let mut decisions: Vec<Decision> = queue.open().filter_map(|c| settle(queue, c, hold, trunk)).collect();
+pub fn plan(queue: &Queue, hold: Hold<'_>, trunk: Option<&Oid>) -> Vec<Decision> {
+    let mut decisions: Vec<Decision> = stale(queue).collect();
+    decisions.extend(queue.open().filter_map(|c| settle(queue, c, hold, trunk)));
     let busy = queue.open().any(|c| is_under_test(queue, c));
     if decisions.is_empty() && !busy {
         decisions.extend(next(queue, hold).map(test));
@@ -63,9 +71,9 @@ pub fn plan(queue: &Queue, hold: Option<Hold>, trunk: Option<&Oid>) -> Vec<Decis
 }
 
 /// Why an open change does not move right now, for people; none while it is being tested or landed.
-pub fn waits_for(queue: &Queue, change: &Change, hold: Option<Hold>) -> Option<String> {
+pub fn waits_for(queue: &Queue, change: &Change, hold: Hold<'_>) -> Option<String> {
     match (&change.standing, hold) {
-        (Standing::Waiting { .. } | Standing::Green { .. }, Some(Hold(andon))) if !admitted(change, hold) => {
+        (Standing::Waiting { .. } | Standing::Green { .. }, [andon, ..]) if !admitted(change, hold) => {
             Some(format!("waits for {andon}: the line is stopped; only what names it lands"))
         }
         (Standing::Waiting { .. }, _) => {
@@ -76,8 +84,23 @@ pub fn waits_for(queue: &Queue, change: &Change, hold: Option<Hold>) -> Option<S
     }
 }
 
-fn settle(queue: &Queue, change: &Change, hold: Option<Hold>, trunk: Option<&Oid>) -> Option<Decision> {
-    let (Standing::Testing { run: id, .. } | Standing::Green { run: id, .. }) = &change.standing else { return None };
+/// Runs whose change has a newer patch set or was taken back.
+fn stale(queue: &Queue) -> impl Iterator<Item = Decision> {
+    queue.runs.iter().filter(|(_, run)| run.verdict.is_none()).filter_map(|(id, run)| {
+        let change = queue.changes.get(&run.change)?;
+        let tests_it = matches!(&change.standing, Standing::Testing { run, .. } if run == id);
+        let why = match change.push.patch_set {
+            newest if newest != run.patch_set => format!("superseded by patch set {newest}"),
+            _ => "its change was taken back".into(),
+        };
+        (!tests_it).then_some(Decision::Stop { run: *id, why })
+    })
+}
+
+fn settle(queue: &Queue, change: &Change, hold: Hold<'_>, trunk: Option<&Oid>) -> Option<Decision> {
+    let (Standing::Testing { run: id, .. } | Standing::Green { run: id, .. }) = &change.standing else {
+        return None;
+    };
     let run = queue.runs.get(id)?;
     let patch_set = change.push.patch_set;
     match run.verdict.as_ref()? {
@@ -100,7 +123,7 @@ fn is_under_test(queue: &Queue, change: &Change) -> bool {
     matches!(&change.standing, Standing::Testing { run, .. } if queue.runs.get(run).is_some_and(running))
 }
 
-fn next(queue: &Queue, hold: Option<Hold>) -> Option<&Change> {
+fn next<'a>(queue: &'a Queue, hold: Hold<'_>) -> Option<&'a Change> {
     let waiting = |c: &&Change| matches!(c.standing, Standing::Waiting { .. }) && admitted(c, hold);
     queue.open().filter(waiting).min_by_key(|c| (!fixes(c, hold), c.pushed, c.id))
 }
@@ -113,12 +136,12 @@ fn tries(change: &Change) -> usize {
     change.runs.iter().filter(|(patch_set, _)| *patch_set == change.push.patch_set).count()
 }
 
-fn admitted(change: &Change, hold: Option<Hold>) -> bool {
-    hold.is_none() || fixes(change, hold)
+fn admitted(change: &Change, hold: Hold<'_>) -> bool {
+    hold.is_empty() || fixes(change, hold)
 }
 
-fn fixes(change: &Change, hold: Option<Hold>) -> bool {
-    hold.is_some_and(|Hold(andon)| change.fixes() == Some(andon))
+fn fixes(change: &Change, hold: Hold<'_>) -> bool {
+    change.fixes().is_some_and(|andon| hold.contains(&andon))
 }
 
 #[cfg(test)]
@@ -170,7 +193,7 @@ mod tests {
             self.then(Event::RunFinished { run: RunId(run), verdict, tests, coverage: None, report: None })
         }
         fn plan(&self, hold: Option<u32>, trunk: Option<Oid>) -> Vec<Decision> {
-            plan(&self.queue, hold.map(|n| Hold(AndonId(n))), trunk.as_ref())
+            plan(&self.queue, &hold.map(AndonId).into_iter().collect::<Vec<_>>(), trunk.as_ref())
         }
     }
 
@@ -201,24 +224,35 @@ mod tests {
         story.push(1, 1, None).push(2, 1, None).tested(1, 1, 1, None).says(1, red());
         let refusals = story.plan(None, None);
         assert!(matches!(&refusals[..], [Decision::Refuse { why, .. }] if why == "test_x failed"));
-        story.then(Event::ChangeRefused { change: ChangeId(1), patch_set: 1, run: Some(RunId(1)), why: "x".into() });
+        story.then(Event::ChangeRefused {
+            change: ChangeId(1),
+            patch_set: 1,
+            run: Some(RunId(1)),
+            why: "x".into(),
+        });
         assert!(matches!(story.plan(None, None)[..], [Decision::Test { change: ChangeId(2), .. }]));
     }
 
     #[test]
     fn a_red_line_lands_nothing_but_what_names_the_andon() {
         let mut story = Story::new();
-        story.push(1, 1, None).tested(1, 1, 1, None).says(1, Verdict::Green).push(2, 1, None).push(3, 1, Some(4));
+        story.push(1, 1, None).tested(1, 1, 1, None).says(1, Verdict::Green).push(2, 1, None).push(
+            3,
+            1,
+            Some(4),
+        );
         assert!(matches!(story.plan(Some(4), None)[..], [Decision::Test { change: ChangeId(3), .. }]));
         let waiting = &story.queue.changes[&ChangeId(2)];
-        assert!(waits_for(&story.queue, waiting, Some(Hold(AndonId(4)))).unwrap().contains("A4"));
+        assert!(waits_for(&story.queue, waiting, &[AndonId(4)]).unwrap().contains("A4"));
         assert!(matches!(story.plan(None, None)[..], [Decision::Land { change: ChangeId(1), .. }]));
     }
 
     #[test]
     fn a_new_patch_set_makes_the_old_verdict_worthless() {
         let mut story = Story::new();
-        story.push(1, 1, None).tested(1, 1, 1, None).push(1, 2, None).says(1, Verdict::Green);
+        story.push(1, 1, None).tested(1, 1, 1, None).push(1, 2, None);
+        assert!(matches!(story.plan(None, None)[..], [Decision::Stop { run: RunId(1), .. }]));
+        story.says(1, Verdict::Green);
         assert!(matches!(story.plan(None, None)[..], [Decision::Test { patch_set: 2, .. }]));
     }
 
@@ -230,6 +264,8 @@ mod tests {
             assert!(matches!(story.plan(None, None)[..], [Decision::Test { .. }]), "run {run}");
             story.tested(1, 1, run, None).says(run, Verdict::Broken { why: "disk full".into() });
         }
-        assert!(matches!(&story.plan(None, None)[..], [Decision::Refuse { why, .. }] if why.contains("disk full")));
+        assert!(
+            matches!(&story.plan(None, None)[..], [Decision::Refuse { why, .. }] if why.contains("disk full"))
+        );
     }
 }

@@ -144,7 +144,14 @@ impl Queue {
             Event::ChangeRefused { change, patch_set, run, why } if self.is_newest(*change, *patch_set) => {
                 self.stand(*change, Standing::Refused { why: why.clone(), run: *run, at });
             }
-            Event::RunQueued { run, purpose: Purpose::Gate { change, patch_set }, commit, tree, parent, .. } => {
+            Event::RunQueued {
+                run,
+                purpose: Purpose::Gate { change, patch_set },
+                commit,
+                tree,
+                parent,
+                ..
+            } => {
                 let made = GateRun {
                     change: *change,
                     patch_set: *patch_set,

@@ -1,1 +1,20 @@
-//! The commands that people and programs may give, and one controller loop per station: load, plan, persist, act.
+//! The commands that people and programs may give, and one controller per station: load, plan, persist, act. No HTTP, no HTML, no rules.
+//!
+//! [`line`] is the whole server: its journal, its accounts and its projects. [`project`] is one line with its [`state`], a fold over the
+//! journal. What a caller may do is in [`access`], each station has a module with its commands and its controller.
+
+pub mod access;
+pub mod intake;
+pub mod line;
+pub mod project;
+pub mod refusal;
+pub mod state;
+pub mod stations;
+pub mod view;
+pub mod words;
+
+pub use access::{Access, Caller};
+pub use line::{Line, Settings};
+pub use project::Project;
+pub use refusal::Refusal;
+pub use state::State;

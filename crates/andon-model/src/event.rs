@@ -4,7 +4,10 @@
 //! past tense, with all that a reader needs and nothing that can be computed from earlier events. Variants are only ever added; a field
 //! that joins later has a serde default. Bulk (logs, reports) lies in blobs that an event names by digest.
 
-#![allow(missing_docs, reason = "each variant says what its fields are; a sentence per field would only repeat the name")]
+#![allow(
+    missing_docs,
+    reason = "each variant says what its fields are; a sentence per field would only repeat the name"
+)]
 
 use std::collections::BTreeMap;
 
@@ -12,8 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::strategy::Strategy;
 use crate::{
-    AndonId, ChangeId, DeploymentId, Digest, EnvironmentName, InstanceId, JobName, Oid, ProjectName, ReleaseId, RunId,
-    ServiceName, Span, Time, UserName,
+    AndonId, ChangeId, DeploymentId, Digest, EnvironmentName, InstanceId, JobName, Oid, ProjectName,
+    ReleaseId, RunId, ServiceName, Span, Time, UserName,
 };
 
 /// Who did it.
@@ -65,7 +68,14 @@ pub enum Event {
     /// An account came to be, or its roles or password changed.
     UserSet { user: UserName, roles: Vec<Role>, password_hash: Option<String> },
     /// A token that acts for a user: only its hash is kept.
-    TokenIssued { user: UserName, name: String, hash: Digest, roles: Vec<Role>, expires: Option<Time>, kind: TokenKind },
+    TokenIssued {
+        user: UserName,
+        name: String,
+        hash: Digest,
+        roles: Vec<Role>,
+        expires: Option<Time>,
+        kind: TokenKind,
+    },
     /// The token is worth nothing from now on.
     TokenRevoked { hash: Digest },
 
@@ -81,7 +91,14 @@ pub enum Event {
     /// The gate will not land this patch set. `run` is the run that says so, if one was made.
     ChangeRefused { change: ChangeId, patch_set: u32, run: Option<RunId>, why: String },
     /// A run was asked for on one exact tree.
-    RunQueued { run: RunId, purpose: Purpose, commit: Oid, tree: Oid, parent: Option<Oid>, jobs: Vec<PlannedJob> },
+    RunQueued {
+        run: RunId,
+        purpose: Purpose,
+        commit: Oid,
+        tree: Oid,
+        parent: Option<Oid>,
+        jobs: Vec<PlannedJob>,
+    },
     /// Trunk moved. `tested_tree` and `landed_tree` are the proof: they were read from git separately and are equal.
     Landed {
         change: ChangeId,
@@ -94,10 +111,20 @@ pub enum Event {
     },
 
     // ── pipeline ───────────────────────────────────────────────────────
-    /// A runner began the job. The attempt counts from 1.
+    /// A runner began the job. The attempt counts from 1. `report` of its end is a blob with what its report files say.
     JobStarted { run: RunId, job: JobName, attempt: u32 },
     /// The job ended. `log` names its whole output.
-    JobFinished { run: RunId, job: JobName, attempt: u32, ended: JobEnd, took: Span, log: Option<Digest>, tests: TestCounts },
+    JobFinished {
+        run: RunId,
+        job: JobName,
+        attempt: u32,
+        ended: JobEnd,
+        took: Span,
+        log: Option<Digest>,
+        tests: TestCounts,
+        #[serde(default)]
+        report: Option<Digest>,
+    },
     /// The server stopped under the job: this attempt counts for nothing, another follows.
     JobLost { run: RunId, job: JobName, attempt: u32, why: String },
     /// The job will not be run, for the reason given.
@@ -105,11 +132,22 @@ pub enum Event {
     /// What a run produced, packed once. Everything deployed later names this digest.
     ArtifactBuilt { run: RunId, artifact: Digest, bytes: u64, commit: Oid },
     /// The validation suite has spoken. `report` is a blob with every test and the coverage of every file.
-    RunFinished { run: RunId, verdict: Verdict, tests: TestCounts, coverage: Option<CoverageFigures>, report: Option<Digest> },
+    RunFinished {
+        run: RunId,
+        verdict: Verdict,
+        tests: TestCounts,
+        coverage: Option<CoverageFigures>,
+        report: Option<Digest>,
+    },
 
     // ── environments ───────────────────────────────────────────────────
     /// An environment exists. `standing` ones are declared in `andon.yaml`; others were asked for and expire.
-    EnvironmentCreated { environment: EnvironmentName, like: Option<EnvironmentName>, standing: bool, expires: Option<Time> },
+    EnvironmentCreated {
+        environment: EnvironmentName,
+        like: Option<EnvironmentName>,
+        standing: bool,
+        expires: Option<Time>,
+    },
     /// Everything in it is being stopped and removed; `rebuild` says that it comes back from code at once.
     EnvironmentDestroyed { environment: EnvironmentName, rebuild: bool, why: String },
     /// Its end was moved.
@@ -131,7 +169,13 @@ pub enum Event {
         changes: Vec<ChangeId>,
     },
     /// An instance has a place and a port, and may be started from now on.
-    InstancePlanned { instance: InstanceId, environment: EnvironmentName, service: ServiceName, revision: Revision, port: u16 },
+    InstancePlanned {
+        instance: InstanceId,
+        environment: EnvironmentName,
+        service: ServiceName,
+        revision: Revision,
+        port: u16,
+    },
     /// It answered its health check.
     InstanceHealthy { instance: InstanceId },
     /// It is to be stopped and removed.
@@ -139,7 +183,13 @@ pub enum Event {
     /// All instances are healthy, or it was given up.
     DeploymentFinished { deployment: DeploymentId, ok: bool, why: String },
     /// The environment's own tests ran against what was deployed.
-    EnvironmentTested { deployment: DeploymentId, environment: EnvironmentName, ok: bool, why: String, log: Option<Digest> },
+    EnvironmentTested {
+        deployment: DeploymentId,
+        environment: EnvironmentName,
+        ok: bool,
+        why: String,
+        log: Option<Digest>,
+    },
 
     // ── release ────────────────────────────────────────────────────────
     /// Users begin to move from one revision to another.
@@ -152,6 +202,9 @@ pub enum Event {
         to: Revision,
         strategy: Strategy,
         strategy_name: String,
+        /// Quantiles of the old revision's answer times in microseconds, frozen here; empty when too few are known.
+        #[serde(default)]
+        limits_us: Vec<u64>,
     },
     /// One fact of the release's own state machine (its JSON is defined in andon-release).
     ReleaseMoved { release: ReleaseId, fact: serde_json::Value },

@@ -6,6 +6,7 @@ pub mod event;
 pub mod hash;
 pub mod id;
 pub mod name;
+mod percent;
 pub mod strategy;
 pub mod time;
 
@@ -13,4 +14,5 @@ pub use event::{Actor, Event, Recorded, Role};
 pub use hash::{Digest, Oid};
 pub use id::{AndonId, ChangeId, DeploymentId, InstanceId, ReleaseId, RunId};
 pub use name::{EnvironmentName, JobName, ProjectName, ServiceName, StageName, StrategyName, UserName};
+pub use strategy::{Percent, Strategy, Weight};
 pub use time::{Span, Time};

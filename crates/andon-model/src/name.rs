@@ -14,7 +14,9 @@ pub const LONGEST: usize = 40;
 
 /// Why a text is not a name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is not a name for {kind}: use lower-case letters, digits and '-', starting with a letter or digit, at most 40 characters")]
+#[error(
+    "{text:?} is not a name for {kind}: use lower-case letters, digits and '-', starting with a letter or digit, at most 40 characters"
+)]
 pub struct NotAName {
     text: String,
     kind: &'static str,

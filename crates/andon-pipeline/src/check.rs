@@ -35,7 +35,10 @@ impl fmt::Display for Problem {
 pub fn read(text: &str) -> Result<Definition, Vec<Problem>> {
     if text.len() > LARGEST {
         let what = format!("the file has {} bytes, more than the {LARGEST} that are read", text.len());
-        return Err(vec![whole(what, "move long scripts into files of the repository and call them from `run`")]);
+        return Err(vec![whole(
+            what,
+            "move long scripts into files of the repository and call them from `run`",
+        )]);
     }
     let definition: Definition = serde_saphyr::from_str(text).map_err(|error| vec![syntax(&error)])?;
     let problems = meaning(&definition);
@@ -52,7 +55,9 @@ pub fn schema() -> serde_json::Value {
 fn syntax(error: &serde_saphyr::Error) -> Problem {
     let (line, column) = error.location().map_or((0, 0), |at| (at.line(), at.column()));
     let text = error.without_snippet().to_string();
-    let what = text.lines().next().unwrap_or("the file cannot be read").to_owned();
+    let what = text.lines().next().unwrap_or("the file cannot be read");
+    // The place is told apart already.
+    let what = what.split(&format!(" at line {line},")).next().unwrap_or(what).to_owned();
     let hint = if what.contains("unknown field") {
         "take the key out or correct it; `andon schema` prints all keys"
     } else if what.contains("budget") || what.contains("limit") {
@@ -96,14 +101,22 @@ fn jobs(definition: &Definition) -> Vec<Problem> {
         for need in &job.needs {
             match jobs.get(&need.value) {
                 None => problems.push(unknown("job", &need.value, need.referenced, jobs.keys())),
-                Some(other) if (other.stage.as_str() == ENVIRONMENT_STAGE) != (job.stage.as_str() == ENVIRONMENT_STAGE) => {
+                Some(other)
+                    if (other.stage.as_str() == ENVIRONMENT_STAGE)
+                        != (job.stage.as_str() == ENVIRONMENT_STAGE) =>
+                {
                     let what = format!("{name} needs {}, which is not run at the same time", need.value);
-                    problems.push(at(need.referenced, what, "jobs of the stage `environment` run after a deployment"));
+                    problems.push(at(
+                        need.referenced,
+                        what,
+                        "jobs of the stage `environment` run after a deployment",
+                    ));
                 }
                 Some(_) => {}
             }
         }
-        for path in job.reports.junit.iter().chain(job.reports.coverage.iter()).chain(job.artifact.as_deref()) {
+        for path in job.reports.junit.iter().chain(job.reports.coverage.iter()).chain(job.artifact.as_deref())
+        {
             if !inside(path) {
                 let what = format!("{path:?} of job {name} leads out of the working copy");
                 problems.push(whole(what, "give a path relative to the repository, without `..`"));
@@ -114,7 +127,10 @@ fn jobs(definition: &Definition) -> Vec<Problem> {
         definition.gate_jobs().filter(|(_, j)| j.artifact.is_some()).map(|(name, _)| name).collect();
     if let [first, second, ..] = with_artifact[..] {
         let what = format!("{first} and {second} both make an artifact");
-        problems.push(whole(what, "a change becomes one artifact: put everything that is deployed into one folder"));
+        problems.push(whole(
+            what,
+            "a change becomes one artifact: put everything that is deployed into one folder",
+        ));
     }
     problems
 }
@@ -145,25 +161,40 @@ fn cycles(definition: &Definition) -> Vec<Problem> {
     }
     let Some((name, job)) = left.into_iter().next() else { return Vec::new() };
     let place = job.needs.first().map_or(Location::UNKNOWN, |need| need.referenced);
-    vec![at(place, format!("{name} waits for itself through `needs`"), "take one of the `needs` of the circle out")]
+    vec![at(
+        place,
+        format!("{name} waits for itself through `needs`"),
+        "take one of the `needs` of the circle out",
+    )]
 }
 
 fn services(definition: &Definition) -> Vec<Problem> {
     let mut problems = Vec::new();
     for (name, service) in &definition.services {
         if service.command.is_empty() {
-            problems.push(whole(format!("service {name} has an empty command"), "write command: [\"./serve\", \"$PORT\"]"));
+            problems.push(whole(
+                format!("service {name} has an empty command"),
+                "write command: [\"./serve\", \"$PORT\"]",
+            ));
         }
         if !(1..=64).contains(&service.replicas) {
-            problems.push(whole(format!("service {name} has {} replicas", service.replicas), "write 1 to 64"));
+            problems
+                .push(whole(format!("service {name} has {} replicas", service.replicas), "write 1 to 64"));
         }
-        if service.health.as_deref().is_some_and(|path| !path.starts_with('/') || path.contains([' ', '\r', '\n'])) {
+        if service
+            .health
+            .as_deref()
+            .is_some_and(|path| !path.starts_with('/') || path.contains([' ', '\r', '\n']))
+        {
             problems.push(whole(format!("health of {name} is not a path"), "write it like /healthz"));
         }
         for host in &service.hosts {
             let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'.';
             if host.is_empty() || host.len() > 253 || !host.bytes().all(plain) {
-                problems.push(whole(format!("{host:?} of {name} is not a host name"), "write it like shop.example.org"));
+                problems.push(whole(
+                    format!("{host:?} of {name} is not a host name"),
+                    "write it like shop.example.org",
+                ));
             }
         }
     }
@@ -185,11 +216,20 @@ fn environments(definition: &Definition) -> Vec<Problem> {
             problems.push(unknown("environment", &like.value, like.referenced, all.keys()));
         } else if definition.resolve(name).is_none() {
             let place = environment.like.as_ref().map_or(Location::UNKNOWN, |like| like.referenced);
-            problems.push(at(place, format!("{name} is like itself"), "one environment of the circle has to stand alone"));
+            problems.push(at(
+                place,
+                format!("{name} is like itself"),
+                "one environment of the circle has to stand alone",
+            ));
         }
         for test in &environment.tests {
             match definition.pipeline.jobs.get(&test.value) {
-                None => problems.push(unknown("job", &test.value, test.referenced, definition.pipeline.jobs.keys())),
+                None => problems.push(unknown(
+                    "job",
+                    &test.value,
+                    test.referenced,
+                    definition.pipeline.jobs.keys(),
+                )),
                 Some(job) if job.stage.as_str() != ENVIRONMENT_STAGE => problems.push(at(
                     test.referenced,
                     format!("{} tests a change, not an environment", test.value),
@@ -215,7 +255,8 @@ fn unknown<'a, N: fmt::Display + 'a>(
     known: impl Iterator<Item = &'a N>,
 ) -> Problem {
     let known: BTreeSet<String> = known.map(ToString::to_string).collect();
-    let known = if known.is_empty() { "none".into() } else { known.into_iter().collect::<Vec<_>>().join(", ") };
+    let known =
+        if known.is_empty() { "none".into() } else { known.into_iter().collect::<Vec<_>>().join(", ") };
     at(place, format!("there is no {kind} {name}"), format!("declared are: {known}"))
 }
 
@@ -227,6 +268,7 @@ pub fn placed<T>(value: T) -> Spanned<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use andon_model::Strategy;
 
     const GOOD: &str = "version: 1
 pipeline:
@@ -269,9 +311,38 @@ environments:
     }
 
     #[test]
+    fn a_bad_strategy_is_pointed_at_where_it_stands() {
+        let with = |strategy: &str| format!("{GOOD}releases:\n  careful:\n{strategy}");
+        assert!(read(&with("    canary: [{weight: 0.5%, for: 2s}, {weight: 25, for: 1s}]\n")).is_ok());
+        for (strategy, line, says) in [
+            ("    canary:\n      - {weight: 5, for: 2s}\n      - {weight: 500, for: 2s}\n", 16, "share of users"),
+            ("    canary:\n      - {weight: 5, fro: 2s}\n", 15, "fro"),
+            ("    canary: [{weight: 5, for: 2s}]\n    analysis: {errors: {worse_by: x}}\n", 15, "not a percentage"),
+            ("    canary: [{weight: 5, for: 2s}]\n    dark: {}\n", 14, "exactly one of"),
+            ("    canary: [{weight: 5}]\n", 14, "never ends"),
+        ] {
+            let problem = first(&with(strategy));
+            assert!(problem.what.contains(says), "{problem}");
+            assert!(!problem.what.contains("at line"), "{problem}");
+            assert_eq!(problem.line, line, "{problem}");
+            assert!(problem.column > 0, "{problem}");
+        }
+        let definition = read(&format!("{GOOD}releases: {{ plain: all-at-once, way: {{ all-at-once: {{}} }} }}")).unwrap();
+        assert!(definition.releases.values().all(|s| *s == Strategy::AllAtOnce));
+    }
+
+    #[test]
     fn circles_of_needs_and_of_likes_are_refused() {
-        assert!(first(&GOOD.replace("unit: { run", "unit: { needs: [package], run")).what.contains("waits for itself"));
-        assert!(first(&GOOD.replace("production: {", "production: { like: staging,")).what.contains("like itself"));
+        assert!(
+            first(&GOOD.replace("unit: { run", "unit: { needs: [package], run"))
+                .what
+                .contains("waits for itself")
+        );
+        assert!(
+            first(&GOOD.replace("production: {", "production: { like: staging,"))
+                .what
+                .contains("like itself")
+        );
     }
 
     #[test]

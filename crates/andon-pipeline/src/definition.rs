@@ -297,7 +297,10 @@ impl Definition {
             services: services.collect(),
             deploy: chain.iter().find_map(|e| e.deploy).unwrap_or(DeployWhen::OnGreen),
             tests: chain[0].tests.iter().map(|t| t.value.clone()).collect(),
-            strategy: release.and_then(|name| self.releases.get(name)).cloned().unwrap_or(Strategy::AllAtOnce),
+            strategy: release
+                .and_then(|name| self.releases.get(name))
+                .cloned()
+                .unwrap_or(Strategy::AllAtOnce),
             strategy_name: release.map_or_else(|| "all-at-once".into(), ToString::to_string),
             ttl: chain[0].ttl,
         })

@@ -46,7 +46,13 @@ pub fn plan(runs: &Runs, free: usize) -> Vec<Decision> {
         } else if run.is_lost() {
             decisions.extend(skip_rest(run));
         } else {
-            ready.extend(run.jobs.iter().enumerate().filter(|(_, job)| may_start(run, job)).map(|(at, job)| (run, at, job)));
+            ready.extend(
+                run.jobs
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, job)| may_start(run, job))
+                    .map(|(at, job)| (run, at, job)),
+            );
         }
     }
     ready.sort_by(|a, b| rank(runs, a).partial_cmp(&rank(runs, b)).unwrap_or(std::cmp::Ordering::Equal));
@@ -102,7 +108,17 @@ mod tests {
 
     fn queued(runs: &mut Runs, run: u32, jobs: Vec<PlannedJob>) {
         let oid: Oid = "a".repeat(40).parse().unwrap();
-        evolve(runs, Event::RunQueued { run: RunId(run), purpose: Purpose::Trunk, commit: oid.clone(), tree: oid, parent: None, jobs });
+        evolve(
+            runs,
+            Event::RunQueued {
+                run: RunId(run),
+                purpose: Purpose::Trunk,
+                commit: oid.clone(),
+                tree: oid,
+                parent: None,
+                jobs,
+            },
+        );
     }
 
     fn ended(runs: &mut Runs, run: u32, job: &str, end: JobEnd, took: u64) {
@@ -110,7 +126,19 @@ mod tests {
         let attempt = runs.all[&run].job(&name).map_or(0, |j| j.attempts) + 1;
         evolve(runs, Event::JobStarted { run, job: name.clone(), attempt });
         let tests = TestCounts::default();
-        evolve(runs, Event::JobFinished { run, job: name, attempt, ended: end, took: Span(took), log: None, tests });
+        evolve(
+            runs,
+            Event::JobFinished {
+                run,
+                job: name,
+                attempt,
+                ended: end,
+                took: Span(took),
+                log: None,
+                tests,
+                report: None,
+            },
+        );
     }
 
     fn started(decisions: &[Decision]) -> Vec<String> {
@@ -138,7 +166,11 @@ mod tests {
     #[test]
     fn a_stage_waits_for_the_stages_before_it_and_a_job_for_its_needs() {
         let mut runs = Runs::default();
-        queued(&mut runs, 1, vec![job("a", "commit", &[], 0), job("b", "commit", &["a"], 0), job("c", "late", &[], 0)]);
+        queued(
+            &mut runs,
+            1,
+            vec![job("a", "commit", &[], 0), job("b", "commit", &["a"], 0), job("c", "late", &[], 0)],
+        );
         assert_eq!(started(&plan(&runs, 9)), ["a"]);
         ended(&mut runs, 1, "a", JobEnd::Passed, 1);
         assert_eq!(started(&plan(&runs, 9)), ["b"]);

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use andon_model::event::{CoverageFigures, Event, JobEnd, PlannedJob, Purpose, Recorded, TestCounts, Verdict};
+use andon_model::event::{
+    CoverageFigures, Event, JobEnd, PlannedJob, Purpose, Recorded, TestCounts, Verdict,
+};
 use andon_model::{Digest, JobName, Oid, RunId, Span, Time};
 use serde::Serialize;
 
@@ -29,6 +31,8 @@ pub enum JobState {
         log: Option<Digest>,
         /// Its tests.
         tests: TestCounts,
+        /// Blob with what its report files say.
+        report: Option<Digest>,
     },
     /// Will not be run.
     Skipped {
@@ -105,7 +109,9 @@ impl Run {
 
     /// Whether a red job has already decided it.
     pub fn is_lost(&self) -> bool {
-        self.jobs.iter().any(|job| job.is_settled() && matches!(job.state, JobState::Ended { .. }) && !job.passed())
+        self.jobs
+            .iter()
+            .any(|job| job.is_settled() && matches!(job.state, JobState::Ended { .. }) && !job.passed())
     }
 }
 
@@ -148,7 +154,12 @@ impl Runs {
         let at = recorded.at;
         match &recorded.event {
             Event::RunQueued { run, purpose, commit, tree, parent, jobs } => {
-                let waiting = |plan: &PlannedJob| JobRun { plan: plan.clone(), state: JobState::Waiting, attempts: 0, lost: 0 };
+                let waiting = |plan: &PlannedJob| JobRun {
+                    plan: plan.clone(),
+                    state: JobState::Waiting,
+                    attempts: 0,
+                    lost: 0,
+                };
                 let made = Run {
                     id: *run,
                     purpose: purpose.clone(),
@@ -172,9 +183,10 @@ impl Runs {
                     with(run, job, |j| (j.state, j.attempts) = (JobState::Running { since: at }, *attempt));
                 }
             }
-            Event::JobFinished { run, job, ended, took, log, tests, .. } => {
+            Event::JobFinished { run, job, ended, took, log, tests, report, .. } => {
+                let (log, report) = (log.clone(), report.clone());
                 let state =
-                    JobState::Ended { end: ended.clone(), at, took: *took, log: log.clone(), tests: *tests };
+                    JobState::Ended { end: ended.clone(), at, took: *took, log, tests: *tests, report };
                 if let Some(run) = self.all.get_mut(run) {
                     with(run, job, |j| j.state = state);
                 }

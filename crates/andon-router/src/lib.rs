@@ -1,1 +1,27 @@
 //! The L7 data plane: hosts, weights, stickiness, mirroring, draining, golden signals. Knows no store, git or pages.
+//!
+//! A [`RouteTable`] says where users go; [`Router::set`] switches to a new one in a single store, and requests in
+//! flight end where they began. What happened is read back as [`Router::signals`], [`Router::differences`] and
+//! [`Router::in_flight`]. The router decides nothing: who may go where is said by its caller.
+//!
+//! One request passes `serve` (connection), `proxy` (which revision), `forward` (which backend, retries), `pool`
+//! (which connection) and comes back through `body` (counting, returning the connection).
+
+mod body;
+mod count;
+mod differ;
+mod forward;
+mod hygiene;
+mod mirror;
+mod pool;
+mod proxy;
+mod router;
+mod serve;
+pub mod signals;
+pub mod subject;
+pub mod table;
+
+pub use mirror::{Difference, Differences};
+pub use router::{Options, Router};
+pub use signals::{Arm, ArmSignals, Latency, ServiceSignals};
+pub use table::{Candidate, Mirror, RevisionName, Route, RouteTable, TableError};

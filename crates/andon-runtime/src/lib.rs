@@ -1,1 +1,27 @@
 //! Runs instances of services as supervised processes that outlive the server. No release policy.
+//!
+//! Each instance has a directory: what runs (`spec.json`), how it is (`state.json`), its output (`log`), its files
+//! (`release/`) and a `lock` that its *shim* holds for as long as it lives. The shim is the server's own binary, run
+//! again as a small process of its own, without threads: it starts the command, keeps its output, stops it with
+//! everything it started, and writes down how it ended. The server may be killed and updated at any time; the next one
+//! reads the directories and goes on.
+//!
+//! Everything but [`health`] blocks: call it from a blocking task.
+
+mod error;
+mod health;
+mod log;
+mod manifest;
+mod proc;
+mod runtime;
+mod shim;
+mod spec;
+mod unpack;
+
+pub use error::RuntimeError;
+pub use health::{free_port, health};
+pub use manifest::{Difference, Entry, Inspector, Manifest, tree_digest};
+pub use proc::Process;
+pub use runtime::{Foreign, Observed, ProcessRuntime};
+pub use shim::shim_main;
+pub use spec::{Exit, Spec};

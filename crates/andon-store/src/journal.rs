@@ -68,7 +68,9 @@ pub enum JournalError {
         lease: String,
     },
     /// The journal holds something that this version cannot read.
-    #[error("event {seq} cannot be read: {why}\nhint: this data directory was written by a newer version; run that version")]
+    #[error(
+        "event {seq} cannot be read: {why}\nhint: this data directory was written by a newer version; run that version"
+    )]
     Unreadable {
         /// Its place.
         seq: u64,
@@ -76,7 +78,9 @@ pub enum JournalError {
         why: String,
     },
     /// The engine failed.
-    #[error("the journal cannot be used: {0}\nhint: check that the data directory is writable and its disk is not full")]
+    #[error(
+        "the journal cannot be used: {0}\nhint: check that the data directory is writable and its disk is not full"
+    )]
     Engine(String),
 }
 
@@ -86,7 +90,11 @@ pub trait Journal: Send + Sync + 'static {
     fn append(&self, batch: Batch) -> impl Future<Output = Result<Vec<Recorded>, JournalError>> + Send;
 
     /// Up to `limit` events after `seq`, in order, over all streams.
-    fn read(&self, after: u64, limit: u32) -> impl Future<Output = Result<Vec<Recorded>, JournalError>> + Send;
+    fn read(
+        &self,
+        after: u64,
+        limit: u32,
+    ) -> impl Future<Output = Result<Vec<Recorded>, JournalError>> + Send;
 
     /// Takes the lease if it is free, over, or the same holder's; each taking has a new fencing number.
     fn acquire(

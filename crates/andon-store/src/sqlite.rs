@@ -76,7 +76,13 @@ impl Journal for SqliteJournal {
         rows.iter().map(|row| decode(row.get::<i64, _>(0).cast_unsigned(), row.get(1))).collect()
     }
 
-    async fn acquire(&self, lease: &str, holder: &str, now: Time, lasts: Span) -> Result<Option<Lease>, JournalError> {
+    async fn acquire(
+        &self,
+        lease: &str,
+        holder: &str,
+        now: Time,
+        lasts: Span,
+    ) -> Result<Option<Lease>, JournalError> {
         let until = now + lasts;
         let row = sqlx::query(
             "INSERT INTO leases (name, holder, fence, until) VALUES (?1, ?2, 1, ?4)
@@ -152,9 +158,15 @@ fn stream(batch: &Batch) -> &str {
     batch.project.as_ref().map_or("", |project| project.as_str())
 }
 
-async fn refusal(tx: &mut Transaction<'_, Sqlite>, batch: &Batch) -> Result<Option<JournalError>, sqlx::Error> {
+async fn refusal(
+    tx: &mut Transaction<'_, Sqlite>,
+    batch: &Batch,
+) -> Result<Option<JournalError>, sqlx::Error> {
     if let Some(fence) = &batch.fence {
-        let row = sqlx::query("SELECT fence FROM leases WHERE name = ?").bind(&fence.lease).fetch_optional(&mut **tx).await?;
+        let row = sqlx::query("SELECT fence FROM leases WHERE name = ?")
+            .bind(&fence.lease)
+            .fetch_optional(&mut **tx)
+            .await?;
         if row.is_none_or(|row| row.get::<i64, _>(0) != fence.number) {
             return Ok(Some(JournalError::Fenced { lease: fence.lease.clone() }));
         }
@@ -178,13 +190,14 @@ async fn insert(tx: &mut Transaction<'_, Sqlite>, batch: &Batch) -> Result<Outco
             event: new.event.clone(),
         };
         let body = serde_json::to_string(&event).map_err(|error| sqlx::Error::Encode(error.into()))?;
-        let row = sqlx::query("INSERT INTO events (stream, version, at, body) VALUES (?, ?, ?, ?) RETURNING seq")
-            .bind(stream(batch))
-            .bind(version.cast_signed())
-            .bind(batch.at.0)
-            .bind(body)
-            .fetch_one(&mut **tx)
-            .await?;
+        let row =
+            sqlx::query("INSERT INTO events (stream, version, at, body) VALUES (?, ?, ?, ?) RETURNING seq")
+                .bind(stream(batch))
+                .bind(version.cast_signed())
+                .bind(batch.at.0)
+                .bind(body)
+                .fetch_one(&mut **tx)
+                .await?;
         event.seq = row.get::<i64, _>(0).cast_unsigned();
         recorded.push(event);
     }

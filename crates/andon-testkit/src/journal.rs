@@ -7,11 +7,14 @@
 #[macro_export]
 macro_rules! journal_contract {
     ($open:expr) => {{
+        use crate::journal::{Batch, Fence, Journal as _, JournalError, NewEvent};
         use andon_model::{Actor, Event, ProjectName, Span, Time};
         use $crate::journal::trunks;
-        use crate::journal::{Batch, Fence, Journal as _, JournalError, NewEvent};
         let journal = $open;
-        let event = |trunk: &str| NewEvent { by: Actor::line("test"), event: Event::ProjectCreated { trunk: trunk.into() } };
+        let event = |trunk: &str| NewEvent {
+            by: Actor::line("test"),
+            event: Event::ProjectCreated { trunk: trunk.into() },
+        };
         let batch = |project: Option<&str>, expected: u64, names: &[&str], fence: Option<Fence>| Batch {
             project: project.map(|name| name.parse::<ProjectName>().unwrap()),
             expected,

@@ -75,6 +75,16 @@ impl Outcome {
     }
 }
 
+impl Outcome {
+    /// All that a red test says.
+    pub fn detail(&self) -> &str {
+        match self {
+            Outcome::Failed { detail, .. } | Outcome::Error { detail, .. } => detail,
+            Outcome::Passed | Outcome::Skipped { .. } => "",
+        }
+    }
+}
+
 /// One test.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TestCase {

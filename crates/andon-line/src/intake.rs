@@ -1,0 +1,204 @@
+//! Pushes: what the `proc-receive` hook asks, and the change or patch set that comes of it. Tests and lands nothing.
+
+use std::os::unix::fs::PermissionsExt;
+use std::sync::{Arc, PoisonError};
+
+use andon_gate::identity::{Signs, find, fixes_andon, identity};
+use andon_git::hook::{Answer, Question, Update};
+use andon_git::serve::Way;
+use andon_model::event::{Event, Push, Role};
+use andon_model::{ChangeId, Oid, Span};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+
+use crate::{Caller, Line, Project, Refusal, State};
+
+/// Largest question of a hook, in bytes.
+const LARGEST: u64 = 256 * 1024;
+
+impl Line {
+    /// The way by which the hook of one push finds back to us. The key dies with the returned guard.
+    pub fn push_way(self: &Arc<Line>, project: &Project, caller: &Caller) -> (Way, PushGuard) {
+        let key = andon_kit::secret::fresh("push_");
+        let value = (project.name.clone(), caller.clone());
+        self.pushes.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), value);
+        let socket = self.settings.data.join("hooks.sock");
+        (Way { socket, key: key.clone() }, PushGuard { line: Arc::clone(self), key })
+    }
+
+    /// Answers hooks until the socket fails. Jobs and services cannot speak here: they have no key.
+    pub async fn answer_hooks(self: Arc<Line>) -> std::io::Result<()> {
+        let path = self.settings.data.join("hooks.sock");
+        let _ = std::fs::remove_file(&path);
+        let listener = UnixListener::bind(&path)?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+        loop {
+            let (socket, _) = listener.accept().await?;
+            let line = Arc::clone(&self);
+            tokio::spawn(async move {
+                if let Err(error) = line.answer_hook(socket).await {
+                    tracing::warn!(%error, "a push hook went away");
+                }
+            });
+        }
+    }
+
+    async fn answer_hook(&self, socket: UnixStream) -> std::io::Result<()> {
+        let (read, mut write) = socket.into_split();
+        let mut text = String::new();
+        BufReader::new(read.take(LARGEST)).read_line(&mut text).await?;
+        let question: Question = serde_json::from_str(&text)?;
+        let answer = self.pushed(&question).await;
+        let mut text = serde_json::to_string(&answer)?;
+        text.push('\n');
+        write.write_all(text.as_bytes()).await
+    }
+
+    async fn pushed(&self, question: &Question) -> Answer {
+        let known = self.pushes.lock().unwrap_or_else(PoisonError::into_inner).get(&question.key).cloned();
+        let mut answer = Answer::default();
+        let Some((project, caller)) = known else {
+            answer.refused = question.updates.iter().map(|_| Some("this push is not known".into())).collect();
+            return answer;
+        };
+        let mut taken = false;
+        for update in &question.updates {
+            let one = match (taken, self.project(project.as_str())) {
+                (true, _) => Err(Refusal::Bad("one change per push\nhint: push the others on their own".into())),
+                (false, Ok(project)) => self.propose(&project, &caller, update, &question.options).await,
+                (false, Err(error)) => Err(error),
+            };
+            match one {
+                Ok(lines) => {
+                    taken = true;
+                    answer.lines.extend(lines);
+                    answer.refused.push(None);
+                }
+                Err(refusal) => {
+                    let text = refusal.to_string();
+                    answer.refused.push(Some(text.lines().next().unwrap_or("refused").to_owned()));
+                    answer.lines.push(format!("■ not taken: {text}"));
+                }
+            }
+        }
+        answer
+    }
+
+    /// A pushed ref becomes a change or a patch set. Recorded before it is acknowledged.
+    async fn propose(
+        &self,
+        project: &Project,
+        caller: &Caller,
+        update: &Update,
+        options: &[String],
+    ) -> Result<Vec<String>, Refusal> {
+        caller.may(Role::Developer)?;
+        let (branch, trunk) = {
+            let state = project.state();
+            (state.trunk.clone(), state.queue.trunk.clone())
+        };
+        if update.reference != format!("refs/for/{branch}") {
+            let why = format!("{branch} moves only by landing\nhint: git push andon HEAD:refs/for/{branch}");
+            return Err(Refusal::Bad(why));
+        }
+        let head: Oid = update.new.parse().map_err(|_| Refusal::Bad("the new value is no commit".into()))?;
+        if head.is_zero() {
+            return Err(Refusal::Bad("there is nothing to delete here\nhint: `andon change abandon` takes a change back".into()));
+        }
+        let repository = &project.repository;
+        let commits = repository.beyond(trunk.as_ref(), &head).await.map_err(|error| {
+            Refusal::Bad(format!("{error}\nhint: does it start from {branch}? `git pull --rebase andon {branch}` brings it there"))
+        })?;
+        let Some(commits) = commits else {
+            return Err(Refusal::Bad(format!("{branch} has these commits already\nhint: commit something first")));
+        };
+        repository.pin(&format!("heads/{head}"), &head).await?;
+        let topic = options.iter().find_map(|option| option.strip_prefix("topic=")).map(plain);
+        let signs = Signs {
+            topic: topic.as_deref().filter(|topic| !topic.is_empty()),
+            message: &commits.message,
+            author: &commits.author,
+            authored_secs: commits.authored.0 / 1000,
+        };
+        let identity = identity(signs);
+        let (change, patch_set) = self
+            .decide(project, caller.actor(), |state, _| {
+                let (change, patch_set) = number(state, &identity, &head)?;
+                let push = Push {
+                    change,
+                    patch_set,
+                    head: head.clone(),
+                    title: plain(&commits.title),
+                    author: plain(&commits.author),
+                    authored: commits.authored,
+                    identity,
+                    fixes: fixes_andon(&commits.message),
+                    edits_pipeline: commits.paths.iter().any(|path| path == "andon.yaml"),
+                    commits: commits.count,
+                };
+                Ok((vec![Event::ChangePushed(push)], (change, patch_set)))
+            })
+            .await?;
+        Ok(self.words(project, change, patch_set))
+    }
+
+    /// What the pusher reads: number, place, estimate, link.
+    fn words(&self, project: &Project, id: ChangeId, patch_set: u32) -> Vec<String> {
+        let state = project.state();
+        let Some(change) = state.queue.changes.get(&id) else { return Vec::new() };
+        let (number, url) = (id.0, &self.settings.url);
+        let mut lines = vec![String::new(), format!("○ {id} {}", change.push.title)];
+        if patch_set > 1 {
+            lines[1].push_str(&format!(" (patch set {patch_set})"));
+        }
+        let ahead = state.queue.ahead_of(id);
+        let hold = state.hold();
+        let waits = andon_gate::plan::waits_for(&state.queue, change, &hold);
+        lines.push(format!("  place {} in the queue{}", ahead + 1, waits.map(|w| format!(", {w}")).unwrap_or_default()));
+        if let Some(usual) = usual(&state) {
+            lines.push(format!("  about {} until it lands", Span(usual.0.saturating_mul(ahead as u64 + 1))));
+        }
+        if change.push.edits_pipeline {
+            lines.push("  it changes andon.yaml: it is tested by the new one".into());
+        }
+        lines.push(format!("  {url}/{}/changes/{number}", project.name));
+        lines.push(String::new());
+        lines
+    }
+}
+
+/// How long a change usually takes from its run's start to its verdict: the median of the newest runs.
+pub fn usual(state: &State) -> Option<Span> {
+    let done = state.runs.all.values().rev().filter_map(|run| Some(run.finished.as_ref()?.0.since(run.queued)));
+    let mut newest: Vec<Span> = done.take(9).collect();
+    newest.sort_unstable();
+    newest.get(newest.len() / 2).copied()
+}
+
+fn number(state: &State, identity: &str, head: &Oid) -> Result<(ChangeId, u32), Refusal> {
+    let Some(known) = find(&state.queue, identity).and_then(|id| state.queue.changes.get(&id)) else {
+        return Ok((state.queue.next_change(), 1));
+    };
+    if known.push.head == *head && known.standing.is_open() {
+        return Err(Refusal::Conflict(format!("{} is this commit already, nothing is new", known.id)));
+    }
+    Ok((known.id, known.push.patch_set + 1))
+}
+
+/// One line without control characters, for terminals and pages.
+pub(crate) fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect::<String>().trim().to_owned()
+}
+
+/// Forgets the key of a push when the push is over.
+#[allow(missing_debug_implementations, reason = "it holds the whole line")]
+pub struct PushGuard {
+    line: Arc<Line>,
+    key: String,
+}
+
+impl Drop for PushGuard {
+    fn drop(&mut self) {
+        self.line.pushes.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+    }
+}

@@ -1,0 +1,448 @@
+//! The whole server: journal, accounts, projects, news. Everything that is recorded is recorded here, and only here.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+
+use andon_git::Repository;
+use andon_kit::Clock;
+use andon_model::event::{Event, Recorded, Role, TokenKind};
+use andon_model::{Actor, Digest, ProjectName, Span, Time, UserName};
+use andon_router::Router;
+use andon_runner::Runner;
+use andon_store::journal::{Batch, Fence, Journal, NewEvent};
+use andon_store::{Blobs, SqliteJournal};
+use tokio::sync::{Semaphore, broadcast};
+
+use crate::access::{self, Access, Caller};
+use crate::{Project, Refusal, State};
+
+/// How the server is set up.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where everything is kept.
+    pub data: PathBuf,
+    /// Where people and programs reach it, for links.
+    pub url: String,
+    /// Where users reach the services.
+    pub router: SocketAddr,
+    /// The binary, for shims and hooks.
+    pub exe: PathBuf,
+    /// Jobs that run side by side.
+    pub slots: usize,
+}
+
+/// News kept for a listener that is slow; one that falls behind further is told so and reads the state again.
+const NEWS: usize = 4096;
+/// Events read from the journal at once.
+const PAGE: u32 = 10_000;
+/// The lease of whoever runs the controllers.
+const LEASE: &str = "controllers";
+/// How long a lease lasts unless renewed.
+pub(crate) const LEASE_LASTS: Span = Span::secs(30);
+/// How long a browser stays logged in.
+const SESSION: Span = Span::secs(14 * 86_400);
+
+/// The server's state and its doors inwards. Shared by everything.
+#[allow(missing_debug_implementations, reason = "it holds everything; views show it")]
+pub struct Line {
+    /// How it is set up.
+    pub settings: Settings,
+    /// Bulk.
+    pub blobs: Blobs,
+    /// Runs jobs.
+    pub runner: Runner,
+    /// Sends users to revisions.
+    pub router: Router,
+    pub(crate) routing: Mutex<()>,
+    /// Free places for jobs.
+    pub slots: Arc<Semaphore>,
+    journal: SqliteJournal,
+    clock: Box<dyn Clock>,
+    fence: Fence,
+    access: RwLock<(Access, u64)>,
+    server_turn: tokio::sync::Mutex<()>,
+    projects: RwLock<BTreeMap<ProjectName, Arc<Project>>>,
+    news: broadcast::Sender<Arc<Recorded>>,
+    pub(crate) pushes: Mutex<HashMap<String, (ProjectName, Caller)>>,
+    /// Held for the life of the process: one server per data directory.
+    _lock: File,
+}
+
+impl Line {
+    /// Opens the data directory and reads the journal from its beginning.
+    pub async fn open(settings: Settings, clock: Box<dyn Clock>) -> Result<Arc<Line>, Refusal> {
+        let data = settings.data.clone();
+        make_private(&data)?;
+        let lock = lock(&data)?;
+        let journal = SqliteJournal::open(&data.join("journal.db")).await?;
+        // The directory's lock is ours, so whoever held the lease before is gone.
+        let now = Time(clock.now_ms());
+        let lease = journal.acquire(LEASE, "this data directory", now, LEASE_LASTS).await?;
+        let Some(lease) = lease else {
+            return Err(Refusal::Conflict("another server holds this journal's lease".into()));
+        };
+        let (mut access, mut version) = (Access::default(), 0);
+        let mut states: BTreeMap<ProjectName, State> = BTreeMap::new();
+        let mut last = 0;
+        loop {
+            let page = journal.read(last, PAGE).await?;
+            for recorded in &page {
+                last = recorded.seq;
+                match &recorded.project {
+                    Some(project) => states.entry(project.clone()).or_default().evolve(recorded),
+                    None => {
+                        access.evolve(recorded);
+                        version += 1;
+                    }
+                }
+            }
+            if page.len() < PAGE as usize {
+                break;
+            }
+        }
+        let runner = Runner { shim: vec![settings.exe.clone(), PathBuf::from("job-shim")] };
+        let blobs = Blobs::open(&data.join("blobs"))?;
+        let mut projects: BTreeMap<ProjectName, Arc<Project>> = BTreeMap::new();
+        for (name, state) in states {
+            projects.insert(name.clone(), Arc::new(Project::new(name, &data, &settings.exe, state)?));
+        }
+        for project in projects.values() {
+            let trunk = project.state().trunk.clone();
+            Repository::create(project.repository.dir().to_owned(), &trunk, &settings.exe).await?;
+        }
+        let line = Arc::new(Line {
+            blobs,
+            runner,
+            router: Router::new(),
+            routing: Mutex::default(),
+            slots: Arc::new(Semaphore::new(settings.slots)),
+            journal,
+            clock,
+            fence: lease.fence,
+            access: RwLock::new((access, version)),
+            server_turn: tokio::sync::Mutex::default(),
+            projects: RwLock::new(projects),
+            news: broadcast::Sender::new(NEWS),
+            pushes: Mutex::default(),
+            settings,
+            _lock: lock,
+        });
+        // A failure that was recorded just before the server was killed: the rules answer only what is not answered yet.
+        for project in line.projects() {
+            let feed: Vec<Recorded> = project.state().feed.iter().cloned().collect();
+            let _turn = project.turn.lock().await;
+            line.follow_up(&project, feed).await?;
+        }
+        line.reroute();
+        Ok(line)
+    }
+
+    /// What time it is.
+    pub fn now(&self) -> Time {
+        Time(self.clock.now_ms())
+    }
+
+    /// Everything that is recorded from now on.
+    pub fn news(&self) -> broadcast::Receiver<Arc<Recorded>> {
+        self.news.subscribe()
+    }
+
+    /// All projects.
+    pub fn projects(&self) -> Vec<Arc<Project>> {
+        self.projects.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// The project of this name.
+    pub fn project(&self, name: &str) -> Result<Arc<Project>, Refusal> {
+        let found = self.projects.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned();
+        found.ok_or_else(|| {
+            let name: String = name.chars().take(40).collect();
+            Refusal::Unknown(format!("there is no project {name:?}\nhint: `andon project list` shows those there are"))
+        })
+    }
+
+    /// Accounts and tokens now.
+    pub fn access(&self) -> impl std::ops::Deref<Target = (Access, u64)> + '_ {
+        let guard: RwLockReadGuard<'_, (Access, u64)> = self.access.read().unwrap_or_else(PoisonError::into_inner);
+        guard
+    }
+
+    /// Keeps the lease; false: it was lost, and this process must stop.
+    pub async fn renew(&self) -> bool {
+        match self.journal.renew(&self.fence, self.now() + LEASE_LASTS).await {
+            Ok(kept) => kept,
+            Err(error) => {
+                tracing::error!(%error, "the lease could not be renewed");
+                true
+            }
+        }
+    }
+
+    /// Events of the whole journal after `seq`, oldest first.
+    pub async fn history(&self, after: u64, limit: u32) -> Result<Vec<Recorded>, Refusal> {
+        Ok(self.journal.read(after, limit).await?)
+    }
+
+    /// Decides on the project's state and records what was decided, in one turn: nothing else is recorded in between.
+    pub async fn decide<T>(
+        &self,
+        project: &Project,
+        by: Actor,
+        decision: impl FnOnce(&State, Time) -> Result<(Vec<Event>, T), Refusal>,
+    ) -> Result<T, Refusal> {
+        let _turn = project.turn.lock().await;
+        let (batch, result) = {
+            let state = project.state();
+            let at = self.now();
+            let (events, result) = decision(&state, at)?;
+            let events = events.into_iter().map(|event| NewEvent { by: by.clone(), event }).collect::<Vec<_>>();
+            let (project, fence) = (Some(project.name.clone()), Some(self.fence.clone()));
+            (Batch { project, expected: state.version, at, events, fence }, result)
+        };
+        if !batch.events.is_empty() {
+            let recorded = self.append(project, batch).await?;
+            // What follows for the cord is decided in the same turn: nothing can land between a failure and its andon.
+            self.follow_up(project, recorded).await?;
+        }
+        Ok(result)
+    }
+
+    async fn append(&self, project: &Project, batch: Batch) -> Result<Vec<Recorded>, Refusal> {
+        let recorded = self.journal.append(batch).await?;
+        project.with_state(|state| recorded.iter().for_each(|event| state.evolve(event)));
+        self.announce(recorded.clone());
+        Ok(recorded)
+    }
+
+    /// Records what the cord's rules say to what just happened, until they say nothing more.
+    async fn follow_up(&self, project: &Project, mut recorded: Vec<Recorded>) -> Result<(), Refusal> {
+        let policy = project.pull_on();
+        while !recorded.is_empty() {
+            let mut next = Vec::new();
+            for happened in &recorded {
+                let batch = {
+                    let state = project.state();
+                    let mut events = andon_cord::recover(&state.cord, happened);
+                    events.extend(andon_cord::react(&state.cord, &policy, happened));
+                    let by = Actor::line("cord");
+                    let events: Vec<_> = events.into_iter().map(|event| NewEvent { by: by.clone(), event }).collect();
+                    let (project, fence) = (Some(project.name.clone()), Some(self.fence.clone()));
+                    Batch { project, expected: state.version, at: self.now(), events, fence }
+                };
+                if !batch.events.is_empty() {
+                    next.extend(self.append(project, batch).await?);
+                }
+            }
+            recorded = next;
+        }
+        Ok(())
+    }
+
+    /// Records what a station saw or did.
+    pub async fn tell(&self, project: &Project, station: &str, events: Vec<Event>) -> Result<(), Refusal> {
+        self.decide(project, Actor::line(station), |_, _| Ok((events, ()))).await
+    }
+
+    /// Decides on accounts and projects.
+    pub async fn decide_server<T>(
+        &self,
+        by: Actor,
+        decision: impl FnOnce(&Access, Time) -> Result<(Vec<Event>, T), Refusal>,
+    ) -> Result<T, Refusal> {
+        let _turn = self.server_turn.lock().await;
+        let (batch, result) = {
+            let access = self.access();
+            let at = self.now();
+            let (events, result) = decision(&access.0, at)?;
+            let events = events.into_iter().map(|event| NewEvent { by: by.clone(), event }).collect::<Vec<_>>();
+            (Batch { project: None, expected: access.1, at, events, fence: Some(self.fence.clone()) }, result)
+        };
+        if !batch.events.is_empty() {
+            let recorded = self.journal.append(batch).await?;
+            {
+                let mut access = self.access.write().unwrap_or_else(PoisonError::into_inner);
+                for event in &recorded {
+                    access.0.evolve(event);
+                    access.1 += 1;
+                }
+            }
+            self.announce(recorded);
+        }
+        Ok(result)
+    }
+
+    fn announce(&self, recorded: Vec<Recorded>) {
+        for event in recorded {
+            // Nobody listening is fine: the journal has it.
+            let _ = self.news.send(Arc::new(event));
+        }
+    }
+
+    /// Wakes the stations of a project by telling its last event again; listeners know events by their number.
+    pub(crate) fn nudge(&self, last: &Recorded) {
+        let _ = self.news.send(Arc::new(last.clone()));
+    }
+
+    /// Creates a project with an empty repository.
+    pub async fn create_project(&self, caller: &Caller, name: ProjectName, trunk: &str) -> Result<Arc<Project>, Refusal> {
+        caller.may(Role::Owner)?;
+        if !andon_git::is_ref_name(trunk) {
+            return Err(Refusal::Bad(format!("{:?} is not a branch name", trunk.chars().take(60).collect::<String>())));
+        }
+        let _turn = self.server_turn.lock().await;
+        if self.project(name.as_str()).is_ok() {
+            return Err(Refusal::Conflict(format!("the project {name} is there already")));
+        }
+        let project = Arc::new(Project::new(name.clone(), &self.settings.data, &self.settings.exe, State::default())?);
+        Repository::create(project.repository.dir().to_owned(), trunk, &self.settings.exe).await?;
+        let created = Event::ProjectCreated { trunk: trunk.to_owned() };
+        self.decide(&project, caller.actor(), |_, _| Ok((vec![created], ()))).await?;
+        self.projects.write().unwrap_or_else(PoisonError::into_inner).insert(name, Arc::clone(&project));
+        self.announce(project.state().feed.back().cloned().into_iter().collect());
+        Ok(project)
+    }
+
+    /// Creates or changes an account.
+    pub async fn set_user(
+        &self,
+        caller: &Caller,
+        user: UserName,
+        roles: Vec<Role>,
+        password: Option<&str>,
+    ) -> Result<(), Refusal> {
+        let own_password = caller.user == user && self.access().0.users.get(&user).is_some_and(|u| roles.iter().copied().eq(u.roles.iter().copied()));
+        if !own_password {
+            caller.may(Role::Owner)?;
+        }
+        let password_hash = password.map(access::hash).transpose()?;
+        self.decide_server(caller.actor(), |access, _| {
+            let owners = |(name, held): (&UserName, &access::User)| *name != user && held.roles.contains(&Role::Owner);
+            if !roles.contains(&Role::Owner) && !access.users.iter().any(owners) {
+                let why = "this would leave nobody with the role owner\nhint: give it to somebody else first";
+                return Err(Refusal::Conflict(why.into()));
+            }
+            Ok((vec![Event::UserSet { user: user.clone(), roles, password_hash }], ()))
+        })
+        .await
+    }
+
+    /// Issues a secret for an account; only its digest is kept. Nobody can issue more than they hold.
+    pub async fn issue(
+        &self,
+        caller: &Caller,
+        user: UserName,
+        name: String,
+        roles: Vec<Role>,
+        lasts: Option<Span>,
+    ) -> Result<String, Refusal> {
+        if caller.user != user {
+            caller.may(Role::Owner)?;
+        }
+        for role in &roles {
+            caller.may(*role)?;
+        }
+        let secret = andon_kit::secret::fresh("andon_");
+        let hash = Digest::of(secret.as_bytes());
+        self.decide_server(caller.actor(), |access, now| {
+            if !access.users.contains_key(&user) {
+                return Err(Refusal::Unknown(format!("there is no user {user}")));
+            }
+            let expires = lasts.map(|lasts| now + lasts);
+            let name = name.chars().filter(|c| !c.is_control()).take(80).collect();
+            Ok((vec![Event::TokenIssued { user, name, hash, roles, expires, kind: TokenKind::Api }], ()))
+        })
+        .await?;
+        Ok(secret)
+    }
+
+    /// Makes a token worth nothing.
+    pub async fn revoke(&self, caller: &Caller, hash: Digest) -> Result<(), Refusal> {
+        let whose = self.access().0.tokens.get(&hash).map(|token| token.user.clone());
+        match whose {
+            None => return Err(Refusal::Unknown("there is no such token".into())),
+            Some(user) if user != caller.user => caller.may(Role::Owner)?,
+            Some(_) => {}
+        }
+        self.decide_server(caller.actor(), |_, _| Ok((vec![Event::TokenRevoked { hash }], ()))).await
+    }
+
+    /// The secret of the one-time link that makes its holder the owner.
+    pub async fn owner_link(&self) -> Result<String, Refusal> {
+        let owner: UserName = "owner".parse().map_err(|_| Refusal::Broken("a constant name".into()))?;
+        let secret = andon_kit::secret::fresh("once_");
+        let hash = Digest::of(secret.as_bytes());
+        self.decide_server(Actor::line("console"), |access, now| {
+            let mut events = Vec::new();
+            if !access.users.values().any(|user| user.roles.contains(&Role::Owner)) {
+                events.push(Event::UserSet { user: owner.clone(), roles: vec![Role::Owner], password_hash: None });
+            }
+            let used = |user: &&UserName| access.users[*user].roles.contains(&Role::Owner);
+            let user = access.users.keys().find(used).cloned().unwrap_or(owner);
+            let expires = Some(now + Span::secs(86_400));
+            let (name, roles, kind) = ("owner link".into(), vec![Role::Owner], TokenKind::OneTime);
+            events.push(Event::TokenIssued { user, name, hash, roles, expires, kind });
+            Ok((events, ()))
+        })
+        .await?;
+        Ok(secret)
+    }
+
+    /// Opens a browser session for whoever holds a one-time secret, which is used up by this.
+    pub async fn enter(&self, secret: &str) -> Result<String, Refusal> {
+        let now = self.now();
+        let caller = self.access().0.holder(secret, now).filter(|caller| caller.kind == Some(TokenKind::OneTime));
+        let Some(caller) = caller else {
+            let why = "this link was used already or is too old\nhint: `andon serve` prints a new one when it starts";
+            return Err(Refusal::Conflict(why.into()));
+        };
+        let used = caller.token.clone();
+        self.session(&caller.user, used).await
+    }
+
+    /// Opens a browser session for whoever knows the password.
+    pub async fn log_in(&self, name: &str, password: &str) -> Result<String, Refusal> {
+        let access = self.access().0.clone();
+        let (name, password) = (name.to_owned(), password.to_owned());
+        let known = tokio::task::spawn_blocking(move || access.knows(&name, &password)).await;
+        let Ok(Some(user)) = known else { return Err(Refusal::Bad("name or password is wrong".into())) };
+        self.session(&user, None).await
+    }
+
+    async fn session(&self, user: &UserName, used: Option<Digest>) -> Result<String, Refusal> {
+        let secret = andon_kit::secret::fresh("session_");
+        let hash = Digest::of(secret.as_bytes());
+        self.decide_server(Actor::User(user.clone()), |access, now| {
+            // Looked at again in this turn: a one-time secret opens once even if it comes twice at the same moment.
+            if used.as_ref().is_some_and(|used| !access.tokens.contains_key(used)) {
+                return Err(Refusal::Conflict("this link was used already".into()));
+            }
+            let roles = access.users.get(user).map(|user| user.roles.iter().copied().collect()).unwrap_or_default();
+            let mut events: Vec<Event> = used.into_iter().map(|hash| Event::TokenRevoked { hash }).collect();
+            let stale = access.tokens.iter().filter(|(_, t)| t.expires.is_some_and(|end| end <= now));
+            events.extend(stale.map(|(hash, _)| Event::TokenRevoked { hash: hash.clone() }));
+            let (name, expires, kind) = ("browser".into(), Some(now + SESSION), TokenKind::Session);
+            events.push(Event::TokenIssued { user: user.clone(), name, hash, roles, expires, kind });
+            Ok((events, ()))
+        })
+        .await?;
+        Ok(secret)
+    }
+}
+
+fn make_private(data: &std::path::Path) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::create_dir_all(data)?;
+    std::fs::set_permissions(data, std::fs::Permissions::from_mode(0o700))
+}
+
+fn lock(data: &std::path::Path) -> Result<File, Refusal> {
+    let file = File::options().create(true).truncate(false).write(true).open(data.join("lock"))?;
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(|_| {
+        let data = data.display();
+        Refusal::Conflict(format!("another server uses {data}\nhint: stop it, or give this one another --data"))
+    })?;
+    Ok(file)
+}

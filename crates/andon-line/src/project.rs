@@ -1,0 +1,119 @@
+//! One project of the server: its state, its repository, its turn to write. Decides nothing itself.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+
+use andon_git::Repository;
+use andon_model::{JobName, Oid, ProjectName, RunId};
+use andon_cord::PullOn;
+use andon_pipeline::{Definition, definition};
+use andon_runtime::ProcessRuntime;
+use tokio_util::sync::CancellationToken;
+
+use crate::stations::release::Watched;
+use crate::{Refusal, State};
+
+/// The definition of a commit, or what is wrong with it.
+pub type Defined = Result<Definition, String>;
+
+/// Definitions kept in memory by commit; more are read again from git.
+const DEFINITIONS: usize = 64;
+
+/// One project.
+#[allow(missing_debug_implementations, reason = "the state is shown by views")]
+pub struct Project {
+    /// Its name.
+    pub name: ProjectName,
+    /// Its commits.
+    pub repository: Repository,
+    /// Where its working copies and live logs lie.
+    pub room: PathBuf,
+    state: RwLock<State>,
+    /// Held by whoever decides: one decision at a time sees the state that it changes.
+    pub(crate) turn: tokio::sync::Mutex<()>,
+    /// Jobs of this process, to be stopped when nobody needs them.
+    pub(crate) jobs: Mutex<HashMap<(RunId, JobName), CancellationToken>>,
+    /// Looks and curves of releases.
+    pub(crate) watched: Mutex<Watched>,
+    /// Its running services.
+    pub runtime: Arc<ProcessRuntime>,
+    definitions: Mutex<BTreeMap<Oid, Arc<Defined>>>,
+}
+
+impl Project {
+    /// A project with this state.
+    pub fn new(name: ProjectName, data: &Path, exe: &Path, state: State) -> Result<Project, Refusal> {
+        let instances = data.join("instances").join(name.as_str());
+        let runtime = ProcessRuntime::new(instances, exe.to_owned()).map_err(|e| Refusal::Broken(e.to_string()))?;
+        let repository = Repository::at(data.join("git").join(format!("{name}.git")));
+        let room = data.join("work").join(name.as_str());
+        Ok(Project {
+            name,
+            repository,
+            room,
+            state: RwLock::new(state),
+            turn: tokio::sync::Mutex::default(),
+            jobs: Mutex::default(),
+            watched: Mutex::default(),
+            runtime: Arc::new(runtime),
+            definitions: Mutex::default(),
+        })
+    }
+
+    /// Its state now. Hold it briefly and never over an await.
+    pub fn state(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn with_state<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        change(&mut self.state.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// `andon.yaml` of a commit. The outer error is the server's, the inner one the file's.
+    pub async fn definition(&self, commit: &Oid) -> Result<Arc<Defined>, Refusal> {
+        if let Some(known) = self.definitions().get(commit) {
+            return Ok(Arc::clone(known));
+        }
+        let defined = match self.repository.file(commit, "andon.yaml", andon_pipeline::check::LARGEST).await {
+            Ok(Some(text)) => andon_pipeline::read(&text)
+                .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")),
+            Ok(None) => Err("there is no andon.yaml\nhint: run `andon init` in the repository and commit what it writes".into()),
+            Err(error @ andon_git::GitError::Answer { .. }) => Err(error.to_string()),
+            Err(error) => return Err(error.into()),
+        };
+        let defined = Arc::new(defined);
+        let mut kept = self.definitions();
+        if kept.len() == DEFINITIONS {
+            kept.clear();
+        }
+        kept.insert(commit.clone(), Arc::clone(&defined));
+        Ok(defined)
+    }
+
+    /// `andon.yaml` of trunk; none while trunk is empty or its file cannot be read.
+    pub async fn trunk_definition(&self) -> Result<Option<Arc<Defined>>, Refusal> {
+        let trunk = self.state().queue.trunk.clone();
+        match trunk {
+            Some(commit) => self.definition(&commit).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// What stops the line by itself, as trunk says; everything while its file is not read yet.
+    pub(crate) fn pull_on(&self) -> PullOn {
+        let trunk = self.state().queue.trunk.clone();
+        let known = trunk.and_then(|trunk| self.definitions().get(&trunk).cloned());
+        let Some(Ok(definition)) = known.as_deref() else { return PullOn::default() };
+        let says = |what| definition.cord.pull_on.contains(&what);
+        PullOn {
+            trunk: says(definition::PullOn::Trunk),
+            environment: says(definition::PullOn::Environment),
+            production: says(definition::PullOn::Production),
+        }
+    }
+
+    fn definitions(&self) -> std::sync::MutexGuard<'_, BTreeMap<Oid, Arc<Defined>>> {
+        self.definitions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,87 @@
+//! Everything that is so in one project: the folds of all stations side by side. Decides nothing.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use andon_cord::Cord;
+use andon_environment::Estate;
+use andon_flags::FlagSet;
+use andon_flow::Flow;
+use andon_gate::Queue;
+use andon_model::event::{Event, Recorded};
+use andon_model::{AndonId, EnvironmentName, ReleaseId, ServiceName};
+use andon_pipeline::Runs;
+use andon_release::Releases;
+
+/// Events kept for feeds and timelines; older ones are read from the journal.
+const FEED: usize = 2_000;
+
+/// One project, as its journal tells it.
+#[derive(Debug, Clone, Default)]
+pub struct State {
+    /// Events in its stream.
+    pub version: u64,
+    /// The branch that changes land on.
+    pub trunk: String,
+    /// The gate's queue.
+    pub queue: Queue,
+    /// Runs and jobs.
+    pub runs: Runs,
+    /// Environments, deployments, instances.
+    pub estate: Estate,
+    /// Releases.
+    pub releases: Releases,
+    /// The event since which the split of users of a service is what it is: the router counts anew from there.
+    pub epochs: BTreeMap<(EnvironmentName, ServiceName), u64>,
+    /// Flags.
+    pub flags: FlagSet,
+    /// The cord and its andons.
+    pub cord: Cord,
+    /// What the metrics are computed from.
+    pub flow: Flow,
+    /// The newest events, oldest first.
+    pub feed: VecDeque<Recorded>,
+}
+
+impl State {
+    /// Takes in what happened.
+    pub fn evolve(&mut self, recorded: &Recorded) {
+        self.version += 1;
+        if let Event::ProjectCreated { trunk } = &recorded.event {
+            self.trunk = trunk.clone();
+        }
+        self.queue.evolve(recorded);
+        self.runs.evolve(recorded);
+        self.estate.evolve(recorded);
+        self.releases.evolve(recorded);
+        self.flags.evolve(recorded);
+        self.cord.evolve(recorded);
+        self.flow.evolve(recorded);
+        if let Some(place) = moved(&recorded.event).and_then(|release| self.releases.get(release)) {
+            self.epochs.insert((place.environment.clone(), place.service.clone()), recorded.seq);
+        }
+        if self.feed.len() == FEED {
+            self.feed.pop_front();
+        }
+        self.feed.push_back(recorded.clone());
+    }
+
+    /// The open andon that pages show first, with its reason.
+    pub fn open_andon(&self) -> Option<(String, String)> {
+        self.cord.open().next().map(|andon| (andon.id.to_string(), andon.why.clone()))
+    }
+
+    /// The andons that stop the line, oldest first; none: it runs.
+    pub fn hold(&self) -> Vec<AndonId> {
+        self.cord.open().map(|andon| andon.id).collect()
+    }
+}
+
+/// The release whose split of users an event changes.
+fn moved(event: &Event) -> Option<ReleaseId> {
+    match event {
+        Event::ReleaseStarted { release, .. }
+        | Event::WeightChanged { release, .. }
+        | Event::ReleaseFinished { release, .. } => Some(*release),
+        _ => None,
+    }
+}

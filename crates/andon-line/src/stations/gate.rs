@@ -1,0 +1,215 @@
+//! The gate's controller: makes the commit that would land, asks for its run, moves trunk. The rules are in andon-gate.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use andon_gate::plan::{Decision, plan};
+use andon_gate::Standing;
+use andon_git::Merge;
+use andon_model::event::{Event, PlannedJob, Purpose, Role, TestCounts, Verdict};
+use andon_model::{ChangeId, Oid, RunId};
+use andon_pipeline::Definition;
+use tokio_util::sync::CancellationToken;
+
+use super::Pulse;
+use crate::{Caller, Line, Project, Refusal};
+
+/// The station's name in the journal.
+const GATE: &str = "gate";
+
+pub(super) async fn run(line: Arc<Line>, project: Arc<Project>, stop: CancellationToken) {
+    let mut pulse = Pulse::new(&line, &project, stop, Duration::from_secs(30));
+    loop {
+        let done = step(&line, &project).await;
+        if !pulse.beat(done, GATE).await {
+            return;
+        }
+    }
+}
+
+async fn step(line: &Line, project: &Project) -> Result<(), Refusal> {
+    let branch = project.state().trunk.clone();
+    let trunk = project.repository.branch(&branch).await?;
+    finish_landing(line, project, trunk.as_ref()).await?;
+    let decisions = {
+        let state = project.state();
+        plan(&state.queue, &state.hold(), trunk.as_ref())
+    };
+    for decision in decisions {
+        match decision {
+            Decision::Test { change, patch_set, head } => {
+                test(line, project, change, patch_set, &head, trunk.as_ref()).await?;
+            }
+            Decision::Land { change, patch_set, run } => land(line, project, &branch, change, patch_set, run).await?,
+            Decision::Refuse { change, patch_set, run, why } => {
+                let refused = Event::ChangeRefused { change, patch_set, run: Some(run), why };
+                line.tell(project, GATE, vec![refused]).await?;
+            }
+            Decision::Stop { run, why } => {
+                let verdict = Verdict::Broken { why };
+                let tests = TestCounts::default();
+                let stopped = Event::RunFinished { run, verdict, tests, coverage: None, report: None };
+                line.tell(project, GATE, vec![stopped]).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A landing that the server was killed in: trunk has moved, the journal does not know it yet.
+async fn finish_landing(line: &Line, project: &Project, trunk: Option<&Oid>) -> Result<(), Refusal> {
+    let unrecorded = {
+        let state = project.state();
+        let moved = trunk.filter(|trunk| state.queue.trunk.as_ref() != Some(*trunk));
+        moved.and_then(|trunk| {
+            state.queue.open().find_map(|change| match &change.standing {
+                Standing::Green { run, .. } if state.queue.runs.get(run).is_some_and(|r| r.commit == *trunk) => {
+                    Some((change.id, change.push.patch_set, *run))
+                }
+                _ => None,
+            })
+        })
+    };
+    match unrecorded {
+        Some((change, patch_set, run)) => record_landing(line, project, change, patch_set, run).await,
+        None => Ok(()),
+    }
+}
+
+async fn test(
+    line: &Line,
+    project: &Project,
+    change: ChangeId,
+    patch_set: u32,
+    head: &Oid,
+    trunk: Option<&Oid>,
+) -> Result<(), Refusal> {
+    let (title, at) = {
+        let state = project.state();
+        (state.queue.changes.get(&change).map(|c| c.push.title.clone()).unwrap_or_default(), line.now())
+    };
+    let refuse = |why: String| Event::ChangeRefused { change, patch_set, run: None, why };
+    let message = format!("Land {change}: {title}\n\nChange: {change} patch set {patch_set}\nHead: {head}\n");
+    let (commit, tree) = match project.repository.merge(trunk, head, &message, at).await {
+        Ok(Merge::Made { commit, tree }) => (commit, tree),
+        Ok(Merge::Contained) => return line.tell(project, GATE, vec![refuse("trunk has it already".into())]).await,
+        Ok(Merge::Conflict { files }) => {
+            let files: Vec<&str> = files.iter().map(String::as_str).take(20).collect();
+            let why = format!(
+                "conflicts with trunk in {}\nhint: git pull --rebase andon {}, resolve, push again",
+                files.join(", "),
+                project.state().trunk
+            );
+            return line.tell(project, GATE, vec![refuse(why)]).await;
+        }
+        Err(error) => return line.tell(project, GATE, vec![refuse(error.to_string())]).await,
+    };
+    // Reachable from now on, whatever becomes of it.
+    project.repository.pin(&format!("tested/{commit}"), &commit).await?;
+    let defined = project.definition(&commit).await?;
+    let definition = match &*defined {
+        Ok(definition) => definition,
+        Err(problem) => return line.tell(project, GATE, vec![refuse(problem.clone())]).await,
+    };
+    let jobs = jobs(definition);
+    let (parent, purpose) = (trunk.cloned(), Purpose::Gate { change, patch_set });
+    line.decide(project, andon_model::Actor::line(GATE), |state, _| {
+        // A newer patch set may have come while git was merging: it is planned again then.
+        let current = state.queue.changes.get(&change).is_some_and(|c| c.push.patch_set == patch_set && c.standing.is_open());
+        let queued = Event::RunQueued { run: state.runs.next_id(), purpose, commit, tree, parent, jobs };
+        Ok((if current { vec![queued] } else { vec![] }, ()))
+    })
+    .await
+}
+
+fn jobs(definition: &Definition) -> Vec<PlannedJob> {
+    let mut jobs: Vec<PlannedJob> = definition
+        .gate_jobs()
+        .map(|(name, job)| PlannedJob {
+            name: name.clone(),
+            stage: job.stage.to_string(),
+            needs: job.needs.iter().map(|need| need.value.clone()).collect(),
+            retries: job.retries,
+        })
+        .collect();
+    // The order of stages is the order of their first mention; jobs of one stage stand together.
+    let stages = definition.stages();
+    jobs.sort_by_key(|job| stages.iter().position(|stage| *stage == job.stage));
+    jobs
+}
+
+async fn land(
+    line: &Line,
+    project: &Project,
+    branch: &str,
+    change: ChangeId,
+    patch_set: u32,
+    run: RunId,
+) -> Result<(), Refusal> {
+    let tested = project.state().queue.runs.get(&run).cloned();
+    let Some(tested) = tested else { return Ok(()) };
+    if project.repository.tree(&tested.commit).await? != tested.tree {
+        let why = format!("the commit of {run} does not have the tree that was tested: it does not land");
+        return line.tell(project, GATE, vec![Event::ChangeRefused { change, patch_set, run: Some(run), why }]).await;
+    }
+    if project.repository.land(branch, tested.parent.as_ref(), &tested.commit).await? {
+        record_landing(line, project, change, patch_set, run).await?;
+        if let Err(error) = project.repository.tidy().await {
+            tracing::warn!(%error, "the commit graph was not written: merges are slower until it is");
+        }
+    }
+    // Else trunk was moved from outside: the next look tests on what is there.
+    Ok(())
+}
+
+async fn record_landing(
+    line: &Line,
+    project: &Project,
+    change: ChangeId,
+    patch_set: u32,
+    run: RunId,
+) -> Result<(), Refusal> {
+    let branch = project.state().trunk.clone();
+    let Some(commit) = project.repository.branch(&branch).await? else { return Ok(()) };
+    // Read from trunk itself, not from what was meant to land: this is the proof.
+    let landed_tree = project.repository.tree(&commit).await?;
+    line.decide(project, andon_model::Actor::line(GATE), |state, _| {
+        let Some(tested) = state.queue.runs.get(&run).filter(|tested| tested.commit == commit) else {
+            return Ok((vec![], ()));
+        };
+        let (parent, tested_tree) = (tested.parent.clone(), tested.tree.clone());
+        Ok((vec![Event::Landed { change, patch_set, run, commit, parent, tested_tree, landed_tree }], ()))
+    })
+    .await
+}
+
+impl Line {
+    /// Takes a change back.
+    pub async fn abandon(&self, project: &Project, caller: &Caller, change: ChangeId, why: &str) -> Result<(), Refusal> {
+        caller.may(Role::Developer)?;
+        let why = crate::intake::plain(why);
+        self.decide(project, caller.actor(), |state, _| match state.queue.changes.get(&change) {
+            None => Err(Refusal::Unknown(format!("there is no change {change}"))),
+            Some(found) if matches!(found.standing, Standing::Landed { .. }) => {
+                Err(Refusal::Conflict(format!("{change} is on trunk already\nhint: push a change that reverts it")))
+            }
+            Some(_) => Ok((vec![Event::ChangeAbandoned { change, why }], ())),
+        })
+        .await
+    }
+
+    /// Tests trunk as it is now.
+    pub async fn test_trunk(&self, project: &Project, caller: &Caller) -> Result<RunId, Refusal> {
+        caller.may(Role::Developer)?;
+        let trunk = project.state().queue.trunk.clone();
+        let commit = trunk.ok_or_else(|| Refusal::Conflict("trunk is empty: nothing can be tested".into()))?;
+        let tree = project.repository.tree(&commit).await?;
+        let defined = project.definition(&commit).await?;
+        let jobs = jobs(defined.as_ref().as_ref().map_err(|problem| Refusal::Conflict(problem.clone()))?);
+        self.decide(project, caller.actor(), |state, _| {
+            let run = state.runs.next_id();
+            Ok((vec![Event::RunQueued { run, purpose: Purpose::Trunk, commit, tree, parent: None, jobs }], run))
+        })
+        .await
+    }
+}

@@ -1,0 +1,128 @@
+//! The route table of all projects, computed from what is recorded. Sends no traffic; the router does.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::PoisonError;
+
+use andon_environment::{Environment, Estate};
+use andon_model::event::Revision;
+use andon_model::strategy::Strategy;
+use andon_model::{EnvironmentName, ProjectName, ServiceName};
+use andon_release::Release;
+use andon_release::sample::REACHED;
+use andon_router::{Candidate, Mirror, Route, RouteTable};
+
+use crate::{Line, State};
+
+const _: () = assert!(REACHED.len() == 3, "the router and the analysis count the same levels of errors");
+
+/// The router's name of a service.
+pub fn key(project: &ProjectName, environment: &EnvironmentName, service: &ServiceName) -> String {
+    format!("{project}/{environment}/{service}")
+}
+
+/// The name under which users always reach a service.
+pub fn host(project: &ProjectName, environment: &EnvironmentName, service: &ServiceName) -> String {
+    format!("{service}.{environment}.{project}.localhost")
+}
+
+/// The routes of one project.
+pub fn routes(project: &ProjectName, state: &State) -> Vec<Route> {
+    let mut routes = Vec::new();
+    for environment in state.estate.environments.values() {
+        for (service, serving) in &environment.serving {
+            let release = state.releases.of(&environment.name, service);
+            let everyone = serving.incoming.as_ref().filter(|incoming| incoming.basis_points == 10_000);
+            let Some(stable) = serving.stable.as_ref().or(everyone.map(|incoming| &incoming.revision)) else { continue };
+            routes.push(route(project, state, environment, service, stable, release));
+        }
+    }
+    routes
+}
+
+fn route(
+    project: &ProjectName,
+    state: &State,
+    environment: &Environment,
+    service: &ServiceName,
+    stable: &Revision,
+    release: Option<&Release>,
+) -> Route {
+    let estate = &state.estate;
+    let mut hosts = vec![host(project, &environment.name, service)];
+    let planned = estate.of_revision(&environment.name, stable).and_then(|d| d.service(service));
+    hosts.extend(planned.iter().flat_map(|service| service.hosts.clone()));
+    let mut backends = HashMap::new();
+    backends.insert(stable.clone(), addresses(estate, &environment.name, service, stable));
+    let mut made = Route {
+        hosts,
+        service: key(project, &environment.name, service),
+        stable: stable.clone(),
+        candidate: None,
+        mirror: None,
+        backends,
+        epoch: state.epochs.get(&(environment.name.clone(), service.clone())).copied().unwrap_or(0),
+        slow_thresholds_us: Vec::new(),
+        candidate_slow_thresholds_us: Vec::new(),
+        subject_header: None,
+    };
+    let Some(release) = release.filter(|release| release.to != *stable) else { return made };
+    made.backends.insert(release.to.clone(), addresses(estate, &environment.name, service, &release.to));
+    match &release.strategy {
+        Strategy::Dark(dark) => {
+            made.mirror = release.stage.map(|_| Mirror {
+                revision: release.to.clone(),
+                percent_bp: dark.mirror.basis_points(),
+                compare: dark.compare,
+                all_methods: false,
+            });
+        }
+        strategy => {
+            let salt = format!("{project} {}", release.id);
+            made.candidate = Some(Candidate { revision: release.to.clone(), weight_bp: release.weight_bp, salt });
+            let allowed = strategy.guard().and_then(|guard| guard.analysis.latency_p95);
+            let factor = 1.0 + allowed.map_or(0.0, |allowed| allowed.worse_by.fraction());
+            made.slow_thresholds_us = release.limits_us.clone();
+            made.candidate_slow_thresholds_us =
+                release.limits_us.iter().map(|limit| (*limit as f64 * factor).ceil() as u64).collect();
+        }
+    }
+    made
+}
+
+fn addresses(estate: &Estate, environment: &EnvironmentName, service: &ServiceName, revision: &Revision) -> Vec<SocketAddr> {
+    estate.healthy(environment, service, revision).map(|i| SocketAddr::from((Ipv4Addr::LOCALHOST, i.port))).collect()
+}
+
+impl Line {
+    /// Puts what is recorded into force. Called after every record that moves users; the same table again changes nothing.
+    pub fn reroute(&self) {
+        // One at a time: an older table must never be put over a newer one.
+        let _turn = self.routing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut routes: Vec<Route> = Vec::new();
+        for project in self.projects() {
+            routes.extend(self::routes(&project.name, &project.state()));
+        }
+        let mut taken: BTreeMap<String, String> = BTreeMap::new();
+        let mut clashes = BTreeSet::new();
+        for route in &mut routes {
+            let service = route.service.clone();
+            route.hosts.retain(|host| {
+                let owner = taken.entry(host.to_lowercase()).or_insert_with(|| service.clone());
+                let own = *owner == service;
+                if !own {
+                    clashes.insert(format!("{host} belongs to {owner}, so {service} does not get it"));
+                }
+                own
+            });
+            route.hosts.sort();
+            route.hosts.dedup();
+        }
+        for clash in clashes {
+            tracing::warn!("{clash}");
+        }
+        if let Err(error) = self.router.set(RouteTable { routes }) {
+            tracing::error!(%error, "the router keeps its last table");
+        }
+    }
+}

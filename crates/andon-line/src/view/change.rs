@@ -1,0 +1,189 @@
+//! One change on one page: from commit to users, with the proof of its landing.
+
+use andon_gate::state::Change;
+use andon_gate::Standing;
+use andon_model::event::{Event, Purpose, Recorded};
+use andon_model::{ChangeId, RunId, Time};
+use serde::{Deserialize, Serialize};
+
+use super::queue::{ChangeRow, row};
+use super::{Fact, Frame, Mark, Moment, fact, frame, moments, verdict};
+use crate::State;
+
+/// The page of a change.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ChangeView {
+    /// Over every page.
+    pub frame: Frame,
+    /// The answer.
+    pub heading: String,
+    /// Whose, since when, what follows.
+    pub sentence: String,
+    /// As in the queue.
+    pub row: ChangeRow,
+    /// Numbers.
+    pub facts: Vec<Fact>,
+    /// Runs made for it, newest first.
+    pub runs: Vec<RunLine>,
+    /// That what landed is what was tested.
+    pub proof: Option<Proof>,
+    /// Where users can have it: environment, mark, words.
+    pub places: Vec<(String, Mark, String)>,
+    /// All reasons of its newest red verdict.
+    pub reasons: Vec<String>,
+    /// What happened, newest first.
+    pub timeline: Vec<Moment>,
+}
+
+/// A run in a list.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunLine {
+    /// Its number.
+    pub number: u32,
+    /// The patch set it tested.
+    pub patch_set: u32,
+    /// Its verdict.
+    pub mark: Mark,
+    /// In words.
+    pub words: String,
+    /// When it was asked for.
+    pub queued: Time,
+}
+
+/// The proof that is stored with a landing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Proof {
+    /// The commit on trunk.
+    pub commit: String,
+    /// The tree that the run tested.
+    pub tested_tree: String,
+    /// The tree of trunk, read after landing.
+    pub landed_tree: String,
+    /// The run.
+    pub run: u32,
+}
+
+/// The view at this moment.
+pub fn change(state: &State, project: &str, change: &Change, now: Time) -> ChangeView {
+    let row = row(state, change, now);
+    let heading = match &change.standing {
+        Standing::Landed { .. } => format!("{} {} is on {}", change.id, change.push.title, state.trunk),
+        Standing::Refused { .. } => format!("{} {} does not land", change.id, change.push.title),
+        Standing::Abandoned { .. } => format!("{} {} was taken back", change.id, change.push.title),
+        _ => format!("{} {}", change.id, change.push.title),
+    };
+    let whose = change.push.author.split(" <").next().unwrap_or_default();
+    let sentence = format!("By {whose}. {}", capital(&row.words));
+    let mut facts = vec![
+        fact(change.push.patch_set.to_string(), "patch sets"),
+        fact(now.since(change.first_pushed).to_string(), "since it was first pushed"),
+    ];
+    if let Standing::Landed { at, .. } = change.standing {
+        facts[1] = fact(at.since(change.first_pushed).to_string(), "from first push to trunk");
+    }
+    ChangeView {
+        frame: frame(state, project, now),
+        heading,
+        sentence,
+        row,
+        facts,
+        runs: runs(state, change),
+        proof: proof(state, change.id),
+        places: places(state, change.id),
+        reasons: reasons(state, change),
+        timeline: moments(state.feed.iter().filter(|event| concerns(state, change.id, event)), 200),
+    }
+}
+
+fn runs(state: &State, change: &Change) -> Vec<RunLine> {
+    let line = |(patch_set, id): &(u32, RunId)| {
+        let run = state.runs.all.get(id)?;
+        let (mark, words) = match &run.finished {
+            None => (Mark::Live, "is under way".into()),
+            Some((_, said)) => verdict(said),
+        };
+        Some(RunLine { number: id.0, patch_set: *patch_set, mark, words, queued: run.queued })
+    };
+    change.runs.iter().rev().filter_map(line).collect()
+}
+
+fn proof(state: &State, id: ChangeId) -> Option<Proof> {
+    state.feed.iter().rev().find_map(|recorded| match &recorded.event {
+        Event::Landed { change, commit, tested_tree, landed_tree, run, .. } if *change == id => Some(Proof {
+            commit: commit.to_string(),
+            tested_tree: tested_tree.to_string(),
+            landed_tree: landed_tree.to_string(),
+            run: run.0,
+        }),
+        _ => None,
+    })
+}
+
+fn places(state: &State, id: ChangeId) -> Vec<(String, Mark, String)> {
+    use andon_environment::DeploymentState;
+    let Some(place) = state.estate.landings.iter().position(|landing| landing.change == id) else { return Vec::new() };
+    let has = |d: &&andon_environment::Deployment| {
+        state.estate.landings.iter().position(|l| l.run == d.run).is_some_and(|have| have >= place)
+    };
+    let mut places = Vec::new();
+    for name in state.estate.environments.keys() {
+        let here = state.estate.deployments.values().filter(|d| &d.environment == name).filter(has);
+        let best = here.max_by_key(|d| match d.state {
+            DeploymentState::Released { .. } => 4,
+            DeploymentState::Ready => 3,
+            DeploymentState::Up => 2,
+            DeploymentState::Starting => 1,
+            _ => 0,
+        });
+        let (mark, words) = match best.map(|d| (&d.state, d)) {
+            None => (Mark::Wait, "not there yet".to_owned()),
+            Some((DeploymentState::Released { at }, d)) => (Mark::Go, format!("everyone has it since {} ({})", at.hh_mm_ss(), d.id)),
+            Some((DeploymentState::Failed { why }, d)) => (Mark::Stop, format!("{}: {why}", d.id)),
+            Some((DeploymentState::Superseded, d)) => (Mark::None, format!("{} was superseded", d.id)),
+            Some((_, d)) => (Mark::Live, format!("{} is on its way to users", d.id)),
+        };
+        places.push((name.to_string(), mark, words));
+    }
+    places
+}
+
+fn reasons(state: &State, change: &Change) -> Vec<String> {
+    let Standing::Refused { why, run, .. } = &change.standing else { return Vec::new() };
+    let run = run.and_then(|run| state.runs.all.get(&run));
+    match run.and_then(|run| run.finished.as_ref()) {
+        Some((_, andon_model::event::Verdict::Red { headline, reasons })) => {
+            std::iter::once(headline).chain(reasons).cloned().collect()
+        }
+        _ => why.lines().map(str::to_owned).collect(),
+    }
+}
+
+/// Whether an event is part of a change's story.
+pub fn concerns(state: &State, id: ChangeId, recorded: &Recorded) -> bool {
+    let runs_for_it = |run: &RunId| matches!(state.runs.all.get(run).map(|r| &r.purpose), Some(Purpose::Gate { change, .. }) if *change == id);
+    match &recorded.event {
+        Event::ChangePushed(push) => push.change == id,
+        Event::ChangeAbandoned { change, .. }
+        | Event::ChangeRefused { change, .. }
+        | Event::Landed { change, .. }
+        | Event::CordFixLanded { change, .. }
+        | Event::RunQueued { purpose: Purpose::Gate { change, .. }, .. } => *change == id,
+        Event::RunFinished { run, .. } | Event::JobFinished { run, .. } | Event::ArtifactBuilt { run, .. } | Event::JobLost { run, .. } => {
+            runs_for_it(run)
+        }
+        Event::DeploymentStarted { changes, .. } => changes.contains(&id),
+        Event::DeploymentFinished { deployment, .. }
+        | Event::EnvironmentTested { deployment, .. }
+        | Event::ReleaseStarted { deployment, .. } => {
+            state.estate.deployments.get(deployment).is_some_and(|d| d.changes.contains(&id))
+        }
+        _ => false,
+    }
+}
+
+fn capital(text: &str) -> String {
+    let mut chars = text.chars();
+    let first: String = chars.next().map(|c| c.to_uppercase().collect()).unwrap_or_default();
+    let rest = first + chars.as_str();
+    if rest.ends_with(['.', '!', '?']) { rest } else { rest + "." }
+}

@@ -1,0 +1,232 @@
+//! A run: its jobs, its tests, its coverage, what it built.
+
+use andon_model::event::Purpose;
+use andon_model::{RunId, Time};
+use andon_pipeline::runs::Run;
+use andon_pipeline::{JobState, Runs};
+use andon_validation::RunReport;
+use serde::{Deserialize, Serialize};
+
+use super::{Fact, Frame, Mark, ago, count, fact, frame, job_end, verdict};
+use crate::State;
+
+/// Red tests shown with their messages; all are in the report.
+const RED: usize = 200;
+/// Files shown; all are in the report.
+const FILES: usize = 500;
+
+/// The page of a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunView {
+    /// Over every page.
+    pub frame: Frame,
+    /// The answer.
+    pub heading: String,
+    /// For what, since when.
+    pub sentence: String,
+    /// The verdict or that it runs.
+    pub mark: Mark,
+    /// Its number.
+    pub number: u32,
+    /// The change it was made for.
+    pub change: Option<u32>,
+    /// Commit and tree that were tested.
+    pub commit: String,
+    /// The exact tree.
+    pub tree: String,
+    /// `true` when the verdict is known.
+    pub finished: bool,
+    /// `green`, `red`, `broken` or `running`.
+    pub verdict: String,
+    /// All reasons of a red verdict.
+    pub reasons: Vec<String>,
+    /// Numbers.
+    pub facts: Vec<Fact>,
+    /// Jobs in order.
+    pub jobs: Vec<JobRow>,
+    /// Red tests, with messages.
+    pub red: Vec<TestRow>,
+    /// Broken limits in sentences, each with the lines that lack tests.
+    pub breaches: Vec<(String, Vec<String>)>,
+    /// Coverage by file, lowest first.
+    pub files: Vec<FileRow>,
+    /// Odd things in reports.
+    pub warnings: Vec<String>,
+    /// The artifact, with its size in bytes.
+    pub artifact: Option<(String, u64)>,
+}
+
+/// A job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JobRow {
+    /// Its name.
+    pub name: String,
+    /// Its stage.
+    pub stage: String,
+    /// Its state.
+    pub mark: Mark,
+    /// The same in words.
+    pub words: String,
+    /// The attempt shown.
+    pub attempt: u32,
+    /// Its tests: passed, failed, skipped.
+    pub tests: (u32, u32, u32),
+    /// Whether it has a log.
+    pub log: bool,
+}
+
+/// A test.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TestRow {
+    /// Its job.
+    pub job: String,
+    /// Its full name.
+    pub name: String,
+    /// The first line of what it said.
+    pub message: String,
+    /// All that it said.
+    pub detail: String,
+}
+
+/// A file's coverage.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FileRow {
+    /// Its path.
+    pub path: String,
+    /// Percent of lines that ran.
+    pub percent: f64,
+    /// Lines without tests.
+    pub uncovered: String,
+}
+
+/// The view at this moment.
+pub fn run(state: &State, project: &str, run: &Run, report: Option<&RunReport>, now: Time) -> RunView {
+    let (subject, change) = match run.purpose {
+        Purpose::Gate { change, patch_set } => {
+            let title = state.queue.changes.get(&change).map(|c| c.push.title.clone()).unwrap_or_default();
+            (format!("{change} {title}, patch set {patch_set}"), Some(change.0))
+        }
+        Purpose::Trunk => (format!("{} at {}", state.trunk, run.commit.short()), None),
+    };
+    let (mark, said, name) = match &run.finished {
+        None => (Mark::Live, "is under way".to_owned(), "running"),
+        Some((_, v)) => {
+            let (mark, words) = verdict(v);
+            let name = match mark {
+                Mark::Go => "green",
+                Mark::Stop => "red",
+                _ => "broken",
+            };
+            (mark, words, name)
+        }
+    };
+    let took = run.finished.as_ref().map_or(now, |(at, _)| *at).since(run.queued);
+    let reasons = match &run.finished {
+        Some((_, andon_model::event::Verdict::Red { headline, reasons })) => {
+            std::iter::once(headline).chain(reasons).cloned().collect()
+        }
+        _ => Vec::new(),
+    };
+    let heading = match &run.finished {
+        Some(_) if mark == Mark::Go => format!("{} is green", run.id),
+        Some(_) => format!("{}: {said}", run.id),
+        None => format!("{} is under way", run.id),
+    };
+    let ended = run.finished.as_ref().map_or(String::new(), |(at, _)| format!(", {}", ago(now, *at)));
+    let mut facts = vec![fact(took.to_string(), "from the queue to the verdict")];
+    if run.tests.total() > 0 {
+        let mark = if run.tests.failed > 0 { Mark::Stop } else { Mark::Go };
+        let label = format!("of {} passed", count(run.tests.total() as usize, "test"));
+        facts.push(Fact { value: run.tests.passed.to_string(), label, mark });
+    }
+    if let Some(coverage) = run.coverage {
+        facts.push(fact(format!("{:.1} %", coverage.percent()), format!("of {} lines ran in tests", coverage.lines)));
+        if let Some((ran, added)) = coverage.diff {
+            facts.push(fact(format!("{ran} of {added}"), "added lines ran in tests"));
+        }
+    }
+    RunView {
+        frame: frame(state, project, now),
+        heading,
+        sentence: format!("{subject}. Tested on exactly the tree that would land{ended}."),
+        mark,
+        number: run.id.0,
+        change,
+        commit: run.commit.to_string(),
+        tree: run.tree.to_string(),
+        finished: run.finished.is_some(),
+        verdict: name.into(),
+        reasons,
+        facts,
+        jobs: run.jobs.iter().map(|job| job_row(&state.runs, run.id, job, now)).collect(),
+        red: report.map(red).unwrap_or_default(),
+        breaches: report.map(|r| r.breaches.iter().map(|b| (b.says.clone(), b.lacking.clone())).collect()).unwrap_or_default(),
+        files: report.map(files).unwrap_or_default(),
+        warnings: report.map(|report| report.warnings.clone()).unwrap_or_default(),
+        artifact: run.artifact.as_ref().map(|(digest, bytes)| (digest.to_string(), *bytes)),
+    }
+}
+
+fn job_row(runs: &Runs, _run: RunId, job: &andon_pipeline::runs::JobRun, now: Time) -> JobRow {
+    let usual = runs.usual.get(&job.plan.name).map(|usual| andon_model::Span(usual.millis as u64));
+    let mut tests = (0, 0, 0);
+    let (mark, words, log) = match &job.state {
+        JobState::Waiting => (Mark::Wait, waits(job), job.lost > 0),
+        JobState::Running { since } => {
+            let usual = usual.map(|usual| format!(" of about {usual}")).unwrap_or_default();
+            (Mark::Live, format!("since {}{usual}", now.since(*since)), true)
+        }
+        JobState::Ended { end, took, tests: counts, .. } => {
+            tests = (counts.passed, counts.failed, counts.skipped);
+            let (mark, words) = job_end(end);
+            (mark, format!("{words} after {took}"), true)
+        }
+        JobState::Skipped { why } => (Mark::None, format!("not run: {why}"), false),
+    };
+    let attempts = match job.attempts {
+        0 | 1 => words,
+        n => format!("{words}, attempt {n}"),
+    };
+    JobRow {
+        name: job.plan.name.to_string(),
+        stage: job.plan.stage.clone(),
+        mark,
+        words: attempts,
+        attempt: job.attempts,
+        tests,
+        log,
+    }
+}
+
+fn waits(job: &andon_pipeline::runs::JobRun) -> String {
+    if job.lost > 0 {
+        return "waits to be run again: the server stopped under it".into();
+    }
+    let needs: Vec<String> = job.plan.needs.iter().map(ToString::to_string).collect();
+    match needs.is_empty() {
+        true => "waits for a runner".into(),
+        false => format!("waits for {}", needs.join(", ")),
+    }
+}
+
+fn red(report: &RunReport) -> Vec<TestRow> {
+    let row = |line: &andon_validation::report::TestLine| {
+        let said = line.test.outcome.message();
+        TestRow {
+            job: line.job.to_string(),
+            name: line.test.full_name(),
+            message: said.lines().next().unwrap_or_default().to_owned(),
+            detail: line.test.outcome.detail().to_owned(),
+        }
+    };
+    report.failures().take(RED).map(row).collect()
+}
+
+fn files(report: &RunReport) -> Vec<FileRow> {
+    let row = |file: &andon_validation::report::FileLine| FileRow {
+        path: file.path.clone(),
+        percent: file.percent(),
+        uncovered: file.uncovered.clone(),
+    };
+    report.files.iter().take(FILES).map(row).collect()
+}

@@ -1,0 +1,144 @@
+//! Every event as one sentence with a mark and a link: the one place where the journal is put into words.
+
+use andon_model::event::{Actor, Cause, Event, JobEnd, Purpose, ReleaseEnd, Verdict};
+use andon_model::{ChangeId, EnvironmentName};
+
+use crate::view::Mark;
+
+/// Mark, sentence and link of an event; none for those that matter only inside a station.
+pub fn of(event: &Event) -> Option<(Mark, String, Option<String>)> {
+    let change = |id: &ChangeId| Some(format!("changes/{}", id.0));
+    let place = |name: &EnvironmentName| Some(format!("environments/{name}"));
+    Some(match event {
+        Event::ProjectCreated { trunk } => (Mark::Go, format!("The project was created; its trunk is {trunk}."), None),
+        Event::ChangePushed(push) if push.patch_set == 1 => {
+            (Mark::Wait, format!("{} {} was pushed.", push.change, push.title), change(&push.change))
+        }
+        Event::ChangePushed(push) => {
+            let words = format!("{} {} has patch set {}.", push.change, push.title, push.patch_set);
+            (Mark::Wait, words, change(&push.change))
+        }
+        Event::ChangeAbandoned { change: id, why } => (Mark::None, format!("{id} was taken back: {why}"), change(id)),
+        Event::ChangeRefused { change: id, why, .. } => {
+            (Mark::Stop, format!("{id} does not land: {}", first(why)), change(id))
+        }
+        Event::RunQueued { run, purpose: Purpose::Gate { change: id, .. }, tree, .. } => {
+            (Mark::Live, format!("{id} is tested on the tree that would land, {} ({run}).", tree.short()), change(id))
+        }
+        Event::RunQueued { run, commit, .. } => {
+            (Mark::Live, format!("Trunk {} is tested again ({run}).", commit.short()), Some(format!("runs/{}", run.0)))
+        }
+        Event::Landed { change: id, commit, landed_tree, .. } => {
+            let words = format!("{id} landed as {}; its tree {} is the one that was tested.", commit.short(), landed_tree.short());
+            (Mark::Go, words, change(id))
+        }
+        Event::JobFinished { run, job, ended, took, .. } if *ended != JobEnd::Passed => {
+            let (mark, words) = crate::view::job_end(ended);
+            (mark, format!("{job} {words} after {took}."), Some(format!("runs/{}", run.0)))
+        }
+        Event::JobLost { run, job, why, .. } => {
+            (Mark::Wait, format!("{job} is run again: {why}."), Some(format!("runs/{}", run.0)))
+        }
+        Event::ArtifactBuilt { run, artifact, bytes, commit } => {
+            let words = format!("{} was built from {} ({} kB).", artifact.short(), commit.short(), bytes.div_ceil(1000));
+            (Mark::Go, words, Some(format!("runs/{}", run.0)))
+        }
+        Event::RunFinished { run, verdict, .. } => {
+            let (mark, words) = match verdict {
+                Verdict::Green => (Mark::Go, "green".to_owned()),
+                Verdict::Red { headline, .. } => (Mark::Stop, format!("red: {headline}")),
+                Verdict::Broken { why } => (Mark::Wait, format!("broken: {why}")),
+            };
+            (mark, format!("{run} is {words}"), Some(format!("runs/{}", run.0)))
+        }
+        Event::EnvironmentCreated { environment, like: Some(like), .. } => {
+            (Mark::Go, format!("{environment} was created like {like}."), place(environment))
+        }
+        Event::EnvironmentCreated { environment, .. } => {
+            (Mark::Go, format!("{environment} was created from code."), place(environment))
+        }
+        Event::EnvironmentDestroyed { environment, rebuild: true, why } => {
+            (Mark::Wait, format!("{environment} is rebuilt from code: {why}"), place(environment))
+        }
+        Event::EnvironmentDestroyed { environment, why, .. } => {
+            (Mark::None, format!("{environment} was destroyed: {why}"), place(environment))
+        }
+        Event::EnvironmentExtended { environment, expires } => {
+            let end = expires.map_or_else(|| "it stays".into(), |end| format!("it ends at {}", end.rfc3339()));
+            (Mark::None, format!("{environment} was extended: {end}."), place(environment))
+        }
+        Event::DriftSeen { environment, drift } => {
+            let words = format!("{environment} differs from its code: {} was {}, is {}.", drift.what, drift.before, drift.after);
+            (Mark::Wait, words, place(environment))
+        }
+        Event::DriftHealed { environment, what, how } => {
+            (Mark::Go, format!("{environment} equals its code again: {what} was {how}."), place(environment))
+        }
+        Event::DeploymentStarted { deployment, environment, commit, .. } => {
+            let words = format!("{deployment} puts {} into {environment}, beside what serves.", commit.short());
+            (Mark::Live, words, place(environment))
+        }
+        Event::DeploymentFinished { deployment, ok: true, .. } => {
+            (Mark::Go, format!("{deployment} is up: every instance is healthy, no user was moved."), None)
+        }
+        Event::DeploymentFinished { deployment, why, .. } => (Mark::Stop, format!("{deployment} was given up: {why}"), None),
+        Event::EnvironmentTested { deployment, environment, ok, why, .. } => {
+            let mark = if *ok { Mark::Go } else { Mark::Stop };
+            (mark, format!("{deployment} was tested in {environment}: {why}"), place(environment))
+        }
+        Event::InstanceRetired { instance, why } if why.starts_with("drift") => {
+            (Mark::Wait, format!("{instance} is replaced: {why}"), None)
+        }
+        Event::ReleaseStarted { release, environment, service, from, to, strategy_name, .. } => {
+            let from = from.as_ref().map_or_else(String::new, |from| format!("{} → ", from.commit()));
+            let words = format!("{release}: {service} in {environment}, {from}{}, {strategy_name}.", to.commit());
+            (Mark::Live, words, Some(format!("releases/{}", release.0)))
+        }
+        Event::WeightChanged { release, basis_points, why } => {
+            let words = format!("{} % of users are on it: {why}", percent(*basis_points));
+            (Mark::Live, words, Some(format!("releases/{}", release.0)))
+        }
+        Event::ReleaseFinished { release, how, why, .. } => {
+            let (mark, what) = match how {
+                ReleaseEnd::Released => (Mark::Go, "everyone has it"),
+                ReleaseEnd::TakenBack => (Mark::Stop, "was taken back by the immune system"),
+                ReleaseEnd::Aborted => (Mark::Stop, "was taken back"),
+                ReleaseEnd::DarkEnded => (Mark::Go, "its dark launch is over"),
+            };
+            (mark, format!("{release}: {what}. {why}"), Some(format!("releases/{}", release.0)))
+        }
+        Event::FlagChanged { flag, what, .. } => (Mark::None, format!("Flag {flag}: {what}"), Some("flags".into())),
+        Event::CordPulled { andon, cause, why, .. } => {
+            let who = if matches!(cause, Cause::Person) { "" } else { " by the line" };
+            (Mark::Stop, format!("{andon}: the cord was pulled{who}: {why}"), Some(format!("andons/{}", andon.0)))
+        }
+        Event::CordAcknowledged { andon, owner } => {
+            (Mark::Wait, format!("{owner} is on {andon}."), Some(format!("andons/{}", andon.0)))
+        }
+        Event::CordNoted { andon, note } => (Mark::None, format!("{andon}: {note}"), Some(format!("andons/{}", andon.0))),
+        Event::CordFixLanded { andon, change: id } => {
+            (Mark::Wait, format!("{id} landed to fix {andon}; it is believed when it is proven."), change(id))
+        }
+        Event::CordReleased { andon, why } => {
+            (Mark::Go, format!("{andon} is over, the line runs: {why}"), Some(format!("andons/{}", andon.0)))
+        }
+        _ => return None,
+    })
+}
+
+/// Basis points as people read percent: `5`, `0.5`.
+pub fn percent(basis_points: u16) -> String {
+    match basis_points % 100 {
+        0 => (basis_points / 100).to_string(),
+        _ => format!("{}", f64::from(basis_points) / 100.0),
+    }
+}
+
+/// Whether the line itself did it.
+pub fn is_line(actor: &Actor) -> bool {
+    matches!(actor, Actor::Line(_))
+}
+
+fn first(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
+}

@@ -1,0 +1,297 @@
+//! One request from the client's side: which service, which revision, what is said when there is no answer.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER, SET_COOKIE, TRANSFER_ENCODING};
+use hyper::upgrade::OnUpgrade;
+use hyper::{Method, Request, Response, StatusCode, Uri, Version};
+use hyper_util::rt::TokioIo;
+
+use crate::body::{Copying, Relayed, ToBackend, ToClient};
+use crate::count::{Ended, Place};
+use crate::differ::Answer;
+use crate::forward::{Failure, forward};
+use crate::hygiene;
+use crate::mirror::{Shadow, Taps, is_json};
+use crate::pool::Lease;
+use crate::router::{Assigned, Busy, Inner, Plan, Service};
+use crate::signals::Arm;
+use crate::{subject, table};
+
+/// Answers one request.
+pub(crate) async fn answer(
+    inner: Arc<Inner>,
+    peer: SocketAddr,
+    request: Request<Incoming>,
+) -> Response<ToClient> {
+    if *request.method() == Method::CONNECT {
+        return own(
+            405,
+            "This server opens no tunnels.\nhint: ask for the page itself, without CONNECT.".into(),
+        );
+    }
+    let Some(host) = host_of(&request) else {
+        return own(400, "The request names no host.\nhint: send a Host header.".into());
+    };
+    if inner.in_flight.load(Ordering::Relaxed) >= inner.options.max_in_flight {
+        let text =
+            "Too many requests are under way.\nhint: try again in a second; the limit is the router's own.";
+        return own(503, text.into());
+    }
+    let name = table::plain_host(host.to_str().unwrap_or_default());
+    let assigned = inner.assign(&name, |plan| {
+        let subject = Subject::of(plan, &request);
+        (subject.arm(plan), subject)
+    });
+    match assigned {
+        None => own(404, format!("No service answers to {name:?}.\nhint: `andon status` lists every host.")),
+        Some((assigned, subject)) => relay(&inner, peer, host, assigned, subject, request).await,
+    }
+}
+
+/// Whom a request belongs to.
+struct Subject {
+    name: String,
+    /// It came without a cookie, and takes one away.
+    new: bool,
+}
+
+impl Subject {
+    fn of(plan: &Plan, request: &Request<Incoming>) -> Subject {
+        let headers = request.headers();
+        let named = plan.subject_header.as_ref().and_then(|name| headers.get(name)?.to_str().ok());
+        if let Some(name) = named.filter(|name| !name.is_empty()) {
+            return Subject { name: name.to_owned(), new: false };
+        }
+        match subject::from_cookie(headers) {
+            Some(name) => Subject { name: name.to_owned(), new: false },
+            None => Subject { name: subject::fresh(), new: true },
+        }
+    }
+
+    fn arm(&self, plan: &Plan) -> Arm {
+        match &plan.candidate {
+            Some((_, weight, salt)) if subject::gets_candidate(salt, &self.name, *weight) => Arm::Candidate,
+            _ => Arm::Stable,
+        }
+    }
+}
+
+/// Counts the request even if its client goes away.
+struct Counting {
+    service: Arc<Service>,
+    place: Place,
+    began: Instant,
+    done: bool,
+}
+
+impl Counting {
+    fn answered(&mut self, status: u16) {
+        self.done = true;
+        self.service.signals.count(self.place, Ended::Answered(status), self.began.elapsed());
+    }
+}
+
+impl Drop for Counting {
+    fn drop(&mut self) {
+        if !self.done {
+            self.service.signals.count(self.place, Ended::Abandoned, self.began.elapsed());
+        }
+    }
+}
+
+async fn relay(
+    inner: &Arc<Inner>,
+    peer: SocketAddr,
+    host: HeaderValue,
+    assigned: Assigned,
+    subject: Subject,
+    mut request: Request<Incoming>,
+) -> Response<ToClient> {
+    let Assigned { plan, arm, busy } = assigned;
+    let side = plan.side(arm);
+    let fingerprint = subject::fingerprint(inner.fingerprint_key, &subject.name);
+    let place = Place { key: plan.key, arm, subject: fingerprint };
+    let mut counting = Counting { service: plan.service.clone(), place, began: Instant::now(), done: false };
+
+    let client = hyper::upgrade::on(&mut request);
+    let upgrade = hygiene::upgrade(request.headers());
+    let (mut head, body) = request.into_parts();
+    head.uri = origin_form(&head.uri);
+    head.version = Version::HTTP_11;
+    head.extensions.clear();
+    hygiene::strip_hop(&mut head.headers);
+    hygiene::forwarded(&mut head.headers, peer, &host, inner.options.behind_proxy);
+    head.headers.insert(HOST, host);
+    if !body.is_end_stream() && body.size_hint().exact().is_none() {
+        // Said, not left to be guessed: for some methods a body of unknown length is otherwise taken for none.
+        head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    let (copying, comparing) = match mirrored(&plan, &head, upgrade.is_some()) {
+        None => (None, None),
+        Some((shadow, compare)) => mirror(shadow, compare, &head, !body.is_end_stream()),
+    };
+    if let Some(protocol) = &upgrade {
+        hygiene::ask_upgrade(&mut head.headers, protocol.clone());
+    }
+    let (body, moved) = ToBackend::of(body, &side.tally, copying);
+    let sent = forward(&inner.options, &plan.service, side, Request::from_parts(head, body), moved).await;
+    let mut response = match sent {
+        Ok((response, mut lease)) => {
+            counting.answered(response.status().as_u16());
+            lease.reusable = upgrade.is_none();
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                tunnel(upgrade, client, response, lease, busy)
+            } else {
+                let counted = (response.status().as_u16() < 500).then(|| (plan.service.clone(), place));
+                let copying = comparing.map(|compare| compare.listen(&response));
+                let (mut head, body) = response.into_parts();
+                head.version = Version::HTTP_11;
+                hygiene::strip_hop(&mut head.headers);
+                Response::from_parts(
+                    head,
+                    Relayed::start(body, lease, side.tally.clone(), counted, copying, busy),
+                )
+            }
+        }
+        Err(failure) => {
+            counting.answered(failure.status());
+            tracing::debug!(revision = %side.label.to_str().unwrap_or_default(), %failure, "no answer");
+            excuse(&failure)
+        }
+    };
+    response.headers_mut().insert(hygiene::REVISION, side.label.clone());
+    if subject.new {
+        let cookie = format!("{}={}; Path=/; HttpOnly; SameSite=Lax", subject::COOKIE_NAME, subject.name);
+        if let Ok(cookie) = HeaderValue::from_str(&cookie) {
+            response.headers_mut().append(SET_COOKIE, cookie);
+        }
+    }
+    response
+}
+
+/// The mirror that gets a copy of this request, and whether answers are compared.
+fn mirrored<'a>(
+    plan: &'a Plan,
+    head: &http::request::Parts,
+    upgrade: bool,
+) -> Option<(&'a Arc<Shadow>, bool)> {
+    let (shadow, mirror) = plan.mirror.as_ref()?;
+    let safe = matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS);
+    let turn = plan.service.mirror_turn.fetch_add(1, Ordering::Relaxed);
+    let chosen = !upgrade && (safe || mirror.all_methods) && subject::chosen(turn, mirror.percent_bp);
+    chosen.then_some((shadow, mirror.compare))
+}
+
+/// The user's answer on its way to the comparison.
+struct Comparing(tokio::sync::oneshot::Sender<Answer>);
+
+impl Comparing {
+    fn listen(self, response: &Response<Incoming>) -> Copying {
+        let (status, json) = (response.status().as_u16(), is_json(response.headers()));
+        let (copying, body) = Copying::new();
+        tokio::spawn(async move {
+            if let Ok(body) = body.await {
+                // The mirror may have given up: then nobody wants to know.
+                let _ = self.0.send(Answer { status, json, body });
+            }
+        });
+        copying
+    }
+}
+
+/// Starts a copy of the request; gives what has to listen to the bodies for it.
+fn mirror(
+    shadow: &Arc<Shadow>,
+    compare: bool,
+    head: &http::request::Parts,
+    has_body: bool,
+) -> (Option<Copying>, Option<Comparing>) {
+    let mut copy = Request::new(ToBackend::Empty);
+    *copy.method_mut() = head.method.clone();
+    *copy.uri_mut() = head.uri.clone();
+    *copy.headers_mut() = head.headers.clone();
+    copy.headers_mut().remove(TRANSFER_ENCODING);
+    copy.headers_mut().insert(hygiene::SHADOW, HeaderValue::from_static("1"));
+    let (copying, request) = has_body.then(Copying::new).unzip();
+    let (comparing, answer) = compare.then(tokio::sync::oneshot::channel).unzip();
+    shadow.start(copy, Taps { request, answer });
+    (copying, comparing.map(Comparing))
+}
+
+/// Joins client and backend until one of them ends it. The request stays in flight for as long.
+fn tunnel(
+    asked: Option<HeaderValue>,
+    client: OnUpgrade,
+    mut response: Response<Incoming>,
+    lease: Lease,
+    busy: Busy,
+) -> Response<ToClient> {
+    let Some(asked) = asked else {
+        return own(502, "The service switched protocols unasked.\nhint: its log says why.".into());
+    };
+    let backend = hyper::upgrade::on(&mut response);
+    let (mut head, _) = response.into_parts();
+    head.version = Version::HTTP_11;
+    let protocol = hygiene::upgrade(&head.headers).unwrap_or(asked);
+    hygiene::strip_hop(&mut head.headers);
+    hygiene::ask_upgrade(&mut head.headers, protocol);
+    tokio::spawn(async move {
+        let _held = (busy, lease);
+        let joined = async {
+            let (client, backend) = (client.await?, backend.await?);
+            // Either end closing is how a tunnel ends.
+            let _ =
+                tokio::io::copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(backend)).await;
+            Ok::<_, hyper::Error>(())
+        };
+        if let Err(error) = joined.await {
+            tracing::debug!(%error, "a switch of protocols did not come about");
+        }
+    });
+    Response::from_parts(head, ToClient::Own(None))
+}
+
+fn excuse(failure: &Failure) -> Response<ToClient> {
+    let hint = match failure {
+        Failure::NoBackend => "its instances are starting or were retired; try again in a moment.",
+        Failure::Unreachable(_) => "its instances are restarting or dead; `andon status` shows them.",
+        Failure::Broken(_) | Failure::TooSlow(_) => "the log of its instance says why.",
+    };
+    own(failure.status(), format!("The service cannot answer: {failure}.\nhint: {hint}"))
+}
+
+/// Words of the router itself, as plain text.
+fn own(status: u16, mut text: String) -> Response<ToClient> {
+    text.push('\n');
+    let mut response = Response::new(ToClient::Own(Some(Bytes::from(text))));
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    if status == 503 {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    response
+}
+
+/// The host the client asked for: of the target if it names one, else of the header; two headers are one too many.
+fn host_of(request: &Request<Incoming>) -> Option<HeaderValue> {
+    if let Some(authority) = request.uri().authority() {
+        return HeaderValue::from_str(authority.as_str()).ok();
+    }
+    let mut hosts = request.headers().get_all(HOST).iter();
+    let host = hosts.next().filter(|host| !host.is_empty())?;
+    hosts.next().is_none().then(|| host.clone())
+}
+
+fn origin_form(uri: &Uri) -> Uri {
+    match uri.path_and_query() {
+        Some(path) => Uri::from(path.clone()),
+        None => Uri::from_static("/"),
+    }
+}

@@ -1,0 +1,70 @@
+//! What can go wrong on a host, in words.
+
+use std::path::PathBuf;
+
+/// Why something did not happen. Nothing is left half done.
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimeError {
+    /// Not usable as the name of a directory.
+    #[error(
+        "{0:?} cannot name an instance\nhint: use letters, digits, '.', '_' and '-', at most 100, not starting with '.'"
+    )]
+    BadId(String),
+    /// The disk said no.
+    #[error("cannot {what} {path}: {source}\nhint: check owner, permissions and free space of that path")]
+    Disk {
+        /// The attempt, as a verb.
+        what: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// The answer.
+        source: std::io::Error,
+    },
+    /// The artifact holds something that must not be unpacked.
+    #[error("the artifact cannot be unpacked: {path:?} {why}\nhint: {hint}")]
+    Artifact {
+        /// The entry.
+        path: String,
+        /// What is wrong with it.
+        why: String,
+        /// What to do about it.
+        hint: &'static str,
+    },
+    /// Started without having been prepared.
+    #[error("instance {0} has no release directory\nhint: prepare it from its artifact first")]
+    NotPrepared(String),
+    /// No such instance.
+    #[error("there is no instance {0} on this host\nhint: it was removed, or belongs to another host")]
+    Unknown(String),
+    /// The command did not start.
+    #[error(
+        "instance {id} did not start: {why}\nhint: the command runs in the directory of the artifact; check its path and that it is executable"
+    )]
+    NotStarted {
+        /// Which.
+        id: String,
+        /// What the operating system said.
+        why: String,
+    },
+    /// Something of it lives on.
+    #[error(
+        "instance {id} could not be stopped: {why}\nhint: look at its processes; one may hang in the kernel"
+    )]
+    NotStopped {
+        /// Which.
+        id: String,
+        /// What is left.
+        why: String,
+    },
+}
+
+impl RuntimeError {
+    /// For `map_err`.
+    pub(crate) fn disk(
+        what: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(std::io::Error) -> RuntimeError {
+        let path = path.into();
+        move |source| RuntimeError::Disk { what, path, source }
+    }
+}

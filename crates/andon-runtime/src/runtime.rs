@@ -1,0 +1,368 @@
+//! The host's instances, as their directories and locks tell of them. Keeps nothing in memory that a restart would miss.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError, mpsc};
+use std::time::Duration;
+
+use andon_model::Time;
+use rustix::fs::{FlockOperation, flock};
+use rustix::process::Signal;
+
+use crate::error::RuntimeError;
+use crate::log;
+use crate::manifest::{self, Difference, Inspector, Manifest};
+use crate::proc::{self, Process, Stat};
+use crate::shim::{MARK, PATH};
+use crate::spec::{self, Exit, Spec, State};
+use crate::unpack::{Limits, unpack};
+
+/// What a shim may take beyond the time that the instance has to stop.
+const SHIM_GRACE: Duration = Duration::from_secs(10);
+/// How often what will not die is killed again, and the pause before looking whether it did.
+const KILLS: u32 = 200;
+const KILL_PAUSE: Duration = Duration::from_millis(10);
+
+/// The instances below one directory.
+pub struct ProcessRuntime {
+    root: PathBuf,
+    exe: PathBuf,
+    inspector: Mutex<Inspector>,
+    unique: AtomicU64,
+}
+
+/// One instance as found on the disk.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Observed {
+    /// Its directory's name.
+    pub id: String,
+    /// As its spec says.
+    pub labels: BTreeMap<String, String>,
+    /// Where it is to listen.
+    pub port: u16,
+    /// Its command runs, under its shim.
+    pub alive: bool,
+    /// Of its command.
+    pub pid: Option<u32>,
+    /// How it ended, if it did.
+    pub exit: Option<Exit>,
+    /// When it was started last.
+    pub started_at: Option<Time>,
+}
+
+/// A process among the instances that none of them accounts for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Foreign {
+    /// Which.
+    pub process: Process,
+    /// In whose directory.
+    pub instance: String,
+    /// As people would type it.
+    pub command: String,
+}
+
+impl ProcessRuntime {
+    /// Instances live below `root`; their shims are `exe shim DIR`. Removes what a crash left half unpacked.
+    pub fn new(root: PathBuf, exe: PathBuf) -> Result<ProcessRuntime, RuntimeError> {
+        use std::os::unix::fs::DirBuilderExt;
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&root);
+        made.map_err(RuntimeError::disk("create", &root))?;
+        let root = root.canonicalize().map_err(RuntimeError::disk("find", &root))?;
+        for entry in fs::read_dir(&root).map_err(RuntimeError::disk("read", &root))?.flatten() {
+            let name = entry.file_name();
+            if name.to_string_lossy().starts_with('.') {
+                let path = entry.path();
+                fs::remove_dir_all(&path).map_err(RuntimeError::disk("remove", &path))?;
+            }
+        }
+        Ok(ProcessRuntime { root, exe, inspector: Mutex::default(), unique: AtomicU64::new(0) })
+    }
+
+    /// Unpacks an artifact (a tar) for an instance and takes down what it holds. All of it or nothing; once done, done
+    /// again is nothing.
+    pub fn prepare(&self, id: &str, artifact: impl Read) -> Result<(), RuntimeError> {
+        let dir = self.dir(id)?;
+        if dir.join(spec::RELEASE).exists() {
+            return Ok(());
+        }
+        let beside = self.beside(id);
+        let made = self.fill(&beside, artifact).and_then(|()| match fs::rename(&beside, &dir) {
+            Err(_) if dir.join(spec::RELEASE).exists() => Ok(()), // another one was faster
+            renamed => renamed.map_err(RuntimeError::disk("create", &dir)),
+        });
+        if made.is_err() || beside.exists() {
+            // Left for the next start of the server if it cannot be removed now.
+            let _ = fs::remove_dir_all(&beside);
+        }
+        made
+    }
+
+    fn fill(&self, dir: &Path, artifact: impl Read) -> Result<(), RuntimeError> {
+        use std::os::unix::fs::DirBuilderExt;
+        let release = dir.join(spec::RELEASE);
+        for dir in [dir, &release, &dir.join("home"), &dir.join("tmp")] {
+            fs::DirBuilder::new().mode(0o700).create(dir).map_err(RuntimeError::disk("create", dir))?;
+        }
+        unpack(artifact, &release, Limits::default())?;
+        let manifest = manifest::tree_digest(&release).map_err(RuntimeError::disk("read", &release))?;
+        let path = dir.join(spec::MANIFEST);
+        spec::write(&path, &manifest).map_err(RuntimeError::disk("write", path))
+    }
+
+    /// Starts an instance and returns when its command runs. Running already is as good.
+    pub fn start(&self, spec: &Spec) -> Result<(), RuntimeError> {
+        let (id, dir) = (&spec.instance, self.dir(&spec.instance)?);
+        if !dir.join(spec::RELEASE).is_dir() {
+            return Err(RuntimeError::NotPrepared(id.clone()));
+        }
+        if self.held(&dir)? {
+            return Ok(());
+        }
+        // Its shim may have been killed: what it left would hold the port.
+        self.sweep(id, &dir)?;
+        let path = dir.join(spec::SPEC);
+        spec::write(&path, spec).map_err(RuntimeError::disk("write", path))?;
+        let not_started = |why: String| RuntimeError::NotStarted { id: id.clone(), why };
+        let ran = Command::new(&self.exe)
+            .arg("shim")
+            .arg(&dir)
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_else(|| PATH.into()))
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .output()
+            .map_err(|error| not_started(format!("cannot run {}: {error}", self.exe.display())))?;
+        if ran.status.success() {
+            return Ok(());
+        }
+        Err(not_started(String::from_utf8_lossy(&ran.stderr).trim().to_owned()))
+    }
+
+    /// Ends an instance with everything it started: asked first, killed after its time. Returns when nothing is left.
+    pub fn stop(&self, id: &str) -> Result<(), RuntimeError> {
+        let dir = self.dir(id)?;
+        if !dir.exists() {
+            return Err(RuntimeError::Unknown(id.to_owned()));
+        }
+        let spec: Option<Spec> = read(&dir.join(spec::SPEC))?;
+        if let Some(spec) = spec
+            && self.held(&dir)?
+        {
+            self.end_shim(id, &dir, spec.stop_within.duration() + SHIM_GRACE)?;
+        }
+        self.sweep(id, &dir)
+    }
+
+    /// Stops an instance and removes its directory. One that is not there is as good.
+    pub fn remove(&self, id: &str) -> Result<(), RuntimeError> {
+        match self.stop(id) {
+            Err(RuntimeError::Unknown(_)) => return Ok(()),
+            stopped => stopped?,
+        }
+        let (dir, beside) = (self.dir(id)?, self.beside(id));
+        fs::rename(&dir, &beside).map_err(RuntimeError::disk("remove", &dir))?;
+        self.inspector.lock().unwrap_or_else(PoisonError::into_inner).forget(&dir);
+        fs::remove_dir_all(&beside).map_err(RuntimeError::disk("remove", beside))
+    }
+
+    /// Every instance that was ever started and not removed.
+    pub fn list(&self) -> Result<Vec<Observed>, RuntimeError> {
+        let mut found = Vec::new();
+        for id in self.ids()? {
+            let dir = self.root.join(&id);
+            let Some(spec) = read::<Spec>(&dir.join(spec::SPEC))? else { continue };
+            // In this order: a shim writes its last word before it lets the lock go.
+            let held = self.held(&dir)?;
+            let state: Option<State> = read(&dir.join(spec::STATE))?;
+            let exit = state.as_ref().and_then(|state| state.exit.clone());
+            let exit = exit.or_else(|| (!held && state.is_some()).then_some(Exit::Unseen));
+            found.push(Observed {
+                id,
+                labels: spec.labels,
+                port: spec.port,
+                alive: held && exit.is_none(),
+                pid: state.as_ref().and_then(|state| state.main).map(|main| main.pid),
+                started_at: state.map(|state| state.started_at),
+                exit,
+            });
+        }
+        Ok(found)
+    }
+
+    /// The last lines of its output.
+    pub fn logs(&self, id: &str, lines: usize) -> Result<String, RuntimeError> {
+        let path = self.log_path(id)?;
+        log::tail(&path, lines).map_err(RuntimeError::disk("read", path))
+    }
+
+    /// Where its output is written; older parts lie beside it as `log.1` and `log.2`.
+    pub fn log_path(&self, id: &str) -> Result<PathBuf, RuntimeError> {
+        Ok(self.dir(id)?.join(spec::LOG))
+    }
+
+    /// What differs between its release directory and the artifact it was prepared from.
+    pub fn differences(&self, id: &str) -> Result<Vec<Difference>, RuntimeError> {
+        let dir = self.dir(id)?;
+        let manifest: Option<Manifest> = read(&dir.join(spec::MANIFEST))?;
+        let manifest = manifest.ok_or_else(|| RuntimeError::Unknown(id.to_owned()))?;
+        let release = dir.join(spec::RELEASE);
+        let mut inspector = self.inspector.lock().unwrap_or_else(PoisonError::into_inner);
+        inspector.compare(&manifest, &release).map_err(RuntimeError::disk("read", release))
+    }
+
+    /// Processes that run in or from an instance's directory, or were started by an instance, and that no living shim
+    /// accounts for.
+    pub fn foreign(&self) -> Result<Vec<Foreign>, RuntimeError> {
+        let first = self.strays()?;
+        if first.is_empty() {
+            return Ok(first);
+        }
+        // Processes come and go while the table is read, and one whose parent is just missing looks like a stray. Only
+        // who is one twice is one.
+        let second = self.strays()?;
+        Ok(first.into_iter().filter(|stray| second.contains(stray)).collect())
+    }
+
+    fn strays(&self) -> Result<Vec<Foreign>, RuntimeError> {
+        // Processes first: whoever is in this table was started by a shim that had written its state before.
+        let table = proc::table().map_err(RuntimeError::disk("read", "/proc"))?;
+        let mut shims = BTreeSet::new();
+        for id in self.ids()? {
+            let dir = self.root.join(&id);
+            if let Some(state) = read::<State>(&dir.join(spec::STATE))?
+                && self.held(&dir)?
+            {
+                shims.insert(state.shim.pid);
+            }
+        }
+        let own = std::process::id();
+        let accounted = |pid: u32| pid == own || shims.iter().any(|shim| proc::descends(&table, pid, *shim));
+        let strays = table.values().filter(|stat| !stat.zombie && !accounted(stat.process.pid));
+        let strays = strays.filter_map(|stat| Some((stat.process, self.owner(stat)?)));
+        Ok(strays
+            .map(|(process, instance)| Foreign { process, instance, command: process.command() })
+            .collect())
+    }
+
+    /// Kills a process that [`ProcessRuntime::foreign`] named. False: it is gone already.
+    pub fn kill_foreign(&self, process: Process) -> Result<bool, RuntimeError> {
+        process.signal(Signal::KILL).map_err(RuntimeError::disk("signal", format!("/proc/{}", process.pid)))
+    }
+
+    /// The instance that a process belongs to, by where it runs, what it runs, or who started it.
+    fn owner(&self, stat: &Stat) -> Option<String> {
+        let below = |path: PathBuf| {
+            let first = path.strip_prefix(&self.root).ok()?.components().next()?;
+            Some(first.as_os_str().to_string_lossy().into_owned())
+        };
+        let process = stat.process;
+        let by_place = process.cwd().and_then(below).or_else(|| process.exe().and_then(below));
+        by_place.or_else(|| process.variable(MARK).map(PathBuf::from).and_then(below))
+    }
+
+    fn dir(&self, id: &str) -> Result<PathBuf, RuntimeError> {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+        if id.is_empty() || id.len() > 100 || id.starts_with('.') || !id.bytes().all(plain) {
+            return Err(RuntimeError::BadId(id.to_owned()));
+        }
+        Ok(self.root.join(id))
+    }
+
+    /// A hidden neighbour, for what is not there yet or not any more.
+    fn beside(&self, id: &str) -> PathBuf {
+        let unique = self.unique.fetch_add(1, Ordering::Relaxed);
+        self.root.join(format!(".{id}-{}-{unique}", std::process::id()))
+    }
+
+    fn ids(&self) -> Result<Vec<String>, RuntimeError> {
+        let mut ids = Vec::new();
+        for entry in fs::read_dir(&self.root).map_err(RuntimeError::disk("read", &self.root))? {
+            let entry = entry.map_err(RuntimeError::disk("read", &self.root))?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if self.dir(&name).is_ok() {
+                ids.push(name);
+            }
+        }
+        ids.sort();
+        Ok(ids)
+    }
+
+    /// Whether its shim lives.
+    fn held(&self, dir: &Path) -> Result<bool, RuntimeError> {
+        let path = dir.join(spec::LOCK);
+        let lock = match File::open(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+            lock => lock.map_err(RuntimeError::disk("open", &path))?,
+        };
+        match flock(&lock, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => Ok(false),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(true),
+            Err(error) => Err(RuntimeError::disk("lock", path)(error.into())),
+        }
+    }
+
+    /// Asks the shim to end and waits for its lock; a shim that does not is killed.
+    fn end_shim(&self, id: &str, dir: &Path, within: Duration) -> Result<(), RuntimeError> {
+        let path = dir.join(spec::STATE);
+        let signal = |signal: Signal| match read::<State>(&path)? {
+            Some(state) => state.shim.signal(signal).map_err(RuntimeError::disk("signal the shim of", dir)),
+            None => Ok(false),
+        };
+        signal(Signal::TERM)?;
+        let lock = File::open(dir.join(spec::LOCK)).map_err(RuntimeError::disk("open the lock of", dir))?;
+        let (tell, free) = mpsc::channel();
+        // A thread, because waiting for a lock knows no time limit. It ends when the shim does.
+        std::thread::spawn(move || {
+            let waited = flock(&lock, FlockOperation::LockShared);
+            // Nobody listening: the wait was given up.
+            let _ = tell.send(waited);
+        });
+        if free.recv_timeout(within).is_ok() {
+            return Ok(());
+        }
+        tracing::warn!(instance = id, "the shim did not end in time and is killed");
+        signal(Signal::KILL)?;
+        free.recv_timeout(SHIM_GRACE).map(drop).map_err(|_| RuntimeError::NotStopped {
+            id: id.to_owned(),
+            why: "its shim survives being killed".into(),
+        })
+    }
+
+    /// Kills what an instance without a shim has left.
+    fn sweep(&self, id: &str, dir: &Path) -> Result<(), RuntimeError> {
+        let own = std::process::id();
+        // Only a pause: nobody ever sends.
+        let (_quiet, never) = mpsc::channel::<()>();
+        let mut left = Vec::new();
+        for _ in 0..KILLS {
+            let table = proc::table().map_err(RuntimeError::disk("read", "/proc"))?;
+            let others = table.values().filter(|stat| !stat.zombie && stat.process.pid != own);
+            left = others
+                .filter(|stat| self.owner(stat).as_deref() == Some(id))
+                .map(|stat| stat.process)
+                .collect();
+            if left.is_empty() {
+                return Ok(());
+            }
+            for process in &left {
+                process.signal(Signal::KILL).map_err(RuntimeError::disk("kill what is left of", dir))?;
+            }
+            if never.recv_timeout(KILL_PAUSE).is_ok() {
+                break;
+            }
+        }
+        let pids: Vec<String> = left.iter().map(|process| process.pid.to_string()).collect();
+        Err(RuntimeError::NotStopped {
+            id: id.to_owned(),
+            why: format!("processes {} survive", pids.join(", ")),
+        })
+    }
+}
+
+fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, RuntimeError> {
+    spec::read(path).map_err(RuntimeError::disk("read", path))
+}

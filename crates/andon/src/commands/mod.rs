@@ -1,0 +1,126 @@
+//! One module per subject. A command asks the server once and prints what it says, in words or as JSON.
+
+pub mod access;
+pub mod changes;
+
+use clap::Subcommand;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::cli::Common;
+use crate::client::{Client, Failure};
+
+/// Everything that asks the server.
+#[derive(Debug, Subcommand)]
+pub enum Ask {
+    /// Log in: by a token, or by the owner link.
+    Login(access::Login),
+    /// Projects of the server.
+    #[command(subcommand)]
+    Project(access::Project),
+    /// Accounts.
+    #[command(subcommand)]
+    User(access::User),
+    /// Tokens for git and programs.
+    #[command(subcommand)]
+    Token(access::Token),
+    /// What lands next, what waits and what for.
+    Queue,
+    /// One change, from commit to users.
+    #[command(subcommand)]
+    Change(changes::Change),
+    /// One run of the pipeline.
+    #[command(subcommand)]
+    Run(changes::Run),
+}
+
+/// Does what was said.
+pub fn run(common: &Common, ask: Ask) -> Result<(), Failure> {
+    match ask {
+        Ask::Login(login) => access::login(common, login),
+        Ask::Project(project) => access::project(common, project),
+        Ask::User(user) => access::user(common, user),
+        Ask::Token(token) => access::token(common, token),
+        Ask::Queue => changes::queue(common),
+        Ask::Change(change) => changes::change(common, change),
+        Ask::Run(run) => changes::run(common, run),
+    }
+}
+
+/// The server and the project that a command is about.
+pub struct Place {
+    /// The server.
+    pub client: Client,
+    /// `/api/v1/PROJECT`.
+    pub base: String,
+    json: bool,
+}
+
+impl Place {
+    /// Finds the project: said, of the git remote, or the only one.
+    pub fn find(common: &Common) -> Result<Place, Failure> {
+        let client = Client::new(common.server.clone(), common.token.clone())?;
+        let project = match common.project.clone().or_else(|| of_remote(&client.login.server)) {
+            Some(project) => project,
+            None => only(&client)?,
+        };
+        if project.parse::<andon_model::ProjectName>().is_err() {
+            return Err(format!("{project:?} is not a project's name").into());
+        }
+        Ok(Place { base: format!("/api/v1/{project}"), client, json: common.json })
+    }
+
+    /// Reads a view and prints it.
+    pub fn show<T: DeserializeOwned>(&self, path: &str, words: impl FnOnce(&T)) -> Result<T, Failure> {
+        let value = self.client.get(&format!("{}{path}", self.base))?;
+        let view: T = read(value.clone())?;
+        if self.json {
+            print_json(&value);
+        } else {
+            words(&view);
+        }
+        Ok(view)
+    }
+
+    /// Commands, and says so.
+    pub fn command(&self, path: &str, body: &Value, words: impl FnOnce(&Value) -> String) -> Result<Value, Failure> {
+        let value = self.client.post(&format!("{}{path}", self.base), body)?;
+        if self.json {
+            print_json(&value);
+        } else {
+            println!("● {}", words(&value));
+        }
+        Ok(value)
+    }
+}
+
+/// An answer as its type; a server of another version may answer otherwise.
+pub fn read<T: DeserializeOwned>(value: Value) -> Result<T, Failure> {
+    serde_json::from_value(value).map_err(|error| {
+        format!("the server's answer is not understood: {error}\nhint: use the same version of andon here and there").into()
+    })
+}
+
+/// Prints JSON as programs like it: whole, on lines.
+pub fn print_json(value: &Value) {
+    println!("{}", serde_json::to_string_pretty(value).unwrap_or_default());
+}
+
+fn of_remote(server: &str) -> Option<String> {
+    let out = std::process::Command::new("git").args(["remote", "get-url", "andon"]).output().ok()?;
+    let url = String::from_utf8(out.stdout).ok()?;
+    let rest = url.trim().split_once("://")?.1;
+    let (host, path) = rest.split_once('/')?;
+    let host = host.rsplit('@').next()?;
+    server.ends_with(host).then(|| path.trim_end_matches(".git").to_owned())
+}
+
+fn only(client: &Client) -> Result<String, Failure> {
+    let projects = client.get("/api/v1/projects")?;
+    let names: Vec<&str> = projects.as_array().into_iter().flatten().filter_map(|p| p["name"].as_str()).collect();
+    match names[..] {
+        [one] => Ok(one.to_owned()),
+        [] => Err("there is no project yet\nhint: andon init, in your repository".into()),
+        _ => Err(format!("which project? {}\nhint: give --project", names.join(", ")).into()),
+    }
+}

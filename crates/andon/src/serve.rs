@@ -1,0 +1,136 @@
+//! `andon serve`: everything in one process. Wires the parts together; decides nothing.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use andon_kit::SystemClock;
+use andon_line::{Line, Settings};
+use clap::Args;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// How often the lease is renewed: three times in its life.
+const RENEW: Duration = Duration::from_secs(10);
+/// How long running requests may take to end when the server stops.
+const GOODBYE: Duration = Duration::from_secs(5);
+
+/// Options of `andon serve`.
+#[derive(Debug, Args)]
+pub struct Serve {
+    /// Where pages, API and git are served.
+    #[arg(long, env = "ANDON_LISTEN", default_value = "127.0.0.1:7070")]
+    listen: SocketAddr,
+    /// Where users reach the services, by host name.
+    #[arg(long, env = "ANDON_ROUTER", default_value = "127.0.0.1:7080")]
+    router: SocketAddr,
+    /// Where everything is kept.
+    #[arg(long, env = "ANDON_DATA", default_value = "andon-data")]
+    data: PathBuf,
+    /// The address under which people reach this server, for links; default: where it listens.
+    #[arg(long, env = "ANDON_URL")]
+    url: Option<String>,
+    /// Jobs that run side by side; default: one per core.
+    #[arg(long, env = "ANDON_SLOTS")]
+    slots: Option<usize>,
+    /// Print a one-time owner link even if the owner has a password.
+    #[arg(long)]
+    owner_link: bool,
+}
+
+/// Serves until it is told to stop. Returns what went wrong.
+pub fn run(options: Serve) -> Result<(), String> {
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_env("ANDON_LOG").unwrap_or_else(|_| "info".into()),
+        )
+        .with_writer(std::io::stderr)
+        .init();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(cores().clamp(2, 8)).enable_all().build();
+    runtime.map_err(|error| error.to_string())?.block_on(serve(options))
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(2, std::num::NonZero::get)
+}
+
+async fn serve(options: Serve) -> Result<(), String> {
+    let listener = bind(options.listen).await?;
+    let router = bind(options.router).await?;
+    let here = listener.local_addr().map_err(|error| error.to_string())?;
+    let users = router.local_addr().map_err(|error| error.to_string())?;
+    let url = options.url.clone().unwrap_or_else(|| format!("http://{here}"));
+    std::fs::create_dir_all(&options.data).map_err(|error| format!("{}: {error}", options.data.display()))?;
+    let settings = Settings {
+        data: options.data.canonicalize().map_err(|error| error.to_string())?,
+        url: url.trim_end_matches('/').to_owned(),
+        router: users,
+        exe: std::env::current_exe().map_err(|error| error.to_string())?,
+        slots: options.slots.unwrap_or_else(cores),
+    };
+    let line = Line::open(settings, Box::new(SystemClock::default())).await.map_err(|error| error.to_string())?;
+    let stop = CancellationToken::new();
+    let mut doors = andon_api::routes::doors();
+    doors.extend(andon_api::git::doors());
+    let service = andon_api::open(Arc::clone(&line), doors).into_make_service_with_connect_info::<SocketAddr>();
+    let stations = tokio::spawn(andon_line::stations::run(Arc::clone(&line), stop.clone()));
+    tokio::spawn(keep_lease(Arc::clone(&line), stop.clone()));
+    let hooks = Arc::clone(&line);
+    tokio::spawn(async move {
+        if let Err(error) = hooks.answer_hooks().await {
+            tracing::error!(%error, "pushes cannot be taken");
+        }
+    });
+    greet(&line, options.owner_link, users).await?;
+    let stopped = stop.clone();
+    let pages = tokio::spawn(async move {
+        axum::serve(listener, service).with_graceful_shutdown(stopped.cancelled_owned()).await
+    });
+    told_to_stop(&stop).await;
+    stop.cancel();
+    let _ = tokio::time::timeout(GOODBYE, stations).await;
+    let _ = tokio::time::timeout(GOODBYE, pages).await;
+    Ok(())
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener, String> {
+    TcpListener::bind(address).await.map_err(|error| {
+        format!("{address} cannot be listened on: {error}\nhint: is another server running? give --listen and --router other ports")
+    })
+}
+
+async fn told_to_stop(stop: &CancellationToken) {
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else { return };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+        () = stop.cancelled() => {}
+    }
+}
+
+async fn keep_lease(line: Arc<Line>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(RENEW) => {}
+        }
+        if !line.renew().await {
+            tracing::error!("another server took over: this one stops");
+            stop.cancel();
+        }
+    }
+}
+
+async fn greet(line: &Line, wanted: bool, users: SocketAddr) -> Result<(), String> {
+    let url = &line.settings.url;
+    let known = line.access().0.users.values().any(|user| user.password.is_some());
+    println!("● andon {} is ready: {url}", env!("CARGO_PKG_VERSION"));
+    println!("  services answer at http://SERVICE.ENVIRONMENT.PROJECT.localhost:{}", users.port());
+    if wanted || !known {
+        let secret = line.owner_link().await.map_err(|error| error.to_string())?;
+        println!("  owner link, good once, for a day: {url}/enter?once={secret}");
+    }
+    Ok(())
+}
