@@ -111,6 +111,7 @@ impl Line {
             to: Revision("x".into()),
             strategy: Strategy::AllAtOnce,
             strategy_name: "s".into(),
+            limits_us: vec![],
         });
         self.happens(Event::ReleaseFinished { release, how, why, explanation: Default::default() });
     }

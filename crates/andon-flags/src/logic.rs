@@ -139,7 +139,7 @@ fn fractional<'a>(key: Option<&'a Rule>, shares: &'a [Share], data: Data<'a>) ->
         _ => {
             match data.root.context.get("targetingKey").and_then(Value::as_str).filter(|key| !key.is_empty())
             {
-                Some(user) => murmur::hash(&[data.root.flag.as_bytes(), user.as_bytes()].concat()),
+                Some(user) => murmur::hash_both(data.root.flag.as_bytes(), user.as_bytes()),
                 None => return NULL,
             }
         }
@@ -178,10 +178,10 @@ fn invoke<'a>(call: Call, arguments: &'a [Rule], data: Data<'a>) -> Out<'a> {
         Call::NotEqual => (!loose_eq(&get(0), &get(1))).into(),
         Call::Same => same(&get(0), &get(1)).into(),
         Call::NotSame => (!same(&get(0), &get(1))).into(),
-        Call::Less => chain(&all().collect::<Vec<_>>(), |order| order.is_lt()).into(),
-        Call::LessOrEqual => chain(&all().collect::<Vec<_>>(), |order| order.is_le()).into(),
-        Call::Greater => chain(&all().collect::<Vec<_>>(), |order| order.is_gt()).into(),
-        Call::GreaterOrEqual => chain(&all().collect::<Vec<_>>(), |order| order.is_ge()).into(),
+        Call::Less => ordered(arguments, data, |order| order.is_lt()).into(),
+        Call::LessOrEqual => ordered(arguments, data, |order| order.is_le()).into(),
+        Call::Greater => ordered(arguments, data, |order| order.is_gt()).into(),
+        Call::GreaterOrEqual => ordered(arguments, data, |order| order.is_ge()).into(),
         Call::Not => (!truthy(&get(0))).into(),
         Call::Truthy => truthy(&get(0)).into(),
         Call::In => contains(&get(1), &get(0)).into(),
@@ -329,12 +329,15 @@ fn loose_eq(a: &Value, b: &Value) -> bool {
 }
 
 /// Two texts compare as texts, anything else as numbers; three values ask whether the middle one lies between.
-fn chain(values: &[Out<'_>], holds: fn(std::cmp::Ordering) -> bool) -> bool {
+fn ordered(values: &[Rule], data: Data<'_>, holds: fn(std::cmp::Ordering) -> bool) -> bool {
     let order = |a: &Value, b: &Value| match (a, b) {
         (Value::String(a), Value::String(b)) => Some(a.cmp(b)),
         _ => number(a).partial_cmp(&number(b)),
     };
-    values.len() >= 2 && values.windows(2).all(|pair| order(&pair[0], &pair[1]).is_some_and(holds))
+    values.len() >= 2
+        && values
+            .windows(2)
+            .all(|pair| order(&eval(&pair[0], data), &eval(&pair[1], data)).is_some_and(holds))
 }
 
 fn contains(whole: &Value, part: &Value) -> bool {

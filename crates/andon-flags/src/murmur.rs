@@ -21,6 +21,19 @@ fn scramble(k: u32) -> u32 {
     k.wrapping_mul(0xcc9e_2d51).rotate_left(15).wrapping_mul(0x1b87_3593)
 }
 
+/// The hash of two texts as if they were one.
+pub fn hash_both(a: &[u8], b: &[u8]) -> u32 {
+    let mut short = [0; 256];
+    match short.get_mut(..a.len() + b.len()) {
+        Some(both) => {
+            both[..a.len()].copy_from_slice(a);
+            both[a.len()..].copy_from_slice(b);
+            hash(both)
+        }
+        None => hash(&[a, b].concat()),
+    }
+}
+
 /// The bucket of a hash among `total`: whole numbers only, so every language agrees.
 pub fn bucket(hash: u32, total: u32) -> u32 {
     ((u64::from(hash) * u64::from(total)) >> 32) as u32
@@ -47,6 +60,14 @@ mod tests {
         ];
         for (text, expected) in vectors {
             assert_eq!(hash(text.as_bytes()), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn two_texts_hash_as_one() {
+        for n in [0, 3, 252, 253, 254, 1000] {
+            let text = vec![b'x'; n];
+            assert_eq!(hash_both(b"abc", &text), hash(&[b"abc", &text[..]].concat()));
         }
     }
 

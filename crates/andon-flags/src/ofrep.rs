@@ -15,18 +15,19 @@ const INACTIVITY_SECS: u32 = 120;
 
 /// One answered flag.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Success {
+pub struct Success<'a> {
     /// The flag.
-    pub key: String,
+    pub key: &'a str,
     /// Why.
     pub reason: Reason,
     /// The variant; empty where the value is omitted.
-    pub variant: String,
+    pub variant: &'a str,
     /// The value; omitted: the caller's own default.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub value: Option<Value>,
-    /// The flag's metadata.
-    pub metadata: Map<String, Value>,
+    pub value: Option<&'a Value>,
+    /// The flag's metadata; an object, also where there is none.
+    #[serde(serialize_with = "object")]
+    pub metadata: Option<&'a Map<String, Value>>,
 }
 
 /// A flag, or a request, that could not be answered.
@@ -57,9 +58,9 @@ impl Failure {
 /// An answer to one flag.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
-pub enum Answer {
+pub enum Answer<'a> {
     /// Answered.
-    Success(Success),
+    Success(Success<'a>),
     /// Not answered.
     Failure(Failure),
 }
@@ -67,9 +68,9 @@ pub enum Answer {
 /// The answer to a bulk request.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Bulk {
+pub struct Bulk<'a> {
     /// Every flag; one that fails does not spoil the others.
-    pub flags: Vec<Answer>,
+    pub flags: Vec<Answer<'a>>,
     /// `version`: rises with every change of any flag.
     pub metadata: Map<String, Value>,
     /// Where to hear of changes.
@@ -104,7 +105,7 @@ pub fn request(body: &[u8], key: Option<&str>) -> Result<Context, Failure> {
 }
 
 /// The answer to one flag, with its HTTP status.
-pub fn single(set: &FlagSet, key: &str, context: &Context, now: Time) -> (u16, Answer) {
+pub fn single<'a>(set: &'a FlagSet, key: &'a str, context: &Context, now: Time) -> (u16, Answer<'a>) {
     let answer = answer(key, evaluate(set, key, context, now));
     let status = match &answer {
         Answer::Success(_) => 200,
@@ -114,27 +115,30 @@ pub fn single(set: &FlagSet, key: &str, context: &Context, now: Time) -> (u16, A
 }
 
 /// The answer to all flags. `event_stream` is the path and query of the notices, where there are some.
-pub fn bulk(set: &FlagSet, context: &Context, now: Time, event_stream: Option<&str>) -> Bulk {
+pub fn bulk<'a>(set: &'a FlagSet, context: &Context, now: Time, event_stream: Option<&str>) -> Bulk<'a> {
     let flags = set.iter().map(|flag| answer(&flag.key, evaluate_flag(flag, context, now))).collect();
     let metadata = [("version".to_owned(), set.revision().into())].into_iter().collect();
     let stream = |uri: &str| json!({"type": "sse", "endpoint": {"requestUri": uri}, "inactivityDelaySec": INACTIVITY_SECS});
     Bulk { flags, metadata, event_streams: event_stream.map(stream).into_iter().collect() }
 }
 
-fn answer(key: &str, resolution: Resolution<'_>) -> Answer {
-    let key = key.to_owned();
+fn answer<'a>(key: &'a str, resolution: Resolution<'a>) -> Answer<'a> {
     match resolution.error {
         Some((error_code, error_details)) => {
-            Answer::Failure(Failure { key: Some(key), error_code, error_details })
+            Answer::Failure(Failure { key: Some(key.to_owned()), error_code, error_details })
         }
         None => Answer::Success(Success {
             key,
             reason: resolution.reason,
-            variant: resolution.variant.unwrap_or_default().to_owned(),
-            value: resolution.value.cloned(),
-            metadata: resolution.metadata.cloned().unwrap_or_default(),
+            variant: resolution.variant.unwrap_or_default(),
+            value: resolution.value,
+            metadata: resolution.metadata,
         }),
     }
+}
+
+fn object<S: serde::Serializer>(map: &Option<&Map<String, Value>>, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_map(map.iter().flat_map(|map| map.iter()))
 }
 
 /// The tag of a bulk answer, quoted for the header. It covers the context: clients send the old tag with a new one. Where a rule looks at

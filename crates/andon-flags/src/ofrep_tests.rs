@@ -34,7 +34,8 @@ fn flags() -> FlagSet {
 }
 
 fn one(key: &str) -> (u16, Value) {
-    let (status, answer) = single(&flags(), key, &Context::of("u"), Time(0));
+    let set = flags();
+    let (status, answer) = single(&set, key, &Context::of("u"), Time(0));
     (status, serde_json::to_value(answer).unwrap())
 }
 
@@ -49,7 +50,8 @@ fn an_omitted_value_comes_with_an_empty_variant_and_a_reason() {
 
 #[test]
 fn a_float_is_sent_with_its_fraction_and_a_list_is_sent_as_a_list() {
-    let (_, answer) = single(&flags(), "float", &Context::default(), Time(0));
+    let set = flags();
+    let (_, answer) = single(&set, "float", &Context::default(), Time(0));
     assert!(serde_json::to_string(&answer).unwrap().contains("\"value\":1.0"));
     assert_eq!(one("list").1["value"], json!([1, 2]));
 }

@@ -73,6 +73,7 @@ fn journal(steps: &Steps) -> Vec<Recorded> {
                     to: Revision("r".into()),
                     strategy: Way::AllAtOnce,
                     strategy_name: "n".into(),
+                    limits_us: vec![],
                 }
             }
             6 if releases > 0 => Event::WeightChanged {

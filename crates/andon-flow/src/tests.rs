@@ -67,6 +67,7 @@ impl Story {
                 took: Span(1),
                 log: None,
                 tests,
+                report: None,
             },
         );
         self.at(
@@ -141,6 +142,7 @@ impl Story {
                 to: Revision("r".into()),
                 strategy: Strategy::AllAtOnce,
                 strategy_name: "n".into(),
+                limits_us: vec![],
             },
         );
     }

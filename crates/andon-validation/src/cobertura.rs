@@ -11,7 +11,6 @@ pub fn read(input: impl BufRead, working_copy: &str) -> Reading {
     let mut collector = Collector::default();
     let mut roots: Vec<String> = Vec::new();
     let mut source: Option<String> = None;
-    let mut file: Option<String> = None;
     let mut depth = 0u32;
     let mut roots_warned = false;
     while let Some(token) = tokens.next(source.is_some()) {
@@ -25,12 +24,12 @@ pub fn read(input: impl BufRead, working_copy: &str) -> Reading {
                         if roots.len() > 1 && !std::mem::replace(&mut roots_warned, true) {
                             collector.warn("the report names several source folders: paths are read as relative to the repository");
                         }
-                        file = collector.path(&under_root(name, &roots, working_copy), working_copy);
+                        collector.open(&under_root(name, &roots, working_copy), working_copy);
                     }
                     "line" => {
-                        if let (Some(path), Some((line, hits))) = (&file, line_of(&tag)) {
+                        if let Some((line, hits)) = line_of(&tag) {
                             // The same line stands under its method and its class: it ran as often as the larger one says.
-                            collector.line(path, line, hits, u64::max);
+                            collector.line(line, hits, u64::max);
                         }
                     }
                     _ => {}
@@ -40,7 +39,7 @@ pub fn read(input: impl BufRead, working_copy: &str) -> Reading {
                 depth = depth.saturating_sub(1);
                 match name.as_str() {
                     "source" => roots.extend(source.take().filter(|_| roots.len() < 64)),
-                    "class" => file = None,
+                    "class" => collector.close(),
                     _ => {}
                 }
             }

@@ -1,6 +1,7 @@
 //! Lines and how often they ran, for every file of a project; and how foreign paths become the project's own. Judges nothing.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use serde::{Deserialize, Serialize};
 
@@ -125,10 +126,12 @@ pub(crate) fn normal_path(path: &str, working_copy: &str) -> Option<String> {
     (!parts.is_empty() && path.len() <= 4096 && !path.contains('\0')).then(|| parts.join("/"))
 }
 
-/// Collects lines under paths with the limits that keep memory flat, and counts what is left out.
+/// Collects lines of one file after the other, with the limits that keep memory flat, and counts what is left out.
 #[derive(Default)]
 pub(crate) struct Collector {
     reading: Reading,
+    /// The file that lines belong to; none: they belong to one that lies outside.
+    current: Option<(String, FileCoverage)>,
     lines: usize,
     outside: Vec<String>,
     outside_count: usize,
@@ -136,11 +139,14 @@ pub(crate) struct Collector {
 }
 
 impl Collector {
-    /// The path to collect under; none, with a warning at the end, when it lies outside.
-    pub fn path(&mut self, path: &str, working_copy: &str) -> Option<String> {
-        let found = normal_path(path, working_copy);
-        match &found {
-            Some(path) => drop(self.reading.coverage.files.entry(path.clone()).or_default()),
+    /// The lines that follow belong to this file; to none, with a warning at the end, when it lies outside.
+    pub fn open(&mut self, path: &str, working_copy: &str) {
+        self.close();
+        match normal_path(path, working_copy) {
+            Some(path) => {
+                let file = self.reading.coverage.files.remove(&path).unwrap_or_default();
+                self.current = Some((path, file));
+            }
             None => {
                 self.outside_count += 1;
                 if self.outside.len() < 3 {
@@ -148,22 +154,30 @@ impl Collector {
                 }
             }
         }
-        found
+    }
+
+    /// The lines that follow belong to no file.
+    pub fn close(&mut self) {
+        if let Some((path, file)) = self.current.take() {
+            self.reading.coverage.files.insert(path, file);
+        }
     }
 
     /// One line; `join` says what its hits become when it was seen before in this report.
-    pub fn line(&mut self, path: &str, line: u32, hits: u64, join: fn(u64, u64) -> u64) {
-        if line == 0 || line > LAST_LINE {
+    pub fn line(&mut self, line: u32, hits: u64, join: fn(u64, u64) -> u64) {
+        let Some((_, file)) = self.current.as_mut().filter(|_| (1..=LAST_LINE).contains(&line)) else {
             return;
-        }
-        let Some(file) = self.reading.coverage.files.get_mut(path) else { return };
-        if let Some(before) = file.lines.get_mut(&line) {
-            *before = join(*before, hits);
-        } else if self.lines < MOST_LINES {
-            self.lines += 1;
-            file.lines.insert(line, hits);
-        } else {
-            self.over = true;
+        };
+        match file.lines.entry(line) {
+            Entry::Occupied(mut seen) => {
+                let before = *seen.get();
+                seen.insert(join(before, hits));
+            }
+            Entry::Vacant(place) if self.lines < MOST_LINES => {
+                self.lines += 1;
+                place.insert(hits);
+            }
+            Entry::Vacant(_) => self.over = true,
         }
     }
 
@@ -174,6 +188,7 @@ impl Collector {
 
     /// Everything, with warnings about what was left out.
     pub fn finish(mut self) -> Reading {
+        self.close();
         if self.outside_count > 0 {
             let (count, some) = (self.outside_count, self.outside.join(", "));
             self.warn(format!("{count} files lie outside of the working copy and were left out: {some}"));

@@ -10,7 +10,6 @@ const LONGEST: usize = 8192;
 /// Reads a trace file. `working_copy` is the folder that the job ran in.
 pub fn read(mut input: impl BufRead, working_copy: &str) -> Reading {
     let mut collector = Collector::default();
-    let mut file: Option<String> = None;
     // Inside a record of a file that lies outside: its lines are passed over.
     let mut open = false;
     let mut odd = 0usize;
@@ -24,19 +23,27 @@ pub fn read(mut input: impl BufRead, working_copy: &str) -> Reading {
                 break;
             }
         }
+        // Nearly all lines are these: they are read without looking at their text any further.
+        if let Some(data) = line.strip_prefix(b"DA:") {
+            match data_line(data) {
+                Some((line, hits)) if open => collector.line(line, hits, u64::saturating_add),
+                _ => odd += 1,
+            }
+            continue;
+        }
         let text = String::from_utf8_lossy(&line);
         let text = text.trim().trim_start_matches('\u{feff}');
         if let Some(path) = text.strip_prefix("SF:") {
-            file = collector.path(path, working_copy);
+            collector.open(path, working_copy);
             open = true;
         } else if let Some(data) = text.strip_prefix("DA:") {
-            match (data_line(data), &file) {
-                (Some((line, hits)), Some(path)) => collector.line(path, line, hits, u64::saturating_add),
-                (None, _) => odd += 1,
-                _ => odd += usize::from(!open),
+            match data_line(data.as_bytes()) {
+                Some((line, hits)) if open => collector.line(line, hits, u64::saturating_add),
+                _ => odd += 1,
             }
         } else if text == "end_of_record" {
-            (file, open) = (None, false);
+            collector.close();
+            open = false;
         } else if !text.is_empty() && !text.starts_with('#') && !is_known(text) {
             odd += 1;
         }
@@ -73,8 +80,9 @@ fn next_line(input: &mut impl BufRead, line: &mut Vec<u8>) -> std::io::Result<bo
 }
 
 /// `line,hits[,checksum]`. Negative counts are an overflow of the tool's counter after many runs, so they count as none and not as many.
-fn data_line(data: &str) -> Option<(u32, u64)> {
-    let mut parts = data.split(',').map(str::trim);
+fn data_line(data: &[u8]) -> Option<(u32, u64)> {
+    let text = std::str::from_utf8(data).ok()?;
+    let mut parts = text.split(',').map(str::trim);
     let line = parts.next()?.parse().ok()?;
     let hits = parts.next()?;
     let hits = match hits.parse::<u64>() {

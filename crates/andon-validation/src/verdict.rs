@@ -16,7 +16,9 @@ pub fn of(report: &RunReport) -> Verdict {
     let without_tests = |job: &&JobLine| !report.failures().any(|line| line.job == job.job);
     let jobs = report.jobs.iter().filter(without_tests).filter_map(job_reason);
     let unreadable = report.jobs.iter().filter(|job| job.end == Some(JobEnd::Passed)).flat_map(unreadable);
-    let limits = report.breaches.iter().map(|breach| match breach.lacking.first() {
+    // Limits are judged on whole reports only: what a failed or broken job did not measure says nothing about the change.
+    let whole = report.jobs.iter().all(|job| job.end == Some(JobEnd::Passed));
+    let limits = report.breaches.iter().filter(|_| whole).map(|breach| match breach.lacking.first() {
         Some(first) => format!("{}; first without tests: {first}", breach.says),
         None => breach.says.clone(),
     });
@@ -118,6 +120,19 @@ mod tests {
     fn broken_infrastructure_is_not_the_changes_fault_but_red_beats_it() {
         let broken = || job("unit", JobEnd::Broken { why: "disk full".into() }, "");
         assert_eq!(verdict(vec![broken()]), Verdict::Broken { why: "job unit: disk full".into() });
+        let says = String::from("nothing was measured");
+        let breach = crate::limits::Breach {
+            limit: crate::limits::Limit::Measured,
+            least: 0.0,
+            found: 0.0,
+            lacking: vec![],
+            says,
+        };
+        let unmeasured = RunReport::of(vec![broken()], None, None, vec![breach], vec![]);
+        assert!(
+            matches!(of(&unmeasured), Verdict::Broken { .. }),
+            "what a broken job did not measure is not the change's fault"
+        );
         let slow = job("slow", JobEnd::TimedOut { after: Span::secs(60) }, "");
         assert!(
             matches!(verdict(vec![broken(), slow]), Verdict::Red { headline, .. } if headline == "job slow was stopped after 1 min")

@@ -148,7 +148,22 @@ impl<R: BufRead> Tokens<R> {
         Markup::End
     }
 
+    /// A tag. Nearly every one lies whole in the buffer and is read in place; one that does not goes byte by byte.
     fn tag(&mut self) -> Markup {
+        let whole = match self.input.fill_buf() {
+            Ok(chunk) => tag_end(chunk).map(|end| (tag_of(&chunk[..end], self.value_limit), end + 1)),
+            Err(_) => None,
+        };
+        match whole {
+            Some((Some(tag), used)) => {
+                self.input.consume(used);
+                Markup::Token(Token::Start(tag))
+            }
+            _ => self.long_tag(),
+        }
+    }
+
+    fn long_tag(&mut self) -> Markup {
         let mut tag = Tag::default();
         let mut word = Vec::new();
         let mut read = 0usize;
@@ -282,6 +297,47 @@ enum Markup {
     End,
 }
 
+/// Where the `>` is that ends a tag, behind any quotes.
+fn tag_end(chunk: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    loop {
+        let rest = chunk.get(at..)?;
+        let next = rest.iter().position(|byte| matches!(byte, b'>' | b'"' | b'\''))?;
+        at += next;
+        if chunk[at] == b'>' {
+            return Some(at);
+        }
+        at += 1 + chunk[at + 1..].iter().position(|byte| *byte == chunk[at])? + 1;
+    }
+}
+
+/// The tag between `<` and `>`, if it is as plain as tags are; none: the slow way decides.
+fn tag_of(text: &[u8], value_limit: usize) -> Option<Tag> {
+    let text = std::str::from_utf8(text).ok()?;
+    let (text, empty) = text.strip_suffix('/').map_or((text, false), |text| (text, true));
+    let end = text.find(|c: char| c.is_ascii_whitespace()).unwrap_or(text.len());
+    let (name, mut rest) = (&text[..end], text[end..].trim_ascii_start());
+    if name.is_empty() || name.contains(['"', '\'', '=', '/']) {
+        return None;
+    }
+    let mut attributes = Vec::new();
+    while !rest.is_empty() {
+        let (key, value) = rest.split_once('=')?;
+        let quote = value.chars().next().filter(|c| matches!(c, '"' | '\''))?;
+        let (value, behind) = value[1..].split_once(quote)?;
+        let plain = !key.is_empty()
+            && key.len() < 256
+            && !key.contains(|c: char| c.is_ascii_whitespace() || "\"'/".contains(c));
+        if !plain || attributes.len() >= MOST_ATTRIBUTES {
+            return None;
+        }
+        attributes
+            .push((local_name(key), resolve(&value.as_bytes()[..value.len().min(value_limit)], value_limit)));
+        rest = behind.trim_ascii_start();
+    }
+    Some(Tag { name: local_name(name), attributes, empty })
+}
+
 fn local_name(name: &str) -> String {
     let name = name.trim();
     name.rsplit(':').next().unwrap_or(name).to_owned()
@@ -383,6 +439,35 @@ mod tests {
     fn a_long_text_is_cut_and_foreign_bytes_are_replaced() {
         let long = [b"<t>".as_slice(), &[b'x'; 5000], b"</t><t>\xff\x01</t>"].concat();
         assert_eq!(texts(&long), ["x".repeat(100), "\u{fffd}\u{1}".to_owned()]);
+    }
+
+    #[test]
+    fn a_tag_reads_the_same_whether_or_not_it_lies_whole_in_the_buffer() {
+        for text in [
+            "<a/>",
+            "<a b='1'/>",
+            "<a b='1' c=\"2\">",
+            "<x:a y:b='>'/>",
+            "<a b = '1' >",
+            "<a b>",
+            "<a b='1'c='2'>",
+            "<a 'b'>",
+            "<a/ b='1'>",
+            "<a b=1>",
+            "<a b='\n&#10;&amp;x'>",
+            "<a\tb='1'\n/>",
+            "<a b='ä'>",
+            "<a=''>",
+            "<a b='1' / >",
+            "<a =''>",
+            "<a \"b='1'>",
+        ] {
+            let read = |size| {
+                let mut tokens = Tokens::new(io::BufReader::with_capacity(size, text.as_bytes()), 100, 100);
+                (tokens.next(true), tokens.truncated)
+            };
+            assert_eq!(read(1), read(1000), "{text}");
+        }
     }
 
     #[test]
