@@ -42,11 +42,12 @@ async fn single(
         Ok(context) => context,
         Err(failure) => return Ok(answer(failure.status(), &FlagAnswer::Failure(failure))),
     };
-    let (status, said) = ofrep::single(&project.state().flags, &key, &context, line.now());
+    let flags = project.state().flags.clone();
+    let (status, said) = ofrep::single(&flags, &key, &context, line.now());
     Ok(answer(status, &said))
 }
 
-fn answer(status: u16, said: &FlagAnswer) -> Response {
+fn answer(status: u16, said: &FlagAnswer<'_>) -> Response {
     (StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), Json(said)).into_response()
 }
 
