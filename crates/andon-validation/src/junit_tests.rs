@@ -106,6 +106,18 @@ fn nested_suites_and_cases_outside_of_suites_are_found() {
 }
 
 #[test]
+fn suites_nested_without_end_lose_no_test() {
+    let text = format!(
+        "{}<testcase name='x'/>{}<testcase name='y'/>",
+        "<testsuite name='s'>".repeat(5000),
+        "</testsuite>".repeat(5000)
+    );
+    let report = report(&text);
+    assert_eq!((report.counts.passed, report.cases[1].suite.as_str()), (2, ""));
+    assert!(report.cases[0].suite.len() < 1100);
+}
+
+#[test]
 fn a_suite_whose_setup_broke_is_a_red_test() {
     let report =
         report("<testsuite name='s' tests='0' errors='1'><error message='no database'/></testsuite>");
