@@ -10,7 +10,8 @@ use andon_model::event::TestCounts;
 use serde::{Deserialize, Serialize};
 
 use crate::detect::{NotAReport, not_junit};
-use crate::xml::{Tag, Token, Tokens, cut};
+use crate::text::{cut, plain, seconds};
+use crate::xml::{Tag, Token, Tokens};
 
 /// What is kept at most, so that memory stays flat whatever a tool writes.
 #[derive(Debug, Clone, Copy)]
@@ -318,11 +319,11 @@ impl Reader {
 
     fn close_said(&mut self) {
         let Some(said) = self.said.take() else { return };
-        let detail = said.text.trim().to_owned();
+        let detail = plain(said.text.trim());
         let first =
             || detail.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default().to_owned();
         let message = [said.message, first(), said.kind].into_iter().find(|text| !text.is_empty());
-        let message = cut(message.unwrap_or_default(), self.limits.name);
+        let message = cut(plain(&message.unwrap_or_default()), self.limits.name);
         self.details += detail.len();
         // A failure outside any test, as tools write it for a suite whose set-up broke, must not vanish.
         let outside = self.case.is_none();
@@ -399,20 +400,6 @@ const NO_REASON: &str = "the report gives no reason";
 
 /// Suites inside suites that are told apart.
 const DEEPEST: usize = 32;
-
-/// Seconds as tools write them: `0.013`, `2,503.1`, `0,5`, `1.2e-05`, `3s`. None for nonsense.
-fn seconds(text: &str) -> Option<Span> {
-    let text = text.trim().trim_end_matches(['s', ' ']);
-    let plain = match (text.contains('.'), text.rsplit_once(',')) {
-        // With three digits behind it a comma groups thousands, unless nothing but a zero stands before it.
-        (false, Some((whole, rest))) if rest.len() != 3 || whole.trim_start_matches('-') == "0" => {
-            format!("{whole}.{rest}")
-        }
-        _ => text.replace(',', ""),
-    };
-    let seconds: f64 = plain.parse().ok()?;
-    (seconds.is_finite() && (0.0..1e9).contains(&seconds)).then(|| Span((seconds * 1000.0).round() as u64))
-}
 
 #[cfg(test)]
 #[path = "junit_tests.rs"]
