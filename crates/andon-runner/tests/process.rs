@@ -1,6 +1,9 @@
 //! Jobs as real processes. The executable is its own shim when it is called with `shim`, so it runs without the test harness: it lists
 //! and runs its cases by name as the harness would, for test runners that ask for that.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
+#![allow(clippy::print_stdout, reason = "it speaks as a test runner does")]
+
 use std::collections::BTreeMap;
 use std::future::{pending, ready};
 use std::path::{Path, PathBuf};
