@@ -11,7 +11,10 @@ use std::path::{Path, PathBuf};
 use andon_model::Span;
 use andon_runner::{End, Order, Runner};
 
-const CASES: [(&str, fn(&Path)); 6] = [
+/// A case by its name.
+type Case = (&'static str, fn(&Path));
+
+const CASES: [Case; 6] = [
     ("output_is_kept_whole_and_the_status_is_the_commands_own", output),
     ("the_first_failing_command_ends_the_job", first_failure),
     ("a_job_that_takes_too_long_is_stopped_with_everything_it_started", timeout),
