@@ -3,7 +3,7 @@
 use andon_gate::state::Change;
 use andon_gate::Standing;
 use andon_model::event::{Event, Purpose, Recorded};
-use andon_model::{ChangeId, RunId, Time};
+use andon_model::{ChangeId, EnvironmentName, RunId, Time};
 use serde::{Deserialize, Serialize};
 
 use super::queue::{ChangeRow, row};
@@ -64,7 +64,13 @@ pub struct Proof {
 }
 
 /// The view at this moment.
-pub fn change(state: &State, project: &str, change: &Change, now: Time) -> ChangeView {
+pub fn change(
+    state: &State,
+    project: &str,
+    environments: &[EnvironmentName],
+    change: &Change,
+    now: Time,
+) -> ChangeView {
     let row = row(state, change, now);
     let heading = match &change.standing {
         Standing::Landed { .. } => format!("{} {} is on {}", change.id, change.push.title, state.trunk),
@@ -89,7 +95,7 @@ pub fn change(state: &State, project: &str, change: &Change, now: Time) -> Chang
         facts,
         runs: runs(state, change),
         proof: proof(state, change.id),
-        places: places(state, change.id),
+        places: places(state, environments, change.id),
         reasons: reasons(state, change),
         timeline: moments(state.feed.iter().filter(|event| concerns(state, change.id, event)), 200),
     }
@@ -119,14 +125,19 @@ fn proof(state: &State, id: ChangeId) -> Option<Proof> {
     })
 }
 
-fn places(state: &State, id: ChangeId) -> Vec<(String, Mark, String)> {
+fn places(state: &State, declared: &[EnvironmentName], id: ChangeId) -> Vec<(String, Mark, String)> {
     use andon_environment::DeploymentState;
-    let Some(place) = state.estate.landings.iter().position(|landing| landing.change == id) else { return Vec::new() };
+    // A change without an artifact goes nowhere by itself.
+    let Some(place) = state.estate.landings.iter().position(|l| l.change == id && l.artifact.is_some()) else { return Vec::new() };
     let has = |d: &&andon_environment::Deployment| {
-        state.estate.landings.iter().position(|l| l.run == d.run).is_some_and(|have| have >= place)
+        let artifact = state.estate.landings[place].artifact.as_ref();
+        let serves = |name: &EnvironmentName| state.estate.deployments.values().rev().find(|d| d.environment == *name && matches!(d.state, DeploymentState::Released { .. }));
+        // A change that leaves the artifact as what serves is there already.
+        let unchanged = Some(&d.artifact) == artifact && serves(&d.environment).is_some_and(|serving| serving.id == d.id);
+        unchanged || state.estate.landings.iter().position(|l| l.run == d.run).is_some_and(|have| have >= place)
     };
     let mut places = Vec::new();
-    for name in state.estate.environments.keys() {
+    for name in declared {
         let here = state.estate.deployments.values().filter(|d| &d.environment == name).filter(has);
         let best = here.max_by_key(|d| match d.state {
             DeploymentState::Released { .. } => 4,
@@ -176,6 +187,10 @@ pub fn concerns(state: &State, id: ChangeId, recorded: &Recorded) -> bool {
         | Event::EnvironmentTested { deployment, .. }
         | Event::ReleaseStarted { deployment, .. } => {
             state.estate.deployments.get(deployment).is_some_and(|d| d.changes.contains(&id))
+        }
+        Event::WeightChanged { release, .. } | Event::ReleaseFinished { release, .. } => {
+            let deployment = state.releases.get(*release).and_then(|r| state.estate.deployments.get(&r.deployment));
+            deployment.is_some_and(|d| d.changes.contains(&id))
         }
         _ => false,
     }

@@ -176,7 +176,8 @@ impl crate::Line {
     pub fn change_view(&self, project: &crate::Project, id: andon_model::ChangeId) -> Result<ChangeView, crate::Refusal> {
         let state = project.state();
         let found = state.queue.changes.get(&id).ok_or_else(|| crate::Refusal::Unknown(format!("there is no change {id}")))?;
-        Ok(change::change(&state, project.name.as_str(), found, self.now()))
+        let places = wall::places(project, &state);
+        Ok(change::change(&state, project.name.as_str(), &places, found, self.now()))
     }
 
     /// The page of a run, with its report once it is over.

@@ -144,6 +144,14 @@ pub fn order(project: &Project, state: &State) -> Vec<EnvironmentName> {
     declared.iter().filter(|name| state.estate.environments.contains_key(*name)).cloned().chain(others).collect()
 }
 
+/// Environments that a landed change passes: those declared, whether they exist yet or not.
+pub fn places(project: &Project, state: &State) -> Vec<EnvironmentName> {
+    match project.known_definition(state) {
+        Some(definition) => definition.environments.keys().cloned().collect(),
+        None => state.estate.environments.values().filter(|e| e.standing).map(|e| e.name.clone()).collect(),
+    }
+}
+
 fn stations(state: &State, environments: &[EnvironmentName], now: Time) -> Vec<Station> {
     let rows: Vec<_> = state.queue.open().map(|change| row(state, change, now)).collect();
     let car = |row: &super::ChangeRow| Car {

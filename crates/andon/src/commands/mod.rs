@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod changes;
+pub mod file;
 pub mod people;
 pub mod places;
 pub mod watch;
@@ -16,6 +17,18 @@ use crate::client::{Client, Failure};
 /// Everything that asks the server.
 #[derive(Debug, Subcommand)]
 pub enum Ask {
+    /// Write a first andon.yaml for this repository, create its project, add the git remote.
+    Init(file::Init),
+    /// Check andon.yaml: every mistake with its line and its mend.
+    Check(file::Check),
+    /// Print the JSON Schema of andon.yaml, for editors.
+    Schema,
+    /// git asks here for the token.
+    #[command(hide = true)]
+    Credential {
+        /// get, store, erase.
+        action: String,
+    },
     /// Log in: by a token, or by the owner link.
     Login(access::Login),
     /// Projects of the server.
@@ -58,6 +71,13 @@ pub enum Ask {
 /// Does what was said.
 pub fn run(common: &Common, ask: Ask) -> Result<(), Failure> {
     match ask {
+        Ask::Init(options) => file::init(common, options),
+        Ask::Check(options) => file::check(common, options),
+        Ask::Schema => {
+            file::schema();
+            Ok(())
+        }
+        Ask::Credential { action } => file::credential(common, &action),
         Ask::Login(login) => access::login(common, login),
         Ask::Project(project) => access::project(common, project),
         Ask::User(user) => access::user(common, user),
