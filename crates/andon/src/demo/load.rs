@@ -199,7 +199,10 @@ type Sender = SendRequest<Full<Bytes>>;
 
 impl Lane {
     async fn run(self) {
-        let mut tick = tokio::time::interval(Duration::from_secs(CONNECTIONS as u64) / self.shape.rate);
+        let period = Duration::from_secs(CONNECTIONS as u64) / self.shape.rate;
+        // Spread evenly: sixteen requests at once and then a pause would be no crowd of customers.
+        let first = period * self.lane as u32 / CONNECTIONS as u32;
+        let mut tick = tokio::time::interval_at(tokio::time::Instant::now() + first, period);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut cookies: BTreeMap<usize, String> = BTreeMap::new();
         let (mut connection, mut user, mut round) = (None, self.lane, 0);

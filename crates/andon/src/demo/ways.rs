@@ -18,7 +18,7 @@ pub fn blue_green(world: &mut World, left: &mut Left) -> Result<Value, String> {
     let moved = world.released(change, "production")?;
     must(moved.kind == "blue-green", || format!("{} moved users by {}", moved.release, moved.kind))?;
     must(moved.how == ReleaseEnd::Released, || format!("{} ended otherwise: {}", moved.release, moved.why))?;
-    world.customers()?.more(400)?;
+    world.customers()?.more(800)?;
     let seen = world.customers()?.seen();
     must(seen.failures == 0, || {
         format!("{} of {} requests failed: {:?}", seen.failures, seen.requests, seen.words)
