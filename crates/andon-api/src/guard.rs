@@ -31,8 +31,11 @@ const ADDRESSES: usize = 10_000;
 #[derive(Debug, Clone)]
 pub struct Guard {
     line: Arc<Line>,
-    counts: Arc<Mutex<HashMap<(IpAddr, bool), (Instant, u32)>>>,
+    counts: Arc<Mutex<Counts>>,
 }
+
+/// By address, and whether it was wrong: since when, and how often.
+type Counts = HashMap<(IpAddr, bool), (Instant, u32)>;
 
 impl Guard {
     /// A guard that has seen nobody.

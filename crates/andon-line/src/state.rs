@@ -13,7 +13,7 @@ use andon_pipeline::Runs;
 use andon_release::Releases;
 
 /// Events kept for feeds and timelines; older ones are read from the journal.
-const FEED: usize = 2_000;
+const FEED: usize = 5_000;
 
 /// One project, as its journal tells it.
 #[derive(Debug, Clone, Default)]
