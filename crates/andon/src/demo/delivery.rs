@@ -98,9 +98,7 @@ pub fn red(world: &mut World) -> Result<Value, String> {
     let (run, why) = world.refused(change)?;
     let after = world.git(&["ls-remote", "andon", "refs/heads/main"])?;
     must(trunk == after, || "trunk moved".into())?;
-    must(why.contains("tests.test_prices.PricesTest::test_"), || {
-        format!("the test is not named: {why}")
-    })?;
+    must(why.contains("tests.test_prices.PricesTest::test_"), || format!("the test is not named: {why}"))?;
     world.report.step(&format!("{change} is refused: {}", why.lines().next().unwrap_or_default()));
     Ok(
         json!({ "change": change.to_string(), "run": run.map(|run| run.to_string()), "why": why, "trunk_untouched": trunk == after }),

@@ -67,6 +67,7 @@ pub(crate) fn must(so: bool, otherwise: impl FnOnce() -> String) -> Result<(), S
 /// Plays all scenes. Exit status 0: each one showed what it is for.
 pub fn run(common: &Common, options: Demo) -> Result<(), Failure> {
     let report = Report { json: common.json };
+    tools()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let runtime = runtime.map_err(|error| error.to_string())?;
     report.say(
@@ -86,6 +87,25 @@ pub fn run(common: &Common, options: Demo) -> Result<(), Failure> {
     }
     world.close();
     if ok { Ok(()) } else { Err(Failure { words: String::new(), status: status::NO }) }
+}
+
+/// What the shop is made with has to be there; said before anything is started.
+fn tools() -> Result<(), Failure> {
+    let new_enough = "import sys; sys.exit(sys.version_info < (3, 10))";
+    for (program, arguments, hint) in [
+        ("git", ["version", "--build-options"], "install git 2.38 or newer"),
+        (
+            "python3",
+            ["-c", new_enough],
+            "install Python 3.10 or newer; the shop is written in it, with nothing but its standard library",
+        ),
+    ] {
+        let out = std::process::Command::new(program).args(arguments).output();
+        if !out.is_ok_and(|out| out.status.success()) {
+            return Err(format!("the demo needs {program}\nhint: {hint}").into());
+        }
+    }
+    Ok(())
 }
 
 fn play(world: &mut World) -> Vec<Scene> {

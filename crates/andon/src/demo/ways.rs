@@ -1,14 +1,18 @@
 //! Scenes of other ways to users: a switch between two slots, and a launch that no user sees.
 
+use std::time::Instant;
+
 use andon_model::event::{Cause, ReleaseEnd};
 use serde_json::{Value, json};
 
+use super::report::rounded;
 use super::trouble::{Left, pulled};
 use super::world::World;
 use super::{must, shop};
 
-/// Two slots, one switch, under load.
+/// Two slots, one switch under load, and the way back and forth again.
 pub fn blue_green(world: &mut World, left: &mut Left) -> Result<Value, String> {
+    let before = world.customers()?.ever();
     world.customers()?.begin();
     let change = match left.innocent {
         Some(change) => change,
@@ -18,29 +22,55 @@ pub fn blue_green(world: &mut World, left: &mut Left) -> Result<Value, String> {
     let moved = world.released(change, "production")?;
     must(moved.kind == "blue-green", || format!("{} moved users by {}", moved.release, moved.kind))?;
     must(moved.how == ReleaseEnd::Released, || format!("{} ended otherwise: {}", moved.release, moved.why))?;
-    world.customers()?.more(800)?;
+    world.customers()?.more(400)?;
     let seen = world.customers()?.seen();
-    must(seen.failures == 0, || {
-        format!("{} of {} requests failed: {:?}", seen.failures, seen.requests, seen.words)
-    })?;
     let green = seen.of(&moved.to).ok_or("nobody was answered by the new slot")?;
-    let blue =
-        seen.by.iter().filter(|(revision, _)| **revision != moved.to).map(|(_, answers)| answers.last).max();
+    let blue = seen.by.iter().filter(|(revision, _)| **revision != moved.to);
+    let (old, blue) =
+        blue.max_by_key(|(_, answers)| answers.last).ok_or("nobody was answered by the old slot")?;
     // Negative: the new slot answered before the last request of the old one was done.
-    let gap = blue.map(|last| match green.first.checked_duration_since(last) {
+    let gap = match green.first.checked_duration_since(blue.last) {
         Some(gap) => gap.as_secs_f64() * 1000.0,
-        None => -(last.duration_since(green.first).as_secs_f64() * 1000.0),
-    });
-    world.report.step(&format!("{} requests around the switch, none failed", seen.requests));
+        None => -(blue.last.duration_since(green.first).as_secs_f64() * 1000.0),
+    };
+    world.report.step(&format!(
+        "everyone is on the new slot; {gap:.1} ms between the last old answer and the first new one"
+    ));
+    let back = way_back(world, old)?;
+    world.report.step(&format!("everyone is back on the old slot {:.0} ms after the command", back * 1000.0));
+    let forth = way_back(world, &moved.to)?;
+    world.report.step(&format!("and on the new one again after {:.0} ms", forth * 1000.0));
+    let after = world.customers()?.ever();
+    let (requests, failures) = (after.requests - before.requests, after.failures - before.failures);
+    must(failures == 0, || format!("{failures} of {requests} requests failed: {:?}", after.words))?;
+    world.report.step(&format!("{requests} requests around three switches, none failed"));
     Ok(json!({
         "change": change.to_string(),
         "release": moved.release.to_string(),
         "kind": moved.kind,
-        "requests": seen.requests,
-        "failed_requests": seen.failures,
-        "answers_of_new_slot": green.requests,
-        "ms_last_old_to_first_new_answer": gap,
+        "requests": requests,
+        "failed_requests": failures,
+        "ms_last_old_to_first_new_answer": rounded(gap),
+        "seconds_command_to_back": rounded(back),
+        "seconds_command_to_forth_again": rounded(forth),
     }))
+}
+
+/// Takes users back to the revision before. Returns the seconds from the command until the first of them was answered by it; from the
+/// command's end on, all of them have to be.
+fn way_back(world: &World, to: &str) -> Result<f64, String> {
+    let customers = world.customers()?;
+    customers.begin();
+    let began = Instant::now();
+    world.andon(&["release", "rollback", "production"])?;
+    // Answers that were under way.
+    customers.more(50)?;
+    let first = customers.seen().of(to).map(|answers| answers.first.duration_since(began).as_secs_f64());
+    customers.begin();
+    customers.more(200)?;
+    let others: Vec<String> = customers.seen().by.into_keys().filter(|revision| revision != to).collect();
+    must(others.is_empty(), || format!("users were to be on {to}, and some are on {others:?}"))?;
+    first.ok_or_else(|| format!("nobody was answered by {to}"))
 }
 
 /// Copies of production's requests go to code that no user sees; its answers are wrong, and that is found out.
