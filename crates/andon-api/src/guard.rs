@@ -87,8 +87,20 @@ fn secret(headers: &HeaderMap) -> Option<(String, bool)> {
     pairs.find(|(name, _)| *name == COOKIE).map(|(_, value)| (value.to_owned(), true))
 }
 
+/// What the guard of one door knows.
+#[derive(Debug, Clone)]
+pub struct Watch {
+    /// Shared by all doors.
+    pub guard: Guard,
+    /// The role that it needs; none: everyone may come in.
+    pub needs: Option<Role>,
+    /// Whether it only reads, whatever its method.
+    pub reads: bool,
+}
+
 /// In front of a door.
-pub async fn stand(State((guard, needs)): State<(Guard, Option<Role>)>, mut request: Request, next: Next) -> Response {
+pub async fn stand(State(watch): State<Watch>, mut request: Request, next: Next) -> Response {
+    let Watch { guard, needs, reads } = watch;
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
     let peer = peer.unwrap_or(IpAddr::from([127, 0, 0, 1]));
     if guard.over(peer) {
@@ -102,7 +114,7 @@ pub async fn stand(State((guard, needs)): State<(Guard, Option<Role>)>, mut requ
     if changes && !same_origin(request.headers(), given.as_ref().is_none_or(|(_, by_itself)| *by_itself)) {
         return Trouble(StatusCode::FORBIDDEN, "this request comes from another site".into()).into_response();
     }
-    if changes && !guard.count(peer, false, CHANGES) {
+    if changes && !reads && !guard.count(peer, false, CHANGES) {
         return too_many();
     }
     match (needs, &caller) {
