@@ -77,9 +77,16 @@ releases:
   careful: { canary: [ { weight: 50, for: 1s } ] }
 "#;
 
-/// A port that nobody uses at this moment.
+/// A port that nobody uses at this moment, outside of the range from which outgoing connections get theirs: while a server is down between
+/// kill and start, nobody may happen to be given its port.
 fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    loop {
+        let port = 10_000 + (RandomState::new().build_hasher().finish() % 10_000) as u16;
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 impl Server {
