@@ -321,17 +321,11 @@ fn read(answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> (u16, 
 impl Drop for Server {
     fn drop(&mut self) {
         self.kill();
-        // Services outlive their server on purpose: a test takes its own down.
-        let instances = self.room.path().join("data/instances");
-        for entry in walk(&instances, 2) {
-            let state = std::fs::read_to_string(entry.join("state.json")).unwrap_or_default();
-            let state: Value = serde_json::from_str(&state).unwrap_or_default();
-            for who in ["main", "shim"] {
-                if let Some(pid) = state[who]["pid"].as_u64() {
-                    let _ =
-                        Command::new("kill").args(["-9", &pid.to_string()]).stderr(Stdio::null()).status();
-                }
-            }
+        // Services outlive their server on purpose: a test takes its own down, also those that were just being started.
+        for _ in 0..3 {
+            below(self.room.path()).for_each(|pid| {
+                let _ = Command::new("kill").args(["-9", &pid]).stderr(Stdio::null()).status();
+            });
         }
         if std::thread::panicking() {
             eprintln!("── the server's error output ──\n{}", self.stderr());
@@ -339,12 +333,19 @@ impl Drop for Server {
     }
 }
 
-fn walk(path: &Path, depth: u32) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
-    match depth {
-        1 => entries.collect(),
-        _ => entries.flat_map(|path| walk(&path, depth - 1)).collect(),
-    }
+/// Processes that work in this directory, or were told of it.
+fn below(room: &Path) -> impl Iterator<Item = String> {
+    let named = room.to_string_lossy().into_owned();
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    processes.filter_map(move |entry| {
+        let pid = entry.file_name().to_str().filter(|name| name.bytes().all(|b| b.is_ascii_digit()))?.to_owned();
+        let of_us = || {
+            let cwd = std::fs::read_link(entry.path().join("cwd")).unwrap_or_default();
+            let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            cwd.starts_with(&named) || String::from_utf8_lossy(&command).contains(&named)
+        };
+        (pid != std::process::id().to_string() && of_us()).then_some(pid)
+    })
 }
 
 /// A developer's clone.
