@@ -31,8 +31,11 @@ const ADDRESSES: usize = 10_000;
 #[derive(Debug, Clone)]
 pub struct Guard {
     line: Arc<Line>,
-    counts: Arc<Mutex<HashMap<(IpAddr, bool), (Instant, u32)>>>,
+    counts: Arc<Mutex<Counts>>,
 }
+
+/// By address, and whether it was wrong: since when, and how often.
+type Counts = HashMap<(IpAddr, bool), (Instant, u32)>;
 
 impl Guard {
     /// A guard that has seen nobody.
@@ -119,12 +122,12 @@ pub async fn stand(State((guard, needs)): State<(Guard, Option<Role>)>, mut requ
     if let Some(caller) = caller {
         request.extensions_mut().insert(caller);
     }
-    next.run(request).await
-}
-
-/// Counts a wrong password against the address; false: too many.
-pub fn wrong_password(guard: &Guard, peer: IpAddr) -> bool {
-    guard.count(peer, true, WRONG)
+    let answer = next.run(request).await;
+    // Behind a public door that changes something, a wrong password or a used link is what is refused: guesses are counted.
+    if needs.is_none() && changes && answer.status().is_client_error() {
+        guard.count(peer, true, WRONG);
+    }
+    answer
 }
 
 fn too_many() -> Response {
@@ -158,7 +161,10 @@ fn same_origin(headers: &HeaderMap, by_itself: bool) -> bool {
 fn log_in_first(request: &Request<Body>) -> Response {
     let wants_page = request.headers().get(header::ACCEPT).and_then(|v| v.to_str().ok()).is_some_and(|v| v.contains("text/html"));
     if wants_page && *request.method() == Method::GET {
-        return Redirect::to("/login").into_response();
+        let then = request.uri().path_and_query().map_or("/", |wanted| wanted.as_str());
+        // The path is percent-encoded already; only what would end the parameter is encoded again.
+        let then = then.replace('%', "%25").replace('&', "%26").replace('+', "%2B");
+        return Redirect::to(&format!("/login?then={then}")).into_response();
     }
     let hint = "log in first\nhint: give a token (`andon login`, or git's password prompt)";
     let mut answer = Trouble(StatusCode::UNAUTHORIZED, hint.into()).into_response();

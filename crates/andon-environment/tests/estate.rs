@@ -1,5 +1,7 @@
 //! Stories of promotion and upkeep, told as events.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use andon_environment::promote::{self, Declared};
@@ -280,7 +282,7 @@ fn a_revision_that_serves_nobody_is_stopped_only_when_nobody_is_on_the_way() {
     }).collect();
     assert_eq!(retired, [InstanceId(1), InstanceId(2)]);
     story.then(Event::InstanceRetired { instance: InstanceId(1), why: "x".into() });
-    let removes = |seen: &Observation| story.look(seen).iter().any(|d| *d == upkeep::Decision::Remove(InstanceId(1)));
+    let removes = |seen: &Observation| story.look(seen).contains(&upkeep::Decision::Remove(InstanceId(1)));
     assert!(!removes(&story.alive()));
     let mut idle = story.alive();
     idle.idle.insert(InstanceId(1));

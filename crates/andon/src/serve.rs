@@ -75,7 +75,9 @@ async fn serve(options: Serve) -> Result<(), String> {
     let mut doors = andon_api::routes::doors();
     doors.extend(andon_api::git::doors());
     doors.extend(andon_api::ofrep::doors());
-    let service = andon_api::open(Arc::clone(&line), doors).into_make_service_with_connect_info::<SocketAddr>();
+    doors.extend(andon_web::pages().into_iter().map(door));
+    let service = andon_api::open(Arc::clone(&line), doors).layer(axum::middleware::from_fn(andon_web::readable));
+    let service = service.into_make_service_with_connect_info::<SocketAddr>();
     let stations = tokio::spawn(andon_line::stations::run(Arc::clone(&line), stop.clone()));
     tokio::spawn(keep_lease(Arc::clone(&line), stop.clone()));
     let hooks = Arc::clone(&line);
@@ -97,6 +99,12 @@ async fn serve(options: Serve) -> Result<(), String> {
     let _ = tokio::time::timeout(GOODBYE, pages).await;
     let _ = tokio::time::timeout(GOODBYE, traffic).await;
     Ok(())
+}
+
+/// A page stands behind the same guard as everything else.
+fn door(page: andon_web::Page) -> andon_api::Door {
+    let andon_web::Page { method, path, needs, handler } = page;
+    andon_api::Door { method, path, needs, handler, any_length: false }
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, String> {

@@ -114,14 +114,11 @@ fn runs(state: &State, change: &Change) -> Vec<RunLine> {
 }
 
 fn proof(state: &State, id: ChangeId) -> Option<Proof> {
-    state.feed.iter().rev().find_map(|recorded| match &recorded.event {
-        Event::Landed { change, commit, tested_tree, landed_tree, run, .. } if *change == id => Some(Proof {
-            commit: commit.to_string(),
-            tested_tree: tested_tree.to_string(),
-            landed_tree: landed_tree.to_string(),
-            run: run.0,
-        }),
-        _ => None,
+    state.queue.proofs.get(&id).map(|proof| Proof {
+        commit: proof.commit.to_string(),
+        tested_tree: proof.tested_tree.to_string(),
+        landed_tree: proof.landed_tree.to_string(),
+        run: proof.run.0,
     })
 }
 

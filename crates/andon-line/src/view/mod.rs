@@ -104,6 +104,8 @@ pub struct Frame {
     pub cord: Mark,
     /// The andon that stops the line, with its title.
     pub andon: Option<(String, String)>,
+    /// What waits or is wrong although the line runs.
+    pub says: Option<String>,
     /// The newest event seen.
     pub seq: u64,
     /// When the view was made.
@@ -113,15 +115,32 @@ pub struct Frame {
 /// The frame of this moment.
 pub fn frame(state: &State, project: &str, now: Time) -> Frame {
     let andon = state.open_andon();
+    let says = wrong(state);
+    let cord = match (&andon, &says) {
+        (Some(_), _) => Mark::Stop,
+        (None, Some(_)) => Mark::Wait,
+        (None, None) => Mark::Go,
+    };
     Frame {
         project: project.to_owned(),
         trunk: state.trunk.clone(),
         commit: state.queue.trunk.as_ref().map(|commit| commit.short().to_owned()),
-        cord: if andon.is_some() { Mark::Stop } else { Mark::Go },
+        cord,
         andon,
+        says,
         seq: state.feed.back().map_or(0, |event| event.seq),
         now,
     }
+}
+
+/// What is not as it should be while the line runs: a release that stands still, an environment that differs from code.
+fn wrong(state: &State) -> Option<String> {
+    let paused = state.releases.under_way().find_map(|release| Some((release, release.paused.as_ref()?)));
+    if let Some((release, pause)) = paused {
+        return Some(format!("{} is paused by {}: {}", release.id, pause.by, pause.why));
+    }
+    let drifting = state.estate.environments.values().find_map(|e| Some((e, &e.drifts.first()?.1)));
+    drifting.map(|(environment, drift)| format!("{} differs from its code: {}", environment.name, drift.what))
 }
 
 /// `3 minutes ago`, for sentences.

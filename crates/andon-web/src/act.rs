@@ -1,0 +1,286 @@
+//! Forms: each is one command of andon-line, an answer in one sentence, and the way back to the page where its effect is seen.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use andon_line::stations::{flags, release};
+use andon_line::{Line, Project, Refusal};
+use andon_model::{AndonId, ChangeId, EnvironmentName, ReleaseId, Span};
+use axum::Form;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Redirect, Response};
+
+use crate::said::Said;
+use crate::show::Who;
+
+/// What a form sends.
+pub type Fields = Form<BTreeMap<String, String>>;
+
+/// The text of a field, empty if it was left out.
+pub fn field<'a>(fields: &'a Fields, name: &str) -> &'a str {
+    fields.get(name).map(|text| text.trim()).unwrap_or_default()
+}
+
+/// Back to a page, which says what became of it.
+pub fn back(to: &str, said: Result<String, Refusal>) -> Response {
+    let mut answer = Redirect::to(to).into_response();
+    let said = match said {
+        Ok(words) => Said::done(words),
+        Err(refusal) => Said::not(refusal.to_string()),
+    };
+    said.keep(answer.headers_mut());
+    answer
+}
+
+fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, Refusal> {
+    text.parse().map_err(|error: T::Err| Refusal::Bad(error.to_string()))
+}
+
+/// A path below a project that is safe to go to: names only, whatever was asked for.
+fn below(project: &str, rest: &str) -> String {
+    let plain = |text: &str| text.chars().filter(|c| c.is_ascii_alphanumeric() || "-/".contains(*c)).collect::<String>();
+    format!("/{}/{}", plain(project).trim_matches('/'), plain(rest)).trim_end_matches('/').to_owned()
+}
+
+/// A new project.
+pub async fn create_project(State(line): State<Arc<Line>>, Who(caller): Who, fields: Fields) -> Response {
+    let made = async {
+        let project = line.create_project(&caller, parse(field(&fields, "name"))?, field(&fields, "trunk")).await?;
+        Ok(project.name.clone())
+    };
+    match made.await {
+        Ok(name) => back(&format!("/{name}"), Ok(format!("{name} is there. Its repository is {}/{name}.git", line.settings.url))),
+        Err(refusal) => back("/", Err(refusal)),
+    }
+}
+
+/// Stops the line.
+pub async fn pull(State(line): State<Arc<Line>>, Who(caller): Who, Path(name): Path<String>, fields: Fields) -> Response {
+    let pulled = async {
+        let project = line.project(&name)?;
+        line.pull(&project, &caller, field(&fields, "why"), "person", Vec::new()).await
+    };
+    match pulled.await {
+        Ok(andon) => back(&below(&name, &format!("andons/{}", andon.0)), Ok(format!("The line is stopped: {andon}"))),
+        Err(refusal) => back(&below(&name, ""), Err(refusal)),
+    }
+}
+
+/// What people do in an andon's room.
+pub async fn treat(
+    State(line): State<Arc<Line>>,
+    Who(caller): Who,
+    Path((name, andon, command)): Path<(String, String, String)>,
+    fields: Fields,
+) -> Response {
+    let to = below(&name, &format!("andons/{andon}"));
+    let treated = async {
+        let (project, id) = (line.project(&name)?, parse::<AndonId>(&andon)?);
+        let why = field(&fields, "why");
+        match command.as_str() {
+            "acknowledge" => line.acknowledge(&project, &caller, id).await.map(|()| format!("{id} is yours")),
+            "note" => line.note(&project, &caller, id, why).await.map(|()| "noted".into()),
+            "release" => line.release_cord(&project, &caller, id, why).await.map(|()| format!("{id} is over")),
+            _ => Err(Refusal::Unknown("an andon can be acknowledged, noted, released".into())),
+        }
+    };
+    back(&to, treated.await)
+}
+
+/// Takes a change back before it lands.
+pub async fn abandon(
+    State(line): State<Arc<Line>>,
+    Who(caller): Who,
+    Path((name, change)): Path<(String, String)>,
+    fields: Fields,
+) -> Response {
+    let abandoned = async {
+        let id: ChangeId = parse(&change)?;
+        line.abandon(&*line.project(&name)?, &caller, id, field(&fields, "why")).await?;
+        Ok(format!("{id} is taken back"))
+    };
+    back(&below(&name, &format!("changes/{change}")), abandoned.await)
+}
+
+/// Tests trunk again.
+pub async fn test_trunk(State(line): State<Arc<Line>>, Who(caller): Who, Path(name): Path<String>) -> Response {
+    let asked = async { line.test_trunk(&*line.project(&name)?, &caller).await };
+    match asked.await {
+        Ok(run) => back(&below(&name, &format!("runs/{}", run.0)), Ok(format!("{run} tests trunk as it is"))),
+        Err(refusal) => back(&below(&name, "queue"), Err(refusal)),
+    }
+}
+
+/// An environment like another.
+pub async fn create_environment(
+    State(line): State<Arc<Line>>,
+    Who(caller): Who,
+    Path(name): Path<String>,
+    fields: Fields,
+) -> Response {
+    let made = async {
+        let environment: EnvironmentName = parse(field(&fields, "name"))?;
+        let lasts = Some(field(&fields, "lasts")).filter(|text| !text.is_empty()).map(parse::<Span>).transpose()?;
+        let project = line.project(&name)?;
+        line.create_environment(&project, &caller, environment.clone(), parse(field(&fields, "like"))?, lasts).await?;
+        Ok(environment)
+    };
+    match made.await {
+        Ok(made) => back(&below(&name, &format!("environments/{made}")), Ok(format!("{made} is being created from code"))),
+        Err(refusal) => back(&below(&name, "environments"), Err(refusal)),
+    }
+}
+
+/// A form on the page of an environment: what it does, and what it says when it is done.
+async fn on_environment<F>(line: &Line, name: &str, environment: &str, act: F) -> Response
+where
+    F: AsyncFnOnce(Arc<Project>, EnvironmentName) -> Result<String, Refusal>,
+{
+    let done = async { act(line.project(name)?, parse(environment)?).await };
+    back(&below(name, &format!("environments/{environment}")), done.await)
+}
+
+/// Ends an environment.
+pub async fn destroy(
+    State(line): State<Arc<Line>>,
+    Who(caller): Who,
+    Path((name, environment)): Path<(String, String)>,
+    fields: Fields,
+) -> Response {
+    let ended = async {
+        let place: EnvironmentName = parse(&environment)?;
+        line.destroy_environment(&*line.project(&name)?, &caller, place, false, field(&fields, "why")).await
+    };
+    match ended.await {
+        Ok(()) => back(&below(&name, "environments"), Ok(format!("{environment} is destroyed"))),
+        Err(refusal) => back(&below(&name, &format!("environments/{environment}")), Err(refusal)),
+    }
+}
+
+/// Makes an environment anew from code.
+pub async fn rebuild(
+    State(line): State<Arc<Line>>,
+    Who(caller): Who,
+    Path((name, environment)): Path<(String, String)>,
+    fields: Fields,
+) -> Response {
+    on_environment(&line, &name, &environment, async |project, place| {
+        let words = format!("{place} is being rebuilt from code");
+        line.destroy_environment(&project, &caller, place, true, field(&fields, "why")).await?;
+        Ok(words)
+    })
+    .await
+}
+
+/// Moves the end of an environment.
+pub async fn extend(
+    State(line): State<Arc<Line>>,
+    Who(caller): Who,
+    Path((name, environment)): Path<(String, String)>,
+    fields: Fields,
+) -> Response {
+    on_environment(&line, &name, &environment, async |project, place| {
+        let lasts: Span = parse(field(&fields, "lasts"))?;
+        let words = format!("{place} ends in {lasts}");
+        line.extend_environment(&project, &caller, place, lasts).await?;
+        Ok(words)
+    })
+    .await
+}
+
+/// Puts the newest artifact, or that of a change, beside what serves.
+pub async fn deploy(
+    State(line): State<Arc<Line>>,
+    Who(caller): Who,
+    Path((name, environment)): Path<(String, String)>,
+    fields: Fields,
+) -> Response {
+    on_environment(&line, &name, &environment, async |project, place| {
+        let change = Some(field(&fields, "change")).filter(|text| !text.is_empty()).map(parse::<ChangeId>).transpose()?;
+        let id = line.deploy(&project, &caller, place, change).await?;
+        Ok(format!("{id} starts beside what serves; no user is moved by it"))
+    })
+    .await
+}
+
+/// Back to the revision before.
+pub async fn roll_back(
+    State(line): State<Arc<Line>>,
+    Who(caller): Who,
+    Path((name, environment)): Path<(String, String)>,
+    fields: Fields,
+) -> Response {
+    let back_again = async {
+        let place: EnvironmentName = parse(&environment)?;
+        let service = Some(field(&fields, "service")).filter(|text| !text.is_empty()).map(parse).transpose()?;
+        line.roll_back(&*line.project(&name)?, &caller, &place, service.as_ref()).await
+    };
+    match back_again.await {
+        Ok(id) => back(&below(&name, &format!("releases/{}", id.0)), Ok(format!("{id} brings the revision before back"))),
+        Err(refusal) => back(&below(&name, &format!("environments/{environment}")), Err(refusal)),
+    }
+}
+
+/// Moves a release.
+pub async fn move_release(
+    State(line): State<Arc<Line>>,
+    Who(caller): Who,
+    Path((name, number, command)): Path<(String, String, String)>,
+    fields: Fields,
+) -> Response {
+    use release::Command;
+    let moved = async {
+        let id: ReleaseId = parse(&number)?;
+        let (command, words) = match command.as_str() {
+            "promote" => (Command::Promote, format!("{id} goes on")),
+            "pause" => (Command::Pause, format!("{id} stands still")),
+            "resume" => (Command::Resume, format!("{id} goes on")),
+            "approve" => (Command::Approve, format!("{id} is approved")),
+            "abort" => (Command::Abort, format!("{id} is taken back: everyone is on the revision before")),
+            _ => return Err(Refusal::Unknown("a release can be promoted, paused, resumed, approved, taken back".into())),
+        };
+        line.move_release(&*line.project(&name)?, &caller, id, command, field(&fields, "why")).await?;
+        Ok(words)
+    };
+    back(&below(&name, &format!("releases/{number}")), moved.await)
+}
+
+/// Changes a flag.
+pub async fn flag(
+    State(line): State<Arc<Line>>,
+    Who(caller): Who,
+    Path((name, command)): Path<(String, String)>,
+    fields: Fields,
+) -> Response {
+    use flags::Command;
+    let changed = async {
+        let group = || field(&fields, "group").to_owned();
+        let command = match command.as_str() {
+            "create" => Command::Create,
+            "remove" => Command::Remove,
+            "on" => Command::Switch(true),
+            "off" => Command::Switch(false),
+            "ramp" => Command::Ramp(parse(field(&fields, "percent"))?),
+            "open-to" => Command::OpenTo(group()),
+            "close-to" => Command::CloseTo(group()),
+            "kill" => Command::Kill(field(&fields, "why").to_owned()),
+            "restore" => Command::Restore,
+            _ => return Err(Refusal::Unknown("a flag can be created, removed, on, off, ramped, opened, closed, killed, restored".into())),
+        };
+        line.flag(&*line.project(&name)?, &caller, field(&fields, "key"), command).await
+    };
+    back(&below(&name, "flags"), changed.await)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_form_never_leads_to_another_site() {
+        for (project, rest) in [("/evil.example", "x"), ("\\evil", "x"), ("a\r\nb", "andons/1\r\nSet-Cookie: x")] {
+            let to = below(project, rest);
+            assert!(to.starts_with('/') && !to.starts_with("//") && !to.contains(['\\', '\r', '\n', ':', '.']), "{to:?}");
+        }
+    }
+}

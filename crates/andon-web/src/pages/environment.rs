@@ -1,0 +1,154 @@
+//! Environments: what serves in each, its instances, deployments and drift, and what can be done with it.
+
+use andon_line::Caller;
+use andon_line::view::environment::{DeploymentRow, DriftRow, EnvironmentRow, EnvironmentView, EnvironmentsView, InstanceRow, ServicePlace};
+use andon_model::event::Role;
+use maud::{Markup, html};
+
+use crate::parts::{Ask, changes, day, facts, head, hidden, may, sheet, state, text, timeline};
+
+/// The page of all.
+pub fn environments(view: &EnvironmentsView, caller: &Caller) -> Markup {
+    let project = &view.frame.project;
+    let declared: Vec<String> = view.rows.iter().filter(|row| row.standing).map(|row| row.name.clone()).collect();
+    html! {
+        (head(&view.heading, &view.sentence, create(project, &declared, caller)))
+        (sheet("environments", "In the order in which a change passes", html! {
+            @if view.rows.is_empty() { p.soft { "Declare them under " code { "environments:" } " in andon.yaml; they appear when that lands." } }
+            ul.rows { @for row in &view.rows { (self::row(project, row)) } }
+        }))
+    }
+}
+
+fn row(project: &str, row: &EnvironmentRow) -> Markup {
+    html! {
+        li id={ "environment-" (row.name) } {
+            a.row.place-row href={ "/" (project) "/environments/" (row.name) } {
+                span { b { (row.name) } span.small.soft { @match &row.like { Some(like) => { "like " (like) }, None => "declared in andon.yaml" } } }
+                (state(row.mark, &row.words))
+                span.small { @for (n, (service, commit)) in row.serving.iter().enumerate() { @if n > 0 { ", " } (service) " " code { (commit) } } @if row.serving.is_empty() { span.soft { "nothing serves" } } }
+                span.small.soft { (andon_line::view::count(row.instances, "instance")) @if let Some(end) = row.expires { ", ends " (day(end)) } }
+            }
+        }
+    }
+}
+
+/// The button for a new environment.
+pub fn create(project: &str, declared: &[String], caller: &Caller) -> Markup {
+    if !may(caller, Role::Developer) || declared.is_empty() {
+        return html! {};
+    }
+    let ask = Ask {
+        id: "new-environment",
+        label: "New environment",
+        look: "",
+        action: &format!("/{project}/environments"),
+        what: "Made from code like a declared one, with the same revisions, and gone by itself.",
+        yes: "Create it",
+    };
+    ask.with(html! {
+        (text("name", "Name", "try-gift-cards", true))
+        label.field { span { "Like" } select name="like" { @for name in declared { option value=(name) { (name) } } } }
+        label.field { span { "Lasts" } input type="text" name="lasts" value="8h" placeholder="2h, 3d" autocomplete="off" maxlength="20"; }
+    })
+}
+
+/// The page of one.
+pub fn environment(view: &EnvironmentView, caller: &Caller) -> Markup {
+    let project = &view.frame.project;
+    html! {
+        (head(&view.heading, &view.sentence, acts(view, caller)))
+        (facts(&view.facts))
+        @if !view.drifts.is_empty() { (sheet("drift", "Differs from code", html! { ul.rows { @for drift in &view.drifts { (self::drift(drift)) } } })) }
+        (sheet("services", "Services", html! {
+            @if view.services.is_empty() { p.soft { "Nothing runs here yet: it waits for an artifact of a project with services." } }
+            @for service in &view.services { (self::service(view, service, caller)) }
+        }))
+        (sheet("deployments", "Deployments", deployments(project, &view.deployments)))
+        (timeline(project, &view.timeline))
+    }
+}
+
+fn acts(view: &EnvironmentView, caller: &Caller) -> Markup {
+    let to = |what: &str| format!("/{}/environments/{}/{what}", view.frame.project, view.row.name);
+    let (deploy, extend, rebuild, destroy) = (to("deploy"), to("extend"), to("rebuild"), to("destroy"));
+    let why = || text("why", "Why", "", false);
+    html! {
+        @if may(caller, Role::Deployer) {
+            (Ask { id: "deploy", label: "Deploy", look: "", action: &deploy, what: "Puts a landed artifact beside what serves. It moves no user; its release does.", yes: "Deploy it" }
+                .with(text("change", "Change", "empty: the newest that landed", false)))
+        }
+        @if !view.row.standing && may(caller, Role::Developer) {
+            (Ask { id: "extend", label: "Keep it longer", look: "", action: &extend, what: "It ends that long from now.", yes: "Keep it" }
+                .with(html! { label.field { span { "From now on" } input type="text" name="lasts" value="8h" required maxlength="20" autocomplete="off"; } }))
+        }
+        @if may(caller, Role::Deployer) {
+            (Ask { id: "rebuild", label: "Rebuild from code", look: "danger", action: &rebuild, what: "Everything in it is stopped and removed, then made anew from code. Its users wait that long.", yes: "Rebuild it" }.with(why()))
+        }
+        @if !view.row.standing && may(caller, Role::Developer) {
+            (Ask { id: "destroy", label: "Destroy", look: "danger", action: &destroy, what: "Everything in it is stopped and removed. It can be made again from code.", yes: "Destroy it" }.with(why()))
+        }
+    }
+}
+
+fn drift(drift: &DriftRow) -> Markup {
+    html! { li.row.drift { span.st.wait { b { (drift.what) } } span { "code says " code { (drift.before) } ", found " code { (drift.after) } } span.small.soft { "since " (day(drift.since)) } } }
+}
+
+fn service(view: &EnvironmentView, service: &ServicePlace, caller: &Caller) -> Markup {
+    let id = format!("rollback-{}", service.name);
+    let action = format!("/{}/environments/{}/rollback", view.frame.project, view.row.name);
+    html! {
+        article.service id={ "service-" (service.name) } {
+            div.head {
+                div {
+                    h3 { (service.name) @if let Some(revision) = &service.revision { " " code { (revision) } } }
+                    p.small.soft { a href=(service.address) rel="noreferrer" { (service.address) } @if let Some((errors, p95)) = &service.signals { ", errors " (errors) ", p95 " (p95) } }
+                }
+                @if let (Some(previous), true) = (&service.previous, may(caller, Role::Releaser)) {
+                    div.acts {
+                        (Ask { id: &id, label: &format!("Back to {previous}"), look: "danger", action: &action, what: &format!("All users of {} go back to {previous} at once.", service.name), yes: "Roll back" }
+                            .with(hidden("service", &service.name)))
+                    }
+                }
+            }
+            div.scroll { table {
+                caption.unseen { "Instances of " (service.name) }
+                thead { tr { th scope="col" { "Instance" } th scope="col" { "Revision" } th scope="col" { "State" } th.num scope="col" { "Port" } th scope="col" { "Output" } } }
+                tbody { @for instance in &service.instances { (self::instance(&view.frame.project, instance)) } }
+            } }
+        }
+    }
+}
+
+fn instance(project: &str, instance: &InstanceRow) -> Markup {
+    html! {
+        tr id={ "instance-" (instance.id) } {
+            th scope="row" { (instance.id) }
+            td { code { (instance.revision) } }
+            td { (state(instance.mark, &instance.words)) }
+            td.num { (instance.port) }
+            td { a href={ "/api/v1/" (project) "/instances/" (instance.id) "/log" } { "read" } }
+        }
+    }
+}
+
+fn deployments(project: &str, rows: &[DeploymentRow]) -> Markup {
+    html! {
+        @if rows.is_empty() { p.soft { "None yet." } } @else {
+            div.scroll { table {
+                thead { tr { th scope="col" { "Deployment" } th scope="col" { "Commit" } th scope="col" { "New with it" } th scope="col" { "State" } th scope="col" { "Tested here" } th.num scope="col" { "Began" } } }
+                tbody { @for row in rows {
+                    tr id={ "deployment-" (row.id) } {
+                        th scope="row" { (row.id) }
+                        td { code title=(row.artifact) { (row.commit) } }
+                        td { (changes(project, &row.changes)) }
+                        td { (state(row.mark, &row.words)) }
+                        td { @match &row.tested { Some((ok, words)) => (state(if *ok { andon_line::view::Mark::Go } else { andon_line::view::Mark::Stop }, words)), None => span.soft { "–" } } }
+                        td.num { (day(row.started)) }
+                    }
+                } }
+            } }
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! One module per page: a view of andon-line in, markup out. What may be done is offered to those who may.
+
+pub mod andon;
+pub mod change;
+pub mod environment;
+pub mod flags;
+pub mod flow;
+pub mod queue;
+pub mod release;
+pub mod run;
+pub mod wall;

@@ -1,0 +1,131 @@
+//! A run: red tests first, then jobs, coverage and what it built; and the page of one job above its output.
+
+use andon_line::Refusal;
+use andon_line::view::RunView;
+use andon_line::view::run::{FileRow, JobRow, TestRow};
+use maud::{Markup, html};
+
+use crate::parts::{bar, facts, head_of, sheet, state};
+
+/// Red tests whose whole message is open.
+const OPEN: usize = 3;
+
+/// The page.
+pub fn run(view: &RunView) -> Markup {
+    let project = &view.frame.project;
+    let sentence = html! {
+        (view.sentence) " Commit " code { (short(&view.commit)) } ", tree " code { (short(&view.tree)) } "."
+        @if let Some(change) = view.change { " " a href={ "/" (project) "/changes/" (change) } { "To #" (change) } }
+    };
+    html! {
+        (head_of(html! { (view.heading) }, sentence, html! {}))
+        (facts(&view.facts))
+        @if !view.reasons.is_empty() { (sheet("reasons", "Why it is red", html! { ul.reasons { @for reason in &view.reasons { li { (reason) } } } })) }
+        @if !view.red.is_empty() { (sheet("red", "Red tests", html! { @for (n, test) in view.red.iter().enumerate() { (red(n, test, project, view.number)) } })) }
+        @if !view.breaches.is_empty() { (sheet("breaches", "Limits that are broken", breaches(view))) }
+        (sheet("jobs", "Jobs", jobs(view)))
+        @if !view.files.is_empty() { (sheet("coverage", "Coverage by file, lowest first", files(&view.files))) }
+        @if let Some((digest, bytes)) = &view.artifact {
+            (sheet("artifact", "Artifact", html! {
+                p { code.long { (digest) } }
+                p.soft { (size(*bytes)) ", built once and never again. " a href={ "/api/v1/" (project) "/artifacts/" (digest) } { "Take a copy" } }
+            }))
+        }
+        @if !view.warnings.is_empty() { (sheet("warnings", "Odd things in its reports", html! { ul.reasons.wait { @for warning in &view.warnings { li { (warning) } } } })) }
+    }
+}
+
+fn short(oid: &str) -> &str {
+    oid.get(..10).unwrap_or(oid)
+}
+
+fn red(n: usize, test: &TestRow, project: &str, run: u32) -> Markup {
+    html! {
+        details.red id={ "red-" (n) } open[n < OPEN] {
+            summary { span.st.stop { b { (test.name) } } span.soft { (test.message) } }
+            @if !test.detail.is_empty() { pre { (test.detail) } }
+            p.small.soft { "In " a href={ "/" (project) "/runs/" (run) "/" (test.job) } { (test.job) } }
+        }
+    }
+}
+
+fn breaches(view: &RunView) -> Markup {
+    html! {
+        @for (n, (says, lacking)) in view.breaches.iter().enumerate() {
+            details.red id={ "breach-" (n) } open[n < OPEN] {
+                summary { span.st.stop { (says) } }
+                @if !lacking.is_empty() { pre { @for line in lacking { (line) "\n" } } }
+            }
+        }
+    }
+}
+
+fn jobs(view: &RunView) -> Markup {
+    html! {
+        @if view.jobs.is_empty() { p.soft { "It has no jobs." } }
+        ul.rows { @for job in &view.jobs {
+            li id={ "job-" (job.name) } {
+                @if job.log { a.row.job href={ "/" (view.frame.project) "/runs/" (view.number) "/" (job.name) } { (cells(job)) } }
+                @else { div.row.job { (cells(job)) } }
+            }
+        } }
+    }
+}
+
+fn cells(job: &JobRow) -> Markup {
+    html! { b { (job.name) } span.soft.small { (job.stage) } (state(job.mark, &job.words)) span.small.soft { (tests(job.tests)) } }
+}
+
+fn tests((passed, failed, skipped): (u32, u32, u32)) -> String {
+    let mut parts = Vec::new();
+    for (n, word) in [(failed, "failed"), (passed, "passed"), (skipped, "skipped")] {
+        if n > 0 {
+            parts.push(format!("{n} {word}"));
+        }
+    }
+    if parts.is_empty() { String::new() } else { format!("tests: {}", parts.join(", ")) }
+}
+
+fn files(files: &[FileRow]) -> Markup {
+    html! {
+        div.scroll { table {
+            thead { tr { th scope="col" { "File" } th.num scope="col" { "Covered" } th scope="col" { span.unseen { "Share" } } th scope="col" { "Lines without tests" } } }
+            tbody { @for file in files {
+                tr {
+                    th scope="row" { code { (file.path) } }
+                    td.num { (format!("{:.1} %", file.percent)) }
+                    td.meter { (bar(file.percent, "go", &format!("{:.0} %", file.percent))) }
+                    td { code.small.soft { (file.uncovered) } }
+                }
+            } }
+        } }
+    }
+}
+
+/// Bytes as people read them.
+fn size(bytes: u64) -> String {
+    match bytes {
+        0..1024 => format!("{bytes} bytes"),
+        1024..1_048_576 => format!("{:.1} KiB", bytes as f64 / 1024.0),
+        _ => format!("{:.1} MiB", bytes as f64 / 1_048_576.0),
+    }
+}
+
+/// The top of a job's page; its output follows.
+pub fn job(view: &RunView, name: &str) -> Result<Markup, Refusal> {
+    let job = view.jobs.iter().find(|job| job.name == name);
+    let job = job.ok_or_else(|| Refusal::Unknown(format!("run-{} has no job {}", view.number, name.chars().take(40).collect::<String>())))?;
+    let project = &view.frame.project;
+    let sentence = html! {
+        (state(job.mark, &job.words)) " "
+        a href={ "/" (project) "/runs/" (view.number) } { "run-" (view.number) } " is " (view.verdict) "."
+        @if let Some(change) = view.change { " " a href={ "/" (project) "/changes/" (change) } { "To #" (change) } }
+    };
+    let others = html! { @for other in view.jobs.iter().filter(|other| other.log && other.name != name).take(8) { a.btn href={ "/" (project) "/runs/" (view.number) "/" (other.name) } { (other.name) } } };
+    Ok(html! {
+        (head_of(html! { (job.name) " of run-" (view.number) }, sentence, others))
+        @if !job.log { (sheet("nothing", "No output yet", html! { p.soft { (job.words) } })) }
+        @let red: Vec<&TestRow> = view.red.iter().filter(|test| test.job == name).collect();
+        @if !red.is_empty() { (sheet("red", "Red tests", html! { @for (n, test) in red.iter().enumerate() { (self::red(n, test, project, view.number)) } })) }
+    })
+}
