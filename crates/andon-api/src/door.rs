@@ -6,7 +6,7 @@ use andon_line::Line;
 use andon_model::event::Role;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::MethodRouter;
 use http::Method;
 
@@ -59,5 +59,6 @@ pub fn open(line: Arc<Line>, doors: Vec<Door>) -> Router {
         let guarded: MethodRouter<Arc<Line>> = door.handler.layer(from_fn_with_state(state, guard::stand));
         router = router.route(door.path, guarded.layer(limit));
     }
-    router.fallback(guard::nothing_here).layer(axum::middleware::from_fn(guard::headers)).with_state(line)
+    let router = router.fallback(guard::nothing_here).layer(from_fn(guard::shape));
+    router.layer(from_fn(guard::headers)).with_state(line)
 }

@@ -189,6 +189,37 @@ pub async fn nothing_here() -> Trouble {
     Trouble(StatusCode::NOT_FOUND, "there is nothing here".into())
 }
 
+/// Longest plain reason that is put into a shape, in bytes.
+const REASON: usize = 4096;
+
+/// Refusals that the HTTP layers below us word in plain text, or not at all, in the shape of all others.
+pub async fn shape(request: Request, next: Next) -> Response {
+    let method = request.method().clone();
+    let answer = next.run(request).await;
+    let status = answer.status();
+    let plain = |value: &HeaderValue| value.as_bytes().starts_with(b"text/plain");
+    if !status.is_client_error() || answer.headers().get(header::CONTENT_TYPE).is_some_and(|kind| !plain(kind)) {
+        return answer;
+    }
+    let (parts, body) = answer.into_parts();
+    let words = axum::body::to_bytes(body, REASON).await.unwrap_or_default();
+    let words: String = String::from_utf8_lossy(&words).chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let (what, hint) = match status {
+        StatusCode::METHOD_NOT_ALLOWED => (format!("this path does not take {method}"), "the header `allow` says what it takes"),
+        StatusCode::PAYLOAD_TOO_LARGE => ("the body is too large".to_owned(), "large things come in by git"),
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => (words, "send JSON with `content-type: application/json`"),
+        _ if words.is_empty() => (status.canonical_reason().unwrap_or("refused").to_owned(), "look at the request"),
+        _ => (words, "mend the request; the reason says where"),
+    };
+    let mut shaped = Trouble(status, format!("{what}\nhint: {hint}")).into_response();
+    for (name, value) in &parts.headers {
+        if !matches!(*name, header::CONTENT_TYPE | header::CONTENT_LENGTH) {
+            shaped.headers_mut().insert(name, value.clone());
+        }
+    }
+    shaped
+}
+
 /// Headers of every answer.
 pub async fn headers(request: Request, next: Next) -> Response {
     let mut answer = next.run(request).await;

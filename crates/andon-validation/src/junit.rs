@@ -10,7 +10,7 @@ use andon_model::event::TestCounts;
 use serde::{Deserialize, Serialize};
 
 use crate::detect::{NotAReport, not_junit};
-use crate::text::{cut, plain, seconds};
+use crate::text::{cut, line, plain, seconds};
 use crate::xml::{Tag, Token, Tokens};
 
 /// What is kept at most, so that memory stays flat whatever a tool writes.
@@ -275,14 +275,14 @@ impl Reader {
                 self.declared_red.saturating_add(count("failures")).saturating_add(count("errors"));
         }
         if !tag.empty {
-            let name = tag.get("name").unwrap_or_default().trim();
+            let name = line(tag.get("name").unwrap_or_default().trim());
             let outer = self.suites.last().map_or("", |suite| suite.path.as_str());
-            let path = match (outer, name) {
+            let path = match (outer, name.as_str()) {
                 ("", name) => name.to_owned(),
                 (outer, "") => outer.to_owned(),
                 (outer, name) => cut(format!("{outer} / {name}"), self.limits.name),
             };
-            let file = tag.get("file").or(tag.get("filepath")).map(str::to_owned);
+            let file = tag.get("file").or(tag.get("filepath")).map(line);
             let file = file.or_else(|| self.suites.last().and_then(|suite| suite.file.clone()));
             // Depth beyond any tool's would only cost memory: tests are found all the same.
             self.depth_beyond += u32::from(self.suites.len() >= DEEPEST);
@@ -294,7 +294,7 @@ impl Reader {
 
     fn case_of(&self, tag: &Tag) -> TestCase {
         let get = |key: &str| tag.get(key).map(str::trim).filter(|value| !value.is_empty());
-        let own = |text: Option<&str>| text.unwrap_or_default().to_owned();
+        let own = |text: Option<&str>| line(text.unwrap_or_default());
         let word = get("status").or(get("result")).unwrap_or_default().to_ascii_lowercase();
         let result = get("result").unwrap_or_default().to_ascii_lowercase();
         let outcome = match word.as_str() {
@@ -309,8 +309,8 @@ impl Reader {
         TestCase {
             suite: own(self.suites.last().map(|suite| suite.path.as_str())),
             class: own(get("classname").or(get("class"))),
-            name: get("name").or(get("id")).unwrap_or("(without a name)").to_owned(),
-            file: get("file").map(str::to_owned).or_else(|| self.suites.last().and_then(|s| s.file.clone())),
+            name: line(get("name").or(get("id")).unwrap_or("(without a name)")),
+            file: get("file").map(line).or_else(|| self.suites.last().and_then(|s| s.file.clone())),
             took: get("time").or(get("duration")).and_then(seconds),
             outcome,
             flaky: false,

@@ -33,6 +33,11 @@ pub fn plain(text: &str) -> String {
     out
 }
 
+/// The text in one line, as names and paths are shown, without terminal colours and control characters.
+pub fn line(text: &str) -> String {
+    plain(text).replace(['\n', '\t'], " ")
+}
+
 /// Seconds as tools write them: `0.013`, `2,503.1`, `0,5`, `1.2e-05`, `3s`. None for nonsense.
 pub fn seconds(text: &str) -> Option<Span> {
     let text = text.trim().trim_end_matches(['s', ' ']);

@@ -23,9 +23,27 @@ pub struct Server {
     pub http: u16,
     pub router: u16,
     pub token: String,
+    /// From the start of the process to its words that it is ready, the last time.
+    pub ready_in: Duration,
     child: Option<Child>,
     once: Option<String>,
     agent: ureq::Agent,
+}
+
+/// Speaks with the server from a thread of its own; the server may go and come meanwhile.
+#[derive(Clone)]
+pub struct Hand {
+    url: String,
+    token: String,
+    agent: ureq::Agent,
+}
+
+impl Hand {
+    /// Status and answer; status 0 when the server could not be spoken to or went away.
+    pub fn post(&self, path: &str, body: &Value) -> (u16, Value) {
+        let request = self.agent.post(format!("{}{path}", self.url));
+        read(request.header("authorization", format!("Bearer {}", self.token)).send_json(body))
+    }
 }
 
 /// A service that says its version, for tests about the line and not about services.
@@ -60,9 +78,16 @@ releases:
   careful: { canary: [ { weight: 50, for: 1s } ] }
 "#;
 
-/// A port that nobody uses at this moment.
+/// A port that nobody uses at this moment, outside of the range from which outgoing connections get theirs: while a server is down between
+/// kill and start, nobody may happen to be given its port.
 fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    loop {
+        let port = 10_000 + (RandomState::new().build_hasher().finish() % 10_000) as u16;
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 impl Server {
@@ -71,12 +96,22 @@ impl Server {
         let room = tempfile::tempdir().unwrap();
         let config = ureq::Agent::config_builder().http_status_as_error(false).max_redirects(0).build();
         let (http, router) = (free_port(), free_port());
-        let mut server = Server { room, http, router, token: String::new(), child: None, once: None, agent: config.into() };
+        let mut server = Server {
+            room,
+            http,
+            router,
+            token: String::new(),
+            ready_in: Duration::ZERO,
+            child: None,
+            once: None,
+            agent: config.into(),
+        };
         server.start();
         let once = server.once.clone().unwrap();
         let entered = server.post_as("", "/api/v1/enter", &json!({ "once": once }));
         let session = entered.1["token"].as_str().unwrap().to_owned();
-        let issued = server.post_as(&session, "/api/v1/tokens", &json!({ "name": "test", "roles": ["owner"] }));
+        let issued =
+            server.post_as(&session, "/api/v1/tokens", &json!({ "name": "test", "roles": ["owner"] }));
         server.token = issued.1["token"].as_str().unwrap().to_owned();
         server
     }
@@ -92,22 +127,41 @@ impl Server {
 
     /// Starts the binary on the same data and ports; returns when it says that it is ready.
     pub fn start(&mut self) {
+        let begun = Instant::now();
         let mut child = Command::new(ANDON)
-            .args(["serve", "--listen", &format!("127.0.0.1:{}", self.http), "--router", &format!("127.0.0.1:{}", self.router), "--data"])
+            .args([
+                "serve",
+                "--listen",
+                &format!("127.0.0.1:{}", self.http),
+                "--router",
+                &format!("127.0.0.1:{}", self.router),
+                "--data",
+            ])
             .arg(self.room.path().join("data"))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(std::fs::File::options().create(true).append(true).open(self.room.path().join("stderr")).unwrap())
+            .stderr(
+                std::fs::File::options()
+                    .create(true)
+                    .append(true)
+                    .open(self.room.path().join("stderr"))
+                    .unwrap(),
+            )
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let ready = lines.next().and_then(Result::ok).unwrap_or_default();
         if !ready.contains("is ready") {
             let _ = child.wait();
-            panic!("the server did not start: {}", std::fs::read_to_string(self.room.path().join("stderr")).unwrap_or_default());
+            panic!(
+                "the server did not start: {}",
+                std::fs::read_to_string(self.room.path().join("stderr")).unwrap_or_default()
+            );
         }
+        self.ready_in = begun.elapsed();
         let rest: Vec<String> = lines.by_ref().take(2).map_while(Result::ok).collect();
-        self.once = rest.iter().find_map(|line| line.split_once("once=").map(|(_, once)| once.trim().to_owned()));
+        self.once =
+            rest.iter().find_map(|line| line.split_once("once=").map(|(_, once)| once.trim().to_owned()));
         self.child = Some(child);
     }
 
@@ -132,8 +186,17 @@ impl Server {
         format!("http://127.0.0.1:{}", self.http)
     }
 
+    /// For a thread that goes on while the server is killed and started.
+    pub fn hand(&self) -> Hand {
+        Hand { url: self.url(), token: self.token.clone(), agent: self.agent.clone() }
+    }
+
     pub fn get(&self, path: &str) -> (u16, Value) {
-        let answer = self.agent.get(format!("{}{path}", self.url())).header("authorization", format!("Bearer {}", self.token)).call();
+        let answer = self
+            .agent
+            .get(format!("{}{path}", self.url()))
+            .header("authorization", format!("Bearer {}", self.token))
+            .call();
         read(answer)
     }
 
@@ -150,7 +213,11 @@ impl Server {
 
     pub fn post_as(&self, token: &str, path: &str, body: &Value) -> (u16, Value) {
         let request = self.agent.post(format!("{}{path}", self.url()));
-        let request = if token.is_empty() { request } else { request.header("authorization", format!("Bearer {token}")) };
+        let request = if token.is_empty() {
+            request
+        } else {
+            request.header("authorization", format!("Bearer {token}"))
+        };
         read(request.send_json(body))
     }
 
@@ -158,7 +225,9 @@ impl Server {
     pub fn visit(&self, host: &str, path: &str) -> (u16, String) {
         let request = self.agent.get(format!("http://127.0.0.1:{}{path}", self.router)).header("host", host);
         match request.call() {
-            Ok(mut answer) => (answer.status().as_u16(), answer.body_mut().read_to_string().unwrap_or_default()),
+            Ok(mut answer) => {
+                (answer.status().as_u16(), answer.body_mut().read_to_string().unwrap_or_default())
+            }
             Err(error) => (0, error.to_string()),
         }
     }
@@ -181,14 +250,15 @@ impl Server {
                 return value;
             }
             assert!(begun.elapsed() < PATIENCE, "never seen: {what}\nlast: {value:#}\n{}", self.stderr());
-            std::thread::yield_now();
             pause();
         }
     }
 
     /// When the change is decided: landed, refused or abandoned.
     pub fn decided(&self, change: u32) -> Value {
-        let decided = |view: &Value| matches!(view["row"]["standing"].as_str(), Some("landed" | "refused" | "abandoned"));
+        let decided = |view: &Value| {
+            matches!(view["row"]["standing"].as_str(), Some("landed" | "refused" | "abandoned"))
+        };
         self.until(&format!("#{change} is decided"), &format!("/changes/{change}"), decided)
     }
 
@@ -218,14 +288,21 @@ impl Server {
     /// The command line, logged in.
     pub fn cli(&self, args: &[&str]) -> Output {
         let mut command = Command::new(ANDON);
-        command.args(args).env("ANDON_SERVER", self.url()).env("ANDON_TOKEN", &self.token).env("ANDON_PROJECT", "shop");
+        command
+            .args(args)
+            .env("ANDON_SERVER", self.url())
+            .env("ANDON_TOKEN", &self.token)
+            .env("ANDON_PROJECT", "shop");
         command.env("XDG_CONFIG_HOME", self.room.path().join("config")).current_dir(self.room.path());
         command.output().unwrap()
     }
 }
 
 /// Polling another process: the only way to see it from outside.
-#[allow(clippy::disallowed_methods, reason = "a look at another process every 20 ms, until what is waited for is seen")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "a look at another process every 20 ms, until what is waited for is seen"
+)]
 pub fn pause() {
     std::thread::sleep(Duration::from_millis(20));
 }
@@ -245,16 +322,11 @@ fn read(answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> (u16, 
 impl Drop for Server {
     fn drop(&mut self) {
         self.kill();
-        // Services outlive their server on purpose: a test takes its own down.
-        let instances = self.room.path().join("data/instances");
-        for entry in walk(&instances, 2) {
-            let state = std::fs::read_to_string(entry.join("state.json")).unwrap_or_default();
-            let state: Value = serde_json::from_str(&state).unwrap_or_default();
-            for who in ["main", "shim"] {
-                if let Some(pid) = state[who]["pid"].as_u64() {
-                    let _ = Command::new("kill").args(["-9", &pid.to_string()]).stderr(Stdio::null()).status();
-                }
-            }
+        // Services outlive their server on purpose: a test takes its own down, also those that were just being started.
+        for _ in 0..3 {
+            below(self.room.path()).for_each(|pid| {
+                let _ = Command::new("kill").args(["-9", &pid]).stderr(Stdio::null()).status();
+            });
         }
         if std::thread::panicking() {
             eprintln!("── the server's error output ──\n{}", self.stderr());
@@ -262,12 +334,19 @@ impl Drop for Server {
     }
 }
 
-fn walk(path: &Path, depth: u32) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
-    match depth {
-        1 => entries.collect(),
-        _ => entries.flat_map(|path| walk(&path, depth - 1)).collect(),
-    }
+/// Processes that work in this directory, or were told of it.
+fn below(room: &Path) -> impl Iterator<Item = String> {
+    let named = room.to_string_lossy().into_owned();
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    processes.filter_map(move |entry| {
+        let pid = entry.file_name().to_str().filter(|name| name.bytes().all(|b| b.is_ascii_digit()))?.to_owned();
+        let of_us = || {
+            let cwd = std::fs::read_link(entry.path().join("cwd")).unwrap_or_default();
+            let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            cwd.starts_with(&named) || String::from_utf8_lossy(&command).contains(&named)
+        };
+        (pid != std::process::id().to_string() && of_us()).then_some(pid)
+    })
 }
 
 /// A developer's clone.
@@ -337,6 +416,15 @@ impl Repo {
         number(&words)
     }
 
+    /// When the clone follows trunk, if the server can be reached.
+    pub fn try_follow(&self) -> bool {
+        let fetched = self.try_git(&["fetch", "-q", &self.remote, "main"]).status.success();
+        if fetched {
+            self.git(&["reset", "-q", "--hard", "FETCH_HEAD"]);
+        }
+        fetched
+    }
+
     /// When the clone follows trunk.
     pub fn follow(&self) {
         self.git(&["fetch", "-q", &self.remote, "main"]);
@@ -348,6 +436,47 @@ impl Repo {
 pub fn number(words: &str) -> u32 {
     let at = words.find("/changes/").unwrap_or_else(|| panic!("no change in: {words}"));
     words[at + 9..].chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap()
+}
+
+/// Numbers for a test that is run again with the same seed. The generator is SplitMix64.
+pub struct Dice(u64);
+
+impl Dice {
+    /// From `ANDON_SEED`, else from the moment; says which, so that a failure can be repeated.
+    pub fn of_environment() -> Dice {
+        let given = std::env::var("ANDON_SEED").ok().and_then(|seed| seed.parse().ok());
+        let moment = || std::fs::metadata("/proc/self").and_then(|meta| meta.modified()).unwrap();
+        let fresh = || {
+            moment().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64
+                ^ u64::from(std::process::id())
+        };
+        let seed = given.unwrap_or_else(fresh);
+        println!("ANDON_SEED={seed}");
+        Dice(seed)
+    }
+
+    /// From a known number.
+    pub fn of(seed: u64) -> Dice {
+        Dice(seed)
+    }
+
+    /// At least `from`, less than `to`.
+    pub fn between(&mut self, from: u64, to: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        from + (mixed ^ (mixed >> 31)) % (to - from)
+    }
+}
+
+/// Lets this much time pass: what happens at a moment that nobody chose.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the length of the wait is what is tested, not an order of events"
+)]
+pub fn pass(millis: u64) {
+    std::thread::sleep(Duration::from_millis(millis));
 }
 
 /// Events of one type.
