@@ -117,6 +117,7 @@ fn httpbin_goes_down_the_line() {
     println!("first run: {} tests, coverage {}", run["tests"], run["coverage"]);
     assert!(run["tests"]["passed"].as_u64().unwrap() > 60, "{run}");
     assert!(run["coverage"]["covered"].as_u64().unwrap() > 300, "{run}");
+    assert!(of_type(&journal, "drift_seen").is_empty(), "{:#?}", of_type(&journal, "drift_seen"));
     let healthy = of_type(&journal, "instance_healthy").len();
     assert_eq!(healthy, 3, "one in staging, two in production");
     let digests: Vec<_> =
