@@ -12,6 +12,7 @@ use andon_model::{ChangeId, Oid, RunId, Time};
 use axum::Router;
 use axum::body::Body;
 use axum::http::Request;
+use futures_util::StreamExt;
 use http::{HeaderMap, Method, StatusCode, header};
 use tower::ServiceExt;
 
@@ -339,6 +340,42 @@ async fn a_wrong_password_is_refused_on_the_same_page_without_saying_which_was_w
     assert!(headers.get(header::SET_COOKIE).is_none() && page.contains("Name or password is wrong."));
     assert!(page.contains("value=\"&lt;b&gt;ann\"") && !page.contains("//evil"));
     well_made("/login", &page);
+}
+
+/// The next event of a stream, as it stands on the wire.
+async fn event(stream: &mut axum::body::BodyDataStream) -> Option<String> {
+    let wait = std::time::Duration::from_secs(5);
+    let bytes = tokio::time::timeout(wait, stream.next()).await.expect("news within five seconds")?;
+    Some(String::from_utf8(bytes.unwrap().to_vec()).unwrap())
+}
+
+#[tokio::test]
+async fn an_open_page_hears_of_a_pulled_cord_at_once_and_goes_silent_when_its_reader_is_locked_out() {
+    let House { line, _dir, .. } = house(&[]).await;
+    let once = line.owner_link().await.unwrap();
+    let session = line.enter(&once).await.unwrap();
+    let owner = line.access().0.holder(&session, line.now()).unwrap();
+    let live = pages().into_iter().find(|page| page.path == "/{project}/live").unwrap();
+    let router = Router::new()
+        .route(live.path, live.handler)
+        .with_state(Arc::clone(&line))
+        .layer(axum::Extension(owner.clone()));
+    let request = Request::builder().uri("/shop/live?page=/shop/queue").body(Body::empty()).unwrap();
+    let mut stream = router.oneshot(request).await.unwrap().into_body().into_data_stream();
+    let first = event(&mut stream).await.unwrap();
+    assert!(
+        first.starts_with("event: page") && first.contains("The queue is empty") && first.contains("green"),
+        "{first}"
+    );
+    let project = line.project("shop").unwrap();
+    let began = tokio::time::Instant::now();
+    line.pull(&project, &owner, "checkout fails", "person", vec![]).await.unwrap();
+    let second = event(&mut stream).await.unwrap();
+    assert!(second.contains("Line stopped"), "{second}");
+    assert!(began.elapsed().as_millis() < 1000, "it took {:?}", began.elapsed());
+    line.revoke(&owner, owner.token.clone().unwrap()).await.unwrap();
+    line.pull(&project, &caller(&[Role::Owner]), "payment fails", "person", vec![]).await.unwrap();
+    assert_eq!(event(&mut stream).await, None);
 }
 
 #[tokio::test]
