@@ -6,11 +6,11 @@ use andon_line::Line;
 use andon_model::event::Role;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::MethodRouter;
 use http::Method;
 
-use crate::guard::{self, Guard};
+use crate::guard::{self, Guard, Watch};
 
 /// Largest body of a request that is not a push, in bytes.
 pub const BODY: usize = 4 << 20;
@@ -28,17 +28,24 @@ pub struct Door {
     pub handler: MethodRouter<Arc<Line>>,
     /// Whether its body may have any length (a push has its own limit).
     pub any_length: bool,
+    /// Whether it only reads although it is a POST: a flag's evaluation, a fetch by git. It is not counted as a change.
+    pub reads: bool,
 }
 
 impl Door {
     /// A door that needs a role.
     pub fn new(method: Method, path: &'static str, needs: Role, handler: MethodRouter<Arc<Line>>) -> Door {
-        Door { method, path, needs: Some(needs), handler, any_length: false }
+        Door { method, path, needs: Some(needs), handler, any_length: false, reads: false }
     }
 
     /// A door for everyone.
     pub fn public(method: Method, path: &'static str, handler: MethodRouter<Arc<Line>>) -> Door {
-        Door { method, path, needs: None, handler, any_length: false }
+        Door { method, path, needs: None, handler, any_length: false, reads: false }
+    }
+
+    /// The same door, of which nothing is changed by whoever comes in.
+    pub fn only_reads(self) -> Door {
+        Door { reads: true, ..self }
     }
 }
 
@@ -48,9 +55,10 @@ pub fn open(line: Arc<Line>, doors: Vec<Door>) -> Router {
     let mut router = Router::new();
     for door in doors {
         let limit = if door.any_length { DefaultBodyLimit::disable() } else { DefaultBodyLimit::max(BODY) };
-        let state = (guard.clone(), door.needs);
+        let state = Watch { guard: guard.clone(), needs: door.needs, reads: door.reads };
         let guarded: MethodRouter<Arc<Line>> = door.handler.layer(from_fn_with_state(state, guard::stand));
         router = router.route(door.path, guarded.layer(limit));
     }
-    router.fallback(guard::nothing_here).layer(axum::middleware::from_fn(guard::headers)).with_state(line)
+    let router = router.fallback(guard::nothing_here).layer(from_fn(guard::shape));
+    router.layer(from_fn(guard::headers)).with_state(line)
 }

@@ -26,7 +26,7 @@ pub fn doors() -> Vec<Door> {
     let receive = post(receive).layer(decoded);
     let mut doors = vec![
         Door::new(Method::GET, "/{project}/info/refs", Role::Viewer, get(refs)),
-        Door::new(Method::POST, "/{project}/git-upload-pack", Role::Viewer, upload),
+        Door::new(Method::POST, "/{project}/git-upload-pack", Role::Viewer, upload).only_reads(),
         Door::new(Method::POST, "/{project}/git-receive-pack", Role::Developer, receive),
     ];
     doors.iter_mut().for_each(|door| door.any_length = true);

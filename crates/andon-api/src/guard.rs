@@ -31,8 +31,11 @@ const ADDRESSES: usize = 10_000;
 #[derive(Debug, Clone)]
 pub struct Guard {
     line: Arc<Line>,
-    counts: Arc<Mutex<HashMap<(IpAddr, bool), (Instant, u32)>>>,
+    counts: Arc<Mutex<Counts>>,
 }
+
+/// By address, and whether it was wrong: since when, and how often.
+type Counts = HashMap<(IpAddr, bool), (Instant, u32)>;
 
 impl Guard {
     /// A guard that has seen nobody.
@@ -84,8 +87,20 @@ fn secret(headers: &HeaderMap) -> Option<(String, bool)> {
     pairs.find(|(name, _)| *name == COOKIE).map(|(_, value)| (value.to_owned(), true))
 }
 
+/// What the guard of one door knows.
+#[derive(Debug, Clone)]
+pub struct Watch {
+    /// Shared by all doors.
+    pub guard: Guard,
+    /// The role that it needs; none: everyone may come in.
+    pub needs: Option<Role>,
+    /// Whether it only reads, whatever its method.
+    pub reads: bool,
+}
+
 /// In front of a door.
-pub async fn stand(State((guard, needs)): State<(Guard, Option<Role>)>, mut request: Request, next: Next) -> Response {
+pub async fn stand(State(watch): State<Watch>, mut request: Request, next: Next) -> Response {
+    let Watch { guard, needs, reads } = watch;
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
     let peer = peer.unwrap_or(IpAddr::from([127, 0, 0, 1]));
     if guard.over(peer) {
@@ -99,7 +114,7 @@ pub async fn stand(State((guard, needs)): State<(Guard, Option<Role>)>, mut requ
     if changes && !same_origin(request.headers(), given.as_ref().is_none_or(|(_, by_itself)| *by_itself)) {
         return Trouble(StatusCode::FORBIDDEN, "this request comes from another site".into()).into_response();
     }
-    if changes && !guard.count(peer, false, CHANGES) {
+    if changes && !reads && !guard.count(peer, false, CHANGES) {
         return too_many();
     }
     match (needs, &caller) {
@@ -172,6 +187,37 @@ fn log_in_first(request: &Request<Body>) -> Response {
 /// What is in no table.
 pub async fn nothing_here() -> Trouble {
     Trouble(StatusCode::NOT_FOUND, "there is nothing here".into())
+}
+
+/// Longest plain reason that is put into a shape, in bytes.
+const REASON: usize = 4096;
+
+/// Refusals that the HTTP layers below us word in plain text, or not at all, in the shape of all others.
+pub async fn shape(request: Request, next: Next) -> Response {
+    let method = request.method().clone();
+    let answer = next.run(request).await;
+    let status = answer.status();
+    let plain = |value: &HeaderValue| value.as_bytes().starts_with(b"text/plain");
+    if !status.is_client_error() || answer.headers().get(header::CONTENT_TYPE).is_some_and(|kind| !plain(kind)) {
+        return answer;
+    }
+    let (parts, body) = answer.into_parts();
+    let words = axum::body::to_bytes(body, REASON).await.unwrap_or_default();
+    let words: String = String::from_utf8_lossy(&words).chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let (what, hint) = match status {
+        StatusCode::METHOD_NOT_ALLOWED => (format!("this path does not take {method}"), "the header `allow` says what it takes"),
+        StatusCode::PAYLOAD_TOO_LARGE => ("the body is too large".to_owned(), "large things come in by git"),
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => (words, "send JSON with `content-type: application/json`"),
+        _ if words.is_empty() => (status.canonical_reason().unwrap_or("refused").to_owned(), "look at the request"),
+        _ => (words, "mend the request; the reason says where"),
+    };
+    let mut shaped = Trouble(status, format!("{what}\nhint: {hint}")).into_response();
+    for (name, value) in &parts.headers {
+        if !matches!(*name, header::CONTENT_TYPE | header::CONTENT_LENGTH) {
+            shaped.headers_mut().insert(name, value.clone());
+        }
+    }
+    shaped
 }
 
 /// Headers of every answer.

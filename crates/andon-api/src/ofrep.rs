@@ -26,8 +26,8 @@ use crate::door::Door;
 /// The doors of OFREP.
 pub fn doors() -> Vec<Door> {
     vec![
-        Door::new(Method::POST, "/{project}/ofrep/v1/evaluate/flags", Role::Viewer, post(bulk)),
-        Door::new(Method::POST, "/{project}/ofrep/v1/evaluate/flags/{*key}", Role::Viewer, post(single)),
+        Door::new(Method::POST, "/{project}/ofrep/v1/evaluate/flags", Role::Viewer, post(bulk)).only_reads(),
+        Door::new(Method::POST, "/{project}/ofrep/v1/evaluate/flags/{*key}", Role::Viewer, post(single)).only_reads(),
         Door::new(Method::GET, "/{project}/ofrep/v1/notices", Role::Viewer, get(notices)),
     ]
 }

@@ -3,7 +3,7 @@
 //! The rules:
 //! 1. Environments that `andon.yaml` declares and that do not exist are created.
 //! 2. The first environment takes the newest landing; each later one takes the newest artifact that every environment before it has released.
-//! 3. An artifact that failed or was taken back in an environment is not tried there again.
+//! 3. A landing is tried once in an environment. One whose artifact serves there already is not tried at all.
 //! 4. Nothing overtakes: while a deployment is under way in an environment, the next one waits.
 //! 5. While the line is stopped, only artifacts whose landing fixes the andon move on.
 
@@ -68,8 +68,11 @@ pub fn candidate(estate: &Estate, name: &EnvironmentName, landing: &Landing) -> 
     let environment = estate.environments.get(name).filter(|e| e.destroying.is_none())?;
     let artifact = landing.artifact.clone()?;
     let here = || estate.deployments.values().filter(|d| d.environment == environment.name);
-    let tried = |d: &Deployment| d.artifact == artifact && d.started >= environment.created;
-    if here().any(|d| d.under_way() || tried(d)) {
+    let tried = |d: &Deployment| d.run == landing.run && d.started >= environment.created;
+    let newest = here().next_back();
+    // What serves already is not put beside itself. After a failure it is: that proves the environment works again.
+    let serves = newest.is_some_and(|d| d.artifact == artifact && matches!(d.state, DeploymentState::Released { .. }));
+    if serves || here().any(|d| d.under_way() || tried(d)) {
         return None;
     }
     let landed_before = |d: &Deployment| estate.landings.iter().position(|l| l.run == d.run);

@@ -29,6 +29,11 @@ pub fn create(set: &FlagSet, key: &str) -> Result<Event, Refusal> {
     if set.get(key).is_some() {
         return Err(refuse(format!("flag {key} exists already"), "choose another key, or change this one"));
     }
+    // Imports may bring any key; a new one should need no quoting in an address, a shell or a header.
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if !key.chars().all(plain) || !key.starts_with(|c: char| c.is_ascii_alphanumeric()) {
+        return Err(refuse(format!("{key:?} is no key for a flag"), "use letters, digits, '-', '.' and '_'"));
+    }
     let definition =
         json!({"state": "ENABLED", "variants": {"on": true, "off": false}, "defaultVariant": "off"});
     if let Err(problems) = Flag::read(key, &definition) {

@@ -132,6 +132,13 @@ fn rules_of_a_teams_own_are_never_overwritten_by_a_ramp() {
 }
 
 #[test]
+fn a_key_that_needs_quoting_is_refused() {
+    for bad in ["", "a/b", "../x", "-x", "a b", "é", "<b>", &"a".repeat(201)] {
+        assert!(create(&FlagSet::default(), bad).is_err(), "{bad}");
+    }
+}
+
+#[test]
 fn groups_are_read_strictly() {
     for bad in ["employees", "=x", "a=", "a=*", "a=*x*", "$flagd.flagKey=x", "a b=c"] {
         assert!(open_to(&made(), "checkout", bad).is_err(), "{bad}");

@@ -10,6 +10,7 @@ pub mod describe;
 pub mod evaluate;
 mod logic;
 mod murmur;
+mod numbers;
 pub mod ofrep;
 mod rule;
 mod semver;

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use serde_json::{Map, Number, Value, json};
 
 use crate::murmur;
+use crate::numbers::{arithmetic, number, ordered};
 use crate::rule::{Call, Each, Rule, Share};
 use crate::semver;
 
@@ -19,13 +20,13 @@ pub struct Root<'a> {
 }
 
 #[derive(Clone, Copy)]
-struct Data<'a> {
+pub(crate) struct Data<'a> {
     root: &'a Root<'a>,
     /// Inside a list operator only the item is seen.
     item: Option<&'a Value>,
 }
 
-type Out<'a> = Cow<'a, Value>;
+pub(crate) type Out<'a> = Cow<'a, Value>;
 
 const NULL: Out<'static> = Cow::Owned(Value::Null);
 
@@ -34,7 +35,7 @@ pub fn run<'a>(rule: &'a Rule, root: &'a Root<'a>) -> Out<'a> {
     eval(rule, Data { root, item: None })
 }
 
-fn eval<'a>(rule: &'a Rule, data: Data<'a>) -> Out<'a> {
+pub(crate) fn eval<'a>(rule: &'a Rule, data: Data<'a>) -> Out<'a> {
     match rule {
         Rule::Literal(value) => Cow::Borrowed(value),
         Rule::List(rules) => {
@@ -172,7 +173,6 @@ fn fractional<'a>(key: Option<&'a Rule>, shares: &'a [Share], data: Data<'a>) ->
 fn invoke<'a>(call: Call, arguments: &'a [Rule], data: Data<'a>) -> Out<'a> {
     let get = |n: usize| arguments.get(n).map_or(NULL, |rule| eval(rule, data));
     let all = || arguments.iter().map(|rule| eval(rule, data));
-    let numbers = || all().map(|value| number(&value)).collect::<Vec<f64>>();
     Cow::Owned(match call {
         Call::Equal => loose_eq(&get(0), &get(1)).into(),
         Call::NotEqual => (!loose_eq(&get(0), &get(1))).into(),
@@ -185,17 +185,13 @@ fn invoke<'a>(call: Call, arguments: &'a [Rule], data: Data<'a>) -> Out<'a> {
         Call::Not => (!truthy(&get(0))).into(),
         Call::Truthy => truthy(&get(0)).into(),
         Call::In => contains(&get(1), &get(0)).into(),
-        Call::Add => of_number(numbers().iter().sum()),
-        Call::Multiply => of_number(numbers().iter().product()),
-        Call::Subtract => match numbers().as_slice() {
-            [one] => of_number(-one),
-            [a, b, ..] => of_number(a - b),
-            [] => Value::Null,
-        },
-        Call::Divide => of_number(number(&get(0)) / number(&get(1))),
-        Call::Remainder => of_number(number(&get(0)) % number(&get(1))),
-        Call::Min => extreme(&numbers(), f64::min),
-        Call::Max => extreme(&numbers(), f64::max),
+        Call::Add
+        | Call::Subtract
+        | Call::Multiply
+        | Call::Divide
+        | Call::Remainder
+        | Call::Min
+        | Call::Max => of_number(arithmetic(call, arguments, data)),
         Call::Cat => all().map(|value| text(&value)).collect::<String>().into(),
         Call::Substr => {
             substr(&text(&get(0)), number(&get(1)), arguments.get(2).map(|_| number(&get(2)))).into()
@@ -271,17 +267,6 @@ pub fn truthy(value: &Value) -> bool {
     }
 }
 
-fn number(value: &Value) -> f64 {
-    match value {
-        Value::Null => 0.0,
-        Value::Bool(is) => f64::from(u8::from(*is)),
-        Value::Number(number) => number.as_f64().unwrap_or(f64::NAN),
-        Value::String(text) if text.trim().is_empty() => 0.0,
-        Value::String(text) => text.trim().parse().unwrap_or(f64::NAN),
-        Value::Array(_) | Value::Object(_) => f64::NAN,
-    }
-}
-
 /// Whole numbers stay whole, so that `1 + 1` prints as `2`; what is no number is null.
 fn of_number(n: f64) -> Value {
     if n.fract() == 0.0 && n.abs() < 9_007_199_254_740_992.0 {
@@ -289,13 +274,6 @@ fn of_number(n: f64) -> Value {
     } else {
         Number::from_f64(n).map_or(Value::Null, Value::Number)
     }
-}
-
-fn extreme(numbers: &[f64], pick: fn(f64, f64) -> f64) -> Value {
-    if numbers.iter().any(|n| n.is_nan()) {
-        return Value::Null;
-    }
-    numbers.iter().copied().reduce(pick).map_or(Value::Null, of_number)
 }
 
 fn text(value: &Value) -> String {
@@ -328,21 +306,10 @@ fn loose_eq(a: &Value, b: &Value) -> bool {
     }
 }
 
-/// Two texts compare as texts, anything else as numbers; three values ask whether the middle one lies between.
-fn ordered(values: &[Rule], data: Data<'_>, holds: fn(std::cmp::Ordering) -> bool) -> bool {
-    let order = |a: &Value, b: &Value| match (a, b) {
-        (Value::String(a), Value::String(b)) => Some(a.cmp(b)),
-        _ => number(a).partial_cmp(&number(b)),
-    };
-    values.len() >= 2
-        && values
-            .windows(2)
-            .all(|pair| order(&eval(&pair[0], data), &eval(&pair[1], data)).is_some_and(holds))
-}
-
 fn contains(whole: &Value, part: &Value) -> bool {
     match (whole, part) {
-        (Value::String(whole), Value::String(part)) => whole.contains(part.as_str()),
+        // Nothing is in an empty text, not even itself, as in JavaScript's JsonLogic.
+        (Value::String(whole), Value::String(part)) => !whole.is_empty() && whole.contains(part.as_str()),
         (Value::Array(items), part) => items.iter().any(|item| same(item, part)),
         _ => false,
     }

@@ -87,6 +87,18 @@ fn arithmetic_and_texts_work() {
 }
 
 #[test]
+fn arithmetic_on_what_is_missing_matches_nobody() {
+    holds(&[
+        (json!({"<": [{"+": [{"var": "age"}, 1]}, 18]}), json!(false)),
+        (json!({">=": [{"%": [1, 0]}, 0]}), json!(false)),
+        (json!({"max": [{"*": [2, "x"]}, 5]}), json!(null)),
+        (json!({"+": [true, 1]}), json!(null)),
+        (json!({"-": [true, null]}), json!(1)),
+        (json!({"in": ["", ""]}), json!(false)),
+    ]);
+}
+
+#[test]
 fn lists_are_walked() {
     holds(&[
         (json!({"map": [{"var": "l"}, {"*": [{"var": ""}, 2]}]}), json!([2, 4, 6])),

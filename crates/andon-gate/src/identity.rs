@@ -31,12 +31,14 @@ pub fn identity(signs: Signs<'_>) -> String {
     }
 }
 
-/// The open or refused change with this identity, newest first.
-pub fn find(queue: &Queue, identity: &str) -> Option<ChangeId> {
+/// Open and refused changes with this identity, newest first. Several commits of one author in one second share an identity by author:
+/// the caller tells those apart by what they touch.
+pub fn find<'a>(queue: &'a Queue, identity: &'a str) -> impl Iterator<Item = ChangeId> + 'a {
     let goes_on = |standing: &crate::Standing| {
         standing.is_open() || matches!(standing, crate::Standing::Refused { .. })
     };
-    queue.changes.values().rev().find(|c| c.push.identity == identity && goes_on(&c.standing)).map(|c| c.id)
+    let same = move |c: &&crate::Change| c.push.identity == identity && goes_on(&c.standing);
+    queue.changes.values().rev().filter(same).map(|c| c.id)
 }
 
 /// The andon named by the trailer `Fixes-Andon: A12`.

@@ -115,6 +115,21 @@ pub struct Queue {
     pub trunk: Option<Oid>,
     /// Landed changes in order.
     pub landed: Vec<ChangeId>,
+    /// The proof of each landing.
+    pub proofs: BTreeMap<ChangeId, Proof>,
+}
+
+/// That what landed is what was tested.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Proof {
+    /// The run that tested it.
+    pub run: RunId,
+    /// The commit that trunk moved to.
+    pub commit: Oid,
+    /// The tree that the run tested.
+    pub tested_tree: Oid,
+    /// The tree of trunk, read after it moved.
+    pub landed_tree: Oid,
 }
 
 impl Queue {
@@ -169,7 +184,9 @@ impl Queue {
                 }
             }
             Event::RunFinished { run, verdict, .. } => self.finished(*run, verdict, at),
-            Event::Landed { change, commit, .. } => {
+            Event::Landed { change, commit, run, tested_tree, landed_tree, .. } => {
+                let (tested_tree, landed_tree) = (tested_tree.clone(), landed_tree.clone());
+                self.proofs.insert(*change, Proof { run: *run, commit: commit.clone(), tested_tree, landed_tree });
                 self.trunk = Some(commit.clone());
                 self.landed.push(*change);
                 self.stand(*change, Standing::Landed { commit: commit.clone(), at });

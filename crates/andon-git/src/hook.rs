@@ -145,7 +145,7 @@ fn section(input: &mut impl Read) -> io::Result<Vec<String>> {
 }
 
 fn frame(output: &mut impl Write, text: &str) -> io::Result<()> {
-    write!(output, "{:04x}{text}\n", text.len() + 5)
+    writeln!(output, "{:04x}{text}", text.len() + 5)
 }
 
 fn bad(what: &str) -> io::Error {

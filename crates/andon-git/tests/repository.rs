@@ -1,5 +1,7 @@
 //! The real git on real repositories.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
+
 use std::path::Path;
 use std::process::Command;
 

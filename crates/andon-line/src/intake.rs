@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::{Arc, PoisonError};
 
 use andon_gate::identity::{Signs, find, fixes_andon, identity};
+use andon_git::Commits;
 use andon_git::hook::{Answer, Question, Update};
 use andon_git::serve::Way;
 use andon_model::event::{Event, Push, Role};
@@ -121,9 +122,10 @@ impl Line {
             authored_secs: commits.authored.0 / 1000,
         };
         let identity = identity(signs);
+        let known = self.same_change(project, &identity, &commits).await?;
         let (change, patch_set) = self
             .decide(project, caller.actor(), |state, _| {
-                let (change, patch_set) = number(state, &identity, &head)?;
+                let (change, patch_set) = number(state, known, &head)?;
                 let push = Push {
                     change,
                     patch_set,
@@ -140,6 +142,26 @@ impl Line {
             })
             .await?;
         Ok(self.words(project, change, patch_set))
+    }
+
+    /// The change that these commits are a new patch set of. By author and date alone two changes of one second look alike: then the
+    /// title or a file in common decides.
+    async fn same_change(&self, project: &Project, identity: &str, new: &Commits) -> Result<Option<ChangeId>, Refusal> {
+        let (found, trunk): (Vec<(ChangeId, String, Oid)>, Option<Oid>) = {
+            let state = project.state();
+            let known = find(&state.queue, identity).filter_map(|id| state.queue.changes.get(&id));
+            (known.map(|c| (c.id, c.push.title.clone(), c.push.head.clone())).collect(), state.queue.trunk.clone())
+        };
+        for (id, title, head) in found {
+            if !identity.starts_with("author ") || title == plain(&new.title) {
+                return Ok(Some(id));
+            }
+            let old = project.repository.beyond(trunk.as_ref(), &head).await?;
+            if old.is_some_and(|old| old.paths.iter().any(|path| new.paths.contains(path))) {
+                return Ok(Some(id));
+            }
+        }
+        Ok(None)
     }
 
     /// What the pusher reads: number, place, estimate, link.
@@ -175,8 +197,8 @@ pub fn usual(state: &State) -> Option<Span> {
     newest.get(newest.len() / 2).copied()
 }
 
-fn number(state: &State, identity: &str, head: &Oid) -> Result<(ChangeId, u32), Refusal> {
-    let Some(known) = find(&state.queue, identity).and_then(|id| state.queue.changes.get(&id)) else {
+fn number(state: &State, known: Option<ChangeId>, head: &Oid) -> Result<(ChangeId, u32), Refusal> {
+    let Some(known) = known.and_then(|id| state.queue.changes.get(&id)) else {
         return Ok((state.queue.next_change(), 1));
     };
     if known.push.head == *head && known.standing.is_open() {

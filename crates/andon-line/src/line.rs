@@ -42,6 +42,9 @@ const PAGE: u32 = 10_000;
 const LEASE: &str = "controllers";
 /// How long a lease lasts unless renewed.
 pub(crate) const LEASE_LASTS: Span = Span::secs(30);
+/// How often the data directory's lock is tried, and the pause between.
+const LOCK_TRIES: u32 = 200;
+const LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(5);
 /// How long a browser stays logged in.
 const SESSION: Span = Span::secs(14 * 86_400);
 
@@ -81,7 +84,7 @@ impl Line {
     pub async fn open(settings: Settings, clock: Box<dyn Clock>) -> Result<Arc<Line>, Refusal> {
         let data = settings.data.clone();
         make_private(&data)?;
-        let lock = lock(&data)?;
+        let lock = lock(&data).await?;
         let journal = SqliteJournal::open(&data.join("journal.db")).await?;
         // The directory's lock is ours, so whoever held the lease before is gone.
         let now = Time(clock.now_ms());
@@ -443,11 +446,15 @@ fn make_private(data: &std::path::Path) -> std::io::Result<()> {
     std::fs::set_permissions(data, std::fs::Permissions::from_mode(0o700))
 }
 
-fn lock(data: &std::path::Path) -> Result<File, Refusal> {
+/// A process that a killed server was just starting holds its lock until it executes: for so long it is tried again.
+async fn lock(data: &std::path::Path) -> Result<File, Refusal> {
     let file = File::options().create(true).truncate(false).write(true).open(data.join("lock"))?;
-    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(|_| {
-        let data = data.display();
-        Refusal::Conflict(format!("another server uses {data}\nhint: stop it, or give this one another --data"))
-    })?;
-    Ok(file)
+    for _ in 0..LOCK_TRIES {
+        if rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_ok() {
+            return Ok(file);
+        }
+        tokio::time::sleep(LOCK_PAUSE).await;
+    }
+    let data = data.display();
+    Err(Refusal::Conflict(format!("another server uses {data}\nhint: stop it, or give this one another --data")))
 }

@@ -13,7 +13,7 @@ use andon_pipeline::Runs;
 use andon_release::Releases;
 
 /// Events kept for feeds and timelines; older ones are read from the journal.
-const FEED: usize = 2_000;
+const FEED: usize = 5_000;
 
 /// One project, as its journal tells it.
 #[derive(Debug, Clone, Default)]
@@ -32,6 +32,8 @@ pub struct State {
     pub releases: Releases,
     /// The event since which the split of users of a service is what it is: the router counts anew from there.
     pub epochs: BTreeMap<(EnvironmentName, ServiceName), u64>,
+    /// What each finished release rests on: the last look with its counts.
+    pub explanations: BTreeMap<ReleaseId, serde_json::Value>,
     /// Flags.
     pub flags: FlagSet,
     /// The cord and its andons.
@@ -58,6 +60,9 @@ impl State {
         self.flow.evolve(recorded);
         if let Some(place) = moved(&recorded.event).and_then(|release| self.releases.get(release)) {
             self.epochs.insert((place.environment.clone(), place.service.clone()), recorded.seq);
+        }
+        if let Event::ReleaseFinished { release, explanation, .. } = &recorded.event {
+            self.explanations.insert(*release, explanation.clone());
         }
         if self.feed.len() == FEED {
             self.feed.pop_front();

@@ -1,6 +1,9 @@
 //! Jobs as real processes. The executable is its own shim when it is called with `shim`, so it runs without the test harness: it lists
 //! and runs its cases by name as the harness would, for test runners that ask for that.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
+#![allow(clippy::print_stdout, reason = "it speaks as a test runner does")]
+
 use std::collections::BTreeMap;
 use std::future::{pending, ready};
 use std::path::{Path, PathBuf};
@@ -8,7 +11,10 @@ use std::path::{Path, PathBuf};
 use andon_model::Span;
 use andon_runner::{End, Order, Runner};
 
-const CASES: [(&str, fn(&Path)); 6] = [
+/// A case by its name.
+type Case = (&'static str, fn(&Path));
+
+const CASES: [Case; 6] = [
     ("output_is_kept_whole_and_the_status_is_the_commands_own", output),
     ("the_first_failing_command_ends_the_job", first_failure),
     ("a_job_that_takes_too_long_is_stopped_with_everything_it_started", timeout),

@@ -1,6 +1,7 @@
 //! Whether an instance answers, and where it may listen.
 
 use std::collections::BTreeSet;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::time::Duration;
@@ -49,8 +50,30 @@ async fn ask(addr: SocketAddr, path: Option<&str>) -> Result<(), String> {
     }
 }
 
-/// A port that nobody listens on and that is not in `used`, as the operating system gives it.
+/// Ports below the system's own range that are tried before one of its own is taken.
+const TRIES: u16 = 256;
+/// How far below the system's own range ports are looked for.
+const BELOW: u16 = 12_000;
+
+/// A port that nobody listens on and that is not in `used`. It lies below the range from which the system gives ports to outgoing
+/// connections, where it can: a service may start much later, and until then any connection could be given a port of that range.
 pub fn free_port(used: &BTreeSet<u16>) -> io::Result<u16> {
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let own = range.split_whitespace().next().and_then(|low| low.parse::<u16>().ok()).unwrap_or(32_768);
+    let (low, count) = (own.saturating_sub(BELOW).max(1024), own.saturating_sub(1024).min(BELOW));
+    // From a place of its own for each call: two servers on one host would else try the same ports at the same moment.
+    let start = RandomState::new().build_hasher().finish();
+    for offset in 0..u64::from(TRIES.min(count)) {
+        let port = low + (start.wrapping_add(offset) % u64::from(count)) as u16;
+        if !used.contains(&port) && TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    given(used)
+}
+
+/// As the operating system gives it.
+fn given(used: &BTreeSet<u16>) -> io::Result<u16> {
     // Those refused are held until one is found, or the same would come again.
     let mut held = Vec::new();
     while held.len() <= used.len() {

@@ -5,6 +5,7 @@
 /// Holds a journal to its contract. To be used where `Journal`, `Batch`, `NewEvent` and `JournalError` of andon-store are the crate's own;
 /// the argument is an expression that gives an empty, opened journal.
 #[macro_export]
+#[allow(clippy::crate_in_macro_def, reason = "the engine's own crate is meant")]
 macro_rules! journal_contract {
     ($open:expr) => {{
         use crate::journal::{Batch, Fence, Journal as _, JournalError, NewEvent};

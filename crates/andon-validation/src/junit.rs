@@ -10,7 +10,8 @@ use andon_model::event::TestCounts;
 use serde::{Deserialize, Serialize};
 
 use crate::detect::{NotAReport, not_junit};
-use crate::xml::{Tag, Token, Tokens, cut};
+use crate::text::{cut, line, plain, seconds};
+use crate::xml::{Tag, Token, Tokens};
 
 /// What is kept at most, so that memory stays flat whatever a tool writes.
 #[derive(Debug, Clone, Copy)]
@@ -159,6 +160,8 @@ struct Reader {
     depth: u32,
     seen: bool,
     suites: Vec<Suite>,
+    /// Open suites that are not in `suites`.
+    depth_beyond: u32,
     case: Option<TestCase>,
     said: Option<Said>,
     details: usize,
@@ -168,7 +171,8 @@ struct Reader {
 }
 
 struct Suite {
-    name: String,
+    /// Its name behind those of the suites around it.
+    path: String,
     file: Option<String>,
 }
 
@@ -245,7 +249,10 @@ impl Reader {
         match name {
             "testsuite" => {
                 self.close_case();
-                self.suites.pop();
+                match self.depth_beyond {
+                    0 => drop(self.suites.pop()),
+                    _ => self.depth_beyond -= 1,
+                }
             }
             "testsuites" | "testcase" => self.close_case(),
             _ if element(name).is_some() => self.close_said(),
@@ -262,24 +269,32 @@ impl Reader {
 
     fn suite(&mut self, tag: &Tag) {
         let count = |key| tag.get(key).and_then(|n| n.trim().parse::<u64>().ok()).unwrap_or(0);
-        // Only the innermost suites' sums are compared, since outer ones repeat them.
+        // Only the outermost suites are compared: they hold the sums of the inner ones.
         if self.suites.is_empty() {
             self.declared_red =
                 self.declared_red.saturating_add(count("failures")).saturating_add(count("errors"));
         }
         if !tag.empty {
-            let name = tag.get("name").unwrap_or_default().trim().to_owned();
-            let file = tag.get("file").or(tag.get("filepath")).map(str::to_owned);
-            // Depth beyond any tool's only costs names, never tests.
-            self.suites.push(Suite { name: if self.suites.len() < 16 { name } else { String::new() }, file });
+            let name = line(tag.get("name").unwrap_or_default().trim());
+            let outer = self.suites.last().map_or("", |suite| suite.path.as_str());
+            let path = match (outer, name.as_str()) {
+                ("", name) => name.to_owned(),
+                (outer, "") => outer.to_owned(),
+                (outer, name) => cut(format!("{outer} / {name}"), self.limits.name),
+            };
+            let file = tag.get("file").or(tag.get("filepath")).map(line);
+            let file = file.or_else(|| self.suites.last().and_then(|suite| suite.file.clone()));
+            // Depth beyond any tool's would only cost memory: tests are found all the same.
+            self.depth_beyond += u32::from(self.suites.len() >= DEEPEST);
+            if self.suites.len() < DEEPEST {
+                self.suites.push(Suite { path, file });
+            }
         }
     }
 
     fn case_of(&self, tag: &Tag) -> TestCase {
-        let get =
-            |key: &str| tag.get(key).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());
-        let names: Vec<&str> =
-            self.suites.iter().map(|s| s.name.as_str()).filter(|name| !name.is_empty()).collect();
+        let get = |key: &str| tag.get(key).map(str::trim).filter(|value| !value.is_empty());
+        let own = |text: Option<&str>| line(text.unwrap_or_default());
         let word = get("status").or(get("result")).unwrap_or_default().to_ascii_lowercase();
         let result = get("result").unwrap_or_default().to_ascii_lowercase();
         let outcome = match word.as_str() {
@@ -292,11 +307,11 @@ impl Reader {
             _ => Outcome::Passed,
         };
         TestCase {
-            suite: cut(names.join(" / "), self.limits.name),
-            class: get("classname").or(get("class")).unwrap_or_default(),
-            name: get("name").or(get("id")).unwrap_or_else(|| "(without a name)".into()),
-            file: get("file").or_else(|| self.suites.iter().rev().find_map(|s| s.file.clone())),
-            took: get("time").or(get("duration")).and_then(|text| seconds(&text)),
+            suite: own(self.suites.last().map(|suite| suite.path.as_str())),
+            class: own(get("classname").or(get("class"))),
+            name: line(get("name").or(get("id")).unwrap_or("(without a name)")),
+            file: get("file").map(line).or_else(|| self.suites.last().and_then(|s| s.file.clone())),
+            took: get("time").or(get("duration")).and_then(seconds),
             outcome,
             flaky: false,
         }
@@ -304,11 +319,11 @@ impl Reader {
 
     fn close_said(&mut self) {
         let Some(said) = self.said.take() else { return };
-        let detail = said.text.trim().to_owned();
+        let detail = plain(said.text.trim());
         let first =
             || detail.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default().to_owned();
         let message = [said.message, first(), said.kind].into_iter().find(|text| !text.is_empty());
-        let message = cut(message.unwrap_or_default(), self.limits.name);
+        let message = cut(plain(&message.unwrap_or_default()), self.limits.name);
         self.details += detail.len();
         // A failure outside any test, as tools write it for a suite whose set-up broke, must not vanish.
         let outside = self.case.is_none();
@@ -383,19 +398,8 @@ impl Reader {
 
 const NO_REASON: &str = "the report gives no reason";
 
-/// Seconds as tools write them: `0.013`, `2,503.1`, `0,5`, `1.2e-05`, `3s`. None for nonsense.
-fn seconds(text: &str) -> Option<Span> {
-    let text = text.trim().trim_end_matches(['s', ' ']);
-    let plain = match (text.contains('.'), text.rsplit_once(',')) {
-        // With three digits behind it a comma groups thousands, unless nothing but a zero stands before it.
-        (false, Some((whole, rest))) if rest.len() != 3 || whole.trim_start_matches('-') == "0" => {
-            format!("{whole}.{rest}")
-        }
-        _ => text.replace(',', ""),
-    };
-    let seconds: f64 = plain.parse().ok()?;
-    (seconds.is_finite() && (0.0..1e9).contains(&seconds)).then(|| Span((seconds * 1000.0).round() as u64))
-}
+/// Suites inside suites that are told apart.
+const DEEPEST: usize = 32;
 
 #[cfg(test)]
 #[path = "junit_tests.rs"]

@@ -106,6 +106,36 @@ fn nested_suites_and_cases_outside_of_suites_are_found() {
 }
 
 #[test]
+fn suites_nested_without_end_lose_no_test() {
+    let text = format!(
+        "{}<testcase name='x'/>{}<testcase name='y'/>",
+        "<testsuite name='s'>".repeat(5000),
+        "</testsuite>".repeat(5000)
+    );
+    let report = report(&text);
+    assert_eq!((report.counts.passed, report.cases[1].suite.as_str()), (2, ""));
+    assert!(report.cases[0].suite.len() < 1100);
+}
+
+#[test]
+fn a_name_is_one_line_without_terminal_codes() {
+    let text = "<testsuite name='\u{1b}[31msuite'><testcase classname='a&#27;[1mb' name='red&#10;line \u{1b}[2Jend' file='x\u{7}.py'/></testsuite>";
+    let report = read(text.as_bytes(), Limits::default()).unwrap();
+    let test = &report.cases[0];
+    assert_eq!((test.suite.as_str(), test.class.as_str(), test.name.as_str()), ("suite", "ab", "red line end"));
+    assert_eq!(test.file.as_deref(), Some("x.py"));
+}
+
+#[test]
+fn terminal_colours_do_not_reach_a_page() {
+    let report = report(
+        "<testcase name='a'><failure message='no #x1B[1;31mdatabase#x1B[0m #x1B[ &#27;[2K#7'>\tat \u{1b}[31mx\u{1b}\n y</failure></testcase>",
+    );
+    let Outcome::Failed { message, detail } = &report.cases[0].outcome else { panic!() };
+    assert_eq!((message.as_str(), detail.as_str()), ("no database #x1B[ #7", "at x\n y"));
+}
+
+#[test]
 fn a_suite_whose_setup_broke_is_a_red_test() {
     let report =
         report("<testsuite name='s' tests='0' errors='1'><error message='no database'/></testsuite>");

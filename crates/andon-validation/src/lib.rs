@@ -11,6 +11,7 @@ pub mod junit;
 pub mod lcov;
 pub mod limits;
 pub mod report;
+mod text;
 pub mod verdict;
 mod xml;
 

@@ -5,6 +5,8 @@
 
 use std::io::{self, BufRead};
 
+use crate::text::cut;
+
 /// The longest tag that is read, in bytes without its attribute values; a longer one is dropped.
 const LONGEST_TAG: usize = 64 * 1024;
 /// More attributes than any tool writes.
@@ -343,15 +345,6 @@ fn local_name(name: &str) -> String {
     name.rsplit(':').next().unwrap_or(name).to_owned()
 }
 
-/// Cuts at a character boundary.
-pub fn cut(mut text: String, limit: usize) -> String {
-    if text.len() > limit {
-        let end = (0..=limit).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
-        text.truncate(end);
-    }
-    text
-}
-
 /// The text with XML's own five entities and character references resolved; anything else stays as it stands.
 fn resolve(raw: &[u8], limit: usize) -> String {
     let text = String::from_utf8_lossy(raw);
@@ -398,82 +391,5 @@ fn entity(name: &str) -> Option<char> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn tokens(text: &[u8]) -> (Vec<Token>, bool) {
-        // A tiny buffer puts every boundary inside a token.
-        let mut tokens = Tokens::new(io::BufReader::with_capacity(3, text), 100, 100);
-        let mut all = Vec::new();
-        while let Some(token) = tokens.next(true) {
-            all.push(token);
-        }
-        (all, tokens.truncated)
-    }
-
-    fn texts(text: &[u8]) -> Vec<String> {
-        let text_of = |token| if let Token::Text(text) = token { Some(text) } else { None };
-        tokens(text).0.into_iter().filter_map(text_of).collect()
-    }
-
-    #[test]
-    fn tags_texts_and_cdata_come_in_order() {
-        let (all, truncated) =
-            tokens(b"<?xml v?><!-- > --><a:b x='1' y=\"&lt;2&gt;\"/><c>q&amp;r<![CDATA[<d>]] >]]></c>");
-        let attributes = vec![("x".into(), "1".into()), ("y".into(), "<2>".into())];
-        assert_eq!(all[0], Token::Start(Tag { name: "b".into(), attributes, empty: true }));
-        assert_eq!(all[1], Token::Start(Tag { name: "c".into(), ..Tag::default() }));
-        assert_eq!(all[2..4], [Token::Text("q&r".into()), Token::Text("<d>]] >".into())]);
-        assert_eq!(all[4..], [Token::End("c".into())]);
-        assert!(!truncated);
-    }
-
-    #[test]
-    fn a_document_type_declares_nothing_here() {
-        let bomb =
-            br#"<!DOCTYPE x [<!ENTITY a "]>&b;"><!ENTITY f SYSTEM "file:///etc/passwd">]><t>&a;&f;</t>"#;
-        assert_eq!(texts(bomb), ["&a;&f;"]);
-    }
-
-    #[test]
-    fn a_long_text_is_cut_and_foreign_bytes_are_replaced() {
-        let long = [b"<t>".as_slice(), &[b'x'; 5000], b"</t><t>\xff\x01</t>"].concat();
-        assert_eq!(texts(&long), ["x".repeat(100), "\u{fffd}\u{1}".to_owned()]);
-    }
-
-    #[test]
-    fn a_tag_reads_the_same_whether_or_not_it_lies_whole_in_the_buffer() {
-        for text in [
-            "<a/>",
-            "<a b='1'/>",
-            "<a b='1' c=\"2\">",
-            "<x:a y:b='>'/>",
-            "<a b = '1' >",
-            "<a b>",
-            "<a b='1'c='2'>",
-            "<a 'b'>",
-            "<a/ b='1'>",
-            "<a b=1>",
-            "<a b='\n&#10;&amp;x'>",
-            "<a\tb='1'\n/>",
-            "<a b='ä'>",
-            "<a=''>",
-            "<a b='1' / >",
-            "<a =''>",
-            "<a \"b='1'>",
-        ] {
-            let read = |size| {
-                let mut tokens = Tokens::new(io::BufReader::with_capacity(size, text.as_bytes()), 100, 100);
-                (tokens.next(true), tokens.truncated)
-            };
-            assert_eq!(read(1), read(1000), "{text}");
-        }
-    }
-
-    #[test]
-    fn the_end_inside_markup_is_seen() {
-        for text in ["<a", "<a b='", "<a><![CDATA[x", "<!-- x", "</a", "<", "<!DOCTYPE"] {
-            assert!(tokens(text.as_bytes()).1, "{text}");
-        }
-    }
-}
+#[path = "xml_tests.rs"]
+mod tests;

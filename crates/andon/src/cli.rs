@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::client::Failure;
-use crate::{commands, serve};
+use crate::{commands, demo, serve};
 
 /// Continuous delivery in one binary: test what will land, land what is green, release it watched, take it back when it hurts.
 #[derive(Debug, Parser)]
@@ -38,6 +38,8 @@ pub struct Common {
 enum Command {
     /// Run the server.
     Serve(serve::Serve),
+    /// See everything at work on a small shop: two minutes, nothing to set up.
+    Demo(demo::Demo),
     #[command(flatten)]
     Ask(commands::Ask),
 }
@@ -47,6 +49,7 @@ pub fn run() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command {
         Command::Serve(options) => serve::run(options).map_err(Failure::from),
+        Command::Demo(options) => demo::run(&cli.common, options),
         Command::Ask(ask) => commands::run(&cli.common, ask),
     };
     match done {

@@ -14,6 +14,9 @@ use tokio_util::sync::CancellationToken;
 
 /// How often the lease is renewed: three times in its life.
 const RENEW: Duration = Duration::from_secs(10);
+/// How long an address that is in use is tried again, and how often.
+const HELD: Duration = Duration::from_secs(1);
+const AGAIN: Duration = Duration::from_millis(5);
 /// How long running requests may take to end when the server stops.
 const GOODBYE: Duration = Duration::from_secs(5);
 
@@ -104,13 +107,24 @@ async fn serve(options: Serve) -> Result<(), String> {
 /// A page stands behind the same guard as everything else.
 fn door(page: andon_web::Page) -> andon_api::Door {
     let andon_web::Page { method, path, needs, handler } = page;
-    andon_api::Door { method, path, needs, handler, any_length: false }
+    andon_api::Door { method, path, needs, handler, any_length: false, reads: false }
 }
 
+/// A process that a killed server was just starting holds its socket until it executes: for so long the address is tried again.
 async fn bind(address: SocketAddr) -> Result<TcpListener, String> {
-    TcpListener::bind(address).await.map_err(|error| {
-        format!("{address} cannot be listened on: {error}\nhint: is another server running? give --listen and --router other ports")
-    })
+    let begun = tokio::time::Instant::now();
+    loop {
+        match TcpListener::bind(address).await {
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && begun.elapsed() < HELD => {
+                tokio::time::sleep(AGAIN).await;
+            }
+            bound => {
+                return bound.map_err(|error| {
+                    format!("{address} cannot be listened on: {error}\nhint: is another server running? give --listen and --router other ports")
+                });
+            }
+        }
+    }
 }
 
 async fn told_to_stop(stop: &CancellationToken) {

@@ -410,7 +410,6 @@ fn start_now(line: &Line, project: &Project, id: InstanceId) -> Result<(), Strin
         label("ANDON_ENVIRONMENT", instance.environment.as_str()),
         label("ANDON_SERVICE", instance.service.as_str()),
         label("ANDON_REVISION", &instance.revision.0),
-        label("ANDON_INSTANCE", &name),
     ]);
     let spec = Spec {
         labels: BTreeMap::from([

@@ -114,14 +114,11 @@ fn runs(state: &State, change: &Change) -> Vec<RunLine> {
 }
 
 fn proof(state: &State, id: ChangeId) -> Option<Proof> {
-    state.feed.iter().rev().find_map(|recorded| match &recorded.event {
-        Event::Landed { change, commit, tested_tree, landed_tree, run, .. } if *change == id => Some(Proof {
-            commit: commit.to_string(),
-            tested_tree: tested_tree.to_string(),
-            landed_tree: landed_tree.to_string(),
-            run: run.0,
-        }),
-        _ => None,
+    state.queue.proofs.get(&id).map(|proof| Proof {
+        commit: proof.commit.to_string(),
+        tested_tree: proof.tested_tree.to_string(),
+        landed_tree: proof.landed_tree.to_string(),
+        run: proof.run.0,
     })
 }
 
@@ -130,7 +127,11 @@ fn places(state: &State, declared: &[EnvironmentName], id: ChangeId) -> Vec<(Str
     // A change without an artifact goes nowhere by itself.
     let Some(place) = state.estate.landings.iter().position(|l| l.change == id && l.artifact.is_some()) else { return Vec::new() };
     let has = |d: &&andon_environment::Deployment| {
-        state.estate.landings.iter().position(|l| l.run == d.run).is_some_and(|have| have >= place)
+        let artifact = state.estate.landings[place].artifact.as_ref();
+        let serves = |name: &EnvironmentName| state.estate.deployments.values().rev().find(|d| d.environment == *name && matches!(d.state, DeploymentState::Released { .. }));
+        // A change that leaves the artifact as what serves is there already.
+        let unchanged = Some(&d.artifact) == artifact && serves(&d.environment).is_some_and(|serving| serving.id == d.id);
+        unchanged || state.estate.landings.iter().position(|l| l.run == d.run).is_some_and(|have| have >= place)
     };
     let mut places = Vec::new();
     for name in declared {

@@ -250,11 +250,7 @@ fn capital(text: &str) -> String {
 }
 
 fn ended_look(state: &State, id: ReleaseId) -> Option<Explanation> {
-    let ended = state.feed.iter().rev().find_map(|event| match &event.event {
-        Event::ReleaseFinished { release, explanation, .. } if *release == id => Some(explanation.clone()),
-        _ => None,
-    })?;
-    serde_json::from_value(ended).ok()
+    serde_json::from_value(state.explanations.get(&id)?.clone()).ok()
 }
 
 fn look_facts(look: &Explanation) -> Vec<Fact> {

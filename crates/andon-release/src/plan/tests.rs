@@ -49,7 +49,6 @@ impl Story {
             strategy: serde_json::from_str(strategy).unwrap(),
             strategy_name: name.into(),
             limits_us: Vec::new(),
-            limits_us: Vec::new(),
         });
     }
 

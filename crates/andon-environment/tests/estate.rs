@@ -1,0 +1,339 @@
+//! Stories of promotion and upkeep, told as events.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use andon_environment::promote::{self, Declared};
+use andon_environment::upkeep::{self, Observation, Seen, pause};
+use andon_environment::{DeploymentState, Estate};
+use andon_model::event::{Event, PlannedService, Recorded, ReleaseEnd, Revision};
+use andon_model::{
+    Actor, AndonId, ChangeId, DeploymentId, Digest, EnvironmentName, InstanceId, Oid, ReleaseId, RunId, ServiceName, Span,
+    Strategy, Time,
+};
+
+struct Story {
+    estate: Estate,
+    now: i64,
+}
+
+fn name(text: &str) -> EnvironmentName {
+    text.parse().unwrap()
+}
+fn web() -> ServiceName {
+    "web".parse().unwrap()
+}
+fn commit(n: u32) -> Oid {
+    format!("{n:040x}").parse().unwrap()
+}
+fn artifact(n: u32) -> Digest {
+    Digest::of(&n.to_be_bytes())
+}
+fn declared() -> Vec<Declared> {
+    ["staging", "production"].into_iter().map(|n| Declared { name: name(n), on_green: true }).collect()
+}
+
+impl Story {
+    fn new() -> Story {
+        let mut story = Story { estate: Estate::default(), now: 0 };
+        for environment in ["staging", "production"] {
+            story.then(Event::EnvironmentCreated { environment: name(environment), like: None, standing: true, expires: None });
+        }
+        story
+    }
+    fn then(&mut self, event: Event) {
+        self.now += 1000;
+        let recorded = Recorded { seq: self.now as u64, at: Time(self.now), by: Actor::line("test"), project: None, event };
+        self.estate.evolve(&recorded);
+    }
+    /// A change lands with an artifact; the same artifact number is the same content.
+    fn lands(&mut self, change: u32, content: u32) {
+        let run = RunId(change);
+        self.then(Event::ArtifactBuilt { run, artifact: artifact(content), bytes: 1, commit: commit(change) });
+        self.then(Event::Landed {
+            change: ChangeId(change),
+            patch_set: 1,
+            run,
+            commit: commit(change),
+            parent: None,
+            tested_tree: commit(1),
+            landed_tree: commit(1),
+        });
+    }
+    fn due(&self, hold: &[AndonId]) -> Vec<(String, u32)> {
+        let decisions = promote::plan(&self.estate, &declared(), hold);
+        let one = |decision: promote::Decision| match decision {
+            promote::Decision::Create { environment } => (environment.to_string(), 0),
+            promote::Decision::Deploy(candidate) => (candidate.environment.to_string(), candidate.run.0),
+        };
+        decisions.into_iter().map(one).collect()
+    }
+    /// Everything that is due is deployed; returns the numbers.
+    fn deploys(&mut self) -> Vec<u32> {
+        let decisions = promote::plan(&self.estate, &declared(), &[]);
+        let mut made = Vec::new();
+        for decision in decisions {
+            let promote::Decision::Deploy(candidate) = decision else { continue };
+            let deployment = self.estate.next_deployment();
+            self.then(Event::DeploymentStarted {
+                deployment,
+                environment: candidate.environment,
+                artifact: candidate.artifact,
+                commit: candidate.commit,
+                run: candidate.run,
+                services: vec![PlannedService {
+                    name: web(),
+                    command: vec!["x".into()],
+                    env: BTreeMap::new(),
+                    health: None,
+                    start_within: Span::secs(30),
+                    stop_within: Span::secs(10),
+                    replicas: 2,
+                    hosts: vec![],
+                }],
+                changes: candidate.changes,
+            });
+            made.push(deployment.0);
+        }
+        made
+    }
+    fn look(&self, seen: &Observation) -> Vec<upkeep::Decision> {
+        upkeep::plan(&self.estate, seen, &BTreeSet::new(), Time(self.now))
+    }
+    /// Plans instances until none is missing, and all of them are healthy.
+    fn comes_up(&mut self, deployment: u32) {
+        let d = self.estate.deployments[&DeploymentId(deployment)].clone();
+        for _ in 0..2 {
+            let instance = self.estate.next_instance();
+            let (environment, service, revision) = (d.environment.clone(), web(), d.revision());
+            self.then(Event::InstancePlanned { instance, environment, service, revision, port: 1 });
+            self.then(Event::InstanceHealthy { instance });
+        }
+        self.then(Event::DeploymentFinished { deployment: d.id, ok: true, why: String::new() });
+        self.then(Event::EnvironmentTested {
+            deployment: d.id,
+            environment: d.environment.clone(),
+            ok: true,
+            why: String::new(),
+            log: None,
+        });
+    }
+    fn released(&mut self, deployment: u32, how: ReleaseEnd) {
+        let d = self.estate.deployments[&DeploymentId(deployment)].clone();
+        let release = ReleaseId(deployment);
+        let from = self.estate.environments[&d.environment].serving.get(&web()).and_then(|s| s.stable.clone());
+        self.then(Event::ReleaseStarted {
+            release,
+            deployment: d.id,
+            environment: d.environment.clone(),
+            service: web(),
+            from,
+            to: d.revision(),
+            strategy: Strategy::AllAtOnce,
+            strategy_name: "all-at-once".into(),
+            limits_us: vec![],
+        });
+        self.then(Event::ReleaseFinished { release, how, why: "x".into(), explanation: serde_json::Value::Null });
+    }
+    fn through(&mut self, deployment: u32) {
+        self.comes_up(deployment);
+        self.released(deployment, ReleaseEnd::Released);
+    }
+    fn alive(&self) -> Observation {
+        let seen = |id: &InstanceId| (*id, Seen::Alive { health: Some(Ok(())), failing: Span(0) });
+        Observation { instances: self.estate.instances.keys().map(seen).collect(), ..Observation::default() }
+    }
+}
+
+#[test]
+fn a_declared_environment_that_is_missing_is_created() {
+    let story = Story { estate: Estate::default(), now: 0 };
+    assert_eq!(story.due(&[]), [("staging".to_owned(), 0), ("production".to_owned(), 0)]);
+}
+
+#[test]
+fn production_takes_only_what_staging_released() {
+    let mut story = Story::new();
+    story.lands(1, 1);
+    assert_eq!(story.due(&[]), [("staging".to_owned(), 1)]);
+    assert_eq!(story.deploys(), [1]);
+    assert_eq!(story.due(&[]), [], "nothing overtakes a deployment that is under way");
+    story.through(1);
+    assert_eq!(story.due(&[]), [("production".to_owned(), 1)]);
+}
+
+#[test]
+fn what_was_taken_back_is_not_tried_again_but_the_next_landing_is() {
+    let mut story = Story::new();
+    story.lands(1, 1);
+    story.deploys();
+    story.through(1);
+    story.deploys();
+    story.comes_up(2);
+    story.released(2, ReleaseEnd::TakenBack);
+    assert_eq!(story.due(&[]), []);
+    story.lands(2, 2);
+    assert_eq!(story.due(&[]), [("staging".to_owned(), 2)]);
+}
+
+#[test]
+fn a_change_that_leaves_the_artifact_as_it_is_goes_nowhere_and_a_revert_after_a_failure_does() {
+    let mut story = Story::new();
+    story.lands(1, 1);
+    story.deploys();
+    story.through(1);
+    story.deploys();
+    story.through(2);
+    story.lands(2, 1);
+    assert_eq!(story.due(&[]), [], "the artifact serves everywhere already");
+    story.lands(3, 3);
+    let bad = story.deploys()[0];
+    story.then(Event::DeploymentFinished { deployment: DeploymentId(bad), ok: false, why: "x".into() });
+    story.lands(4, 1);
+    assert_eq!(story.due(&[]), [("staging".to_owned(), 4)], "the revert is proven where it failed");
+}
+
+#[test]
+fn while_the_line_is_stopped_only_a_fix_moves_on() {
+    let mut story = Story::new();
+    story.lands(1, 1);
+    assert_eq!(story.due(&[AndonId(7)]), []);
+}
+
+#[test]
+fn a_service_gets_as_many_instances_as_it_wants_and_no_more() {
+    let mut story = Story::new();
+    story.lands(1, 1);
+    story.deploys();
+    let plans = |story: &Story| story.look(&story.alive()).iter().filter(|d| matches!(d, upkeep::Decision::Plan { .. })).count();
+    assert_eq!(plans(&story), 2);
+    story.comes_up(1);
+    assert_eq!(plans(&story), 0);
+}
+
+#[test]
+fn a_deployment_whose_instance_dies_before_it_was_healthy_is_given_up() {
+    let mut story = Story::new();
+    story.lands(1, 1);
+    story.deploys();
+    let revision = story.estate.deployments[&DeploymentId(1)].revision();
+    story.then(Event::InstancePlanned { instance: InstanceId(1), environment: name("staging"), service: web(), revision, port: 1 });
+    let mut seen = Observation::default();
+    seen.instances.insert(InstanceId(1), Seen::Exited { words: "no such file".into() });
+    let given_up = story.look(&seen).into_iter().find_map(|decision| match decision {
+        upkeep::Decision::GiveUp { why, .. } => Some(why),
+        _ => None,
+    });
+    assert!(given_up.unwrap().contains("no such file"));
+}
+
+#[test]
+fn a_changed_file_is_drift_and_the_instance_is_replaced() {
+    let mut story = Story::new();
+    story.lands(1, 1);
+    story.deploys();
+    story.through(1);
+    let mut seen = story.alive();
+    seen.files.push((InstanceId(1), "app.py".into(), "sha256:1".into(), "sha256:2".into()));
+    let decisions = story.look(&seen);
+    assert!(decisions.iter().any(|d| matches!(d, upkeep::Decision::Drift { drift, .. } if drift.what.contains("app.py"))));
+    assert!(decisions.iter().any(|d| matches!(d, upkeep::Decision::Retire { instance: InstanceId(1), .. })));
+    story.then(Event::InstanceRetired { instance: InstanceId(1), why: "drift".into() });
+    let again = story.look(&story.alive());
+    assert!(!again.iter().any(|d| matches!(d, upkeep::Decision::Drift { .. })), "it is said once");
+    assert!(again.iter().any(|d| matches!(d, upkeep::Decision::Plan { .. })), "the first replacement comes at once");
+}
+
+#[test]
+fn an_instance_that_gives_no_good_answer_for_long_is_replaced() {
+    let mut story = Story::new();
+    story.lands(1, 1);
+    story.deploys();
+    story.through(1);
+    let mut seen = story.alive();
+    let failing = |span| Seen::Alive { health: Some(Err("500".into())), failing: span };
+    seen.instances.insert(InstanceId(1), failing(Span::secs(1)));
+    assert!(!story.look(&seen).iter().any(|d| matches!(d, upkeep::Decision::Retire { .. })));
+    seen.instances.insert(InstanceId(1), failing(upkeep::UNHEALTHY));
+    assert!(story.look(&seen).iter().any(|d| matches!(d, upkeep::Decision::Retire { .. })));
+}
+
+#[test]
+fn replacements_come_slower_and_slower_up_to_a_limit() {
+    let pauses: Vec<u64> = (0..9).map(|n| pause(n).0 / 1000).collect();
+    assert_eq!(pauses, [0, 0, 2, 6, 18, 54, 162, 300, 300]);
+}
+
+#[test]
+fn a_revision_that_serves_nobody_is_stopped_only_when_nobody_is_on_the_way() {
+    let mut story = Story::new();
+    story.lands(1, 1);
+    story.deploys();
+    story.through(1);
+    story.lands(2, 2);
+    story.deploys();
+    story.comes_up(3.min(story.estate.deployments.len() as u32));
+    let newest = story.estate.deployments.values().rev().find(|d| d.environment == name("staging")).unwrap().id;
+    story.released(newest.0, ReleaseEnd::Released);
+    let retired: Vec<InstanceId> = story.look(&story.alive()).into_iter().filter_map(|d| match d {
+        upkeep::Decision::Retire { instance, .. } => Some(instance),
+        _ => None,
+    }).collect();
+    assert_eq!(retired, [InstanceId(1), InstanceId(2)]);
+    story.then(Event::InstanceRetired { instance: InstanceId(1), why: "x".into() });
+    let removes = |seen: &Observation| story.look(seen).contains(&upkeep::Decision::Remove(InstanceId(1)));
+    assert!(!removes(&story.alive()));
+    let mut idle = story.alive();
+    idle.idle.insert(InstanceId(1));
+    assert!(removes(&idle));
+}
+
+#[test]
+fn a_rebuild_repeats_the_same_deployment_once_all_is_gone() {
+    let mut story = Story::new();
+    story.lands(1, 1);
+    story.deploys();
+    story.through(1);
+    story.then(Event::EnvironmentDestroyed { environment: name("staging"), rebuild: true, why: "x".into() });
+    assert_eq!(story.due(&[]).iter().filter(|(e, _)| e == "staging").count(), 0, "first everything is stopped");
+    let ids: Vec<InstanceId> = story.estate.instances.keys().copied().collect();
+    ids.into_iter().for_each(|id| story.estate.forget(id));
+    let again = promote::plan(&story.estate, &declared(), &[]);
+    assert!(again.iter().any(|d| matches!(d, promote::Decision::Deploy(c) if c.repeats == Some(DeploymentId(1)))));
+}
+
+#[test]
+fn an_environment_ends_at_its_time() {
+    let mut story = Story::new();
+    let expires = Some(Time(story.now + 1500));
+    story.then(Event::EnvironmentCreated { environment: name("try-it"), like: Some(name("production")), standing: false, expires });
+    assert!(!story.look(&Observation::default()).contains(&upkeep::Decision::Expire(name("try-it"))));
+    story.now += 1000;
+    assert!(story.look(&Observation::default()).contains(&upkeep::Decision::Expire(name("try-it"))));
+}
+
+#[test]
+fn a_stranger_is_put_on_display_and_ended() {
+    let story = Story::new();
+    let seen = Observation { foreign: vec![(name("staging"), 77, "nc -l".into())], ..Observation::default() };
+    let decisions = story.look(&seen);
+    assert!(decisions.iter().any(|d| matches!(d, upkeep::Decision::Drift { drift, .. } if drift.after == "nc -l")));
+    assert!(decisions.iter().any(|d| matches!(d, upkeep::Decision::Kill { pid: 77, .. })));
+}
+
+#[test]
+fn a_release_that_was_taken_back_leaves_the_old_revision_serving() {
+    let mut story = Story::new();
+    story.lands(1, 1);
+    story.deploys();
+    story.through(1);
+    let before: Option<Revision> = story.estate.environments[&name("staging")].serving[&web()].stable.clone();
+    story.lands(2, 2);
+    story.deploys();
+    let newest = story.estate.deployments.values().rev().find(|d| d.environment == name("staging")).unwrap().id;
+    story.comes_up(newest.0);
+    story.released(newest.0, ReleaseEnd::TakenBack);
+    assert_eq!(story.estate.environments[&name("staging")].serving[&web()].stable, before);
+    assert!(matches!(story.estate.deployments[&newest].state, DeploymentState::Failed { .. }));
+}
