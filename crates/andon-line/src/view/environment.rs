@@ -4,7 +4,7 @@ use andon_environment::{Environment, Instance};
 use andon_model::{EnvironmentName, ServiceName, Span, Time};
 use serde::{Deserialize, Serialize};
 
-use super::wall::{deployment_words, order, signals};
+use super::wall::{deployment_words, order, shown, signals};
 use super::{Fact, Frame, Mark, Moment, ago, count, fact, frame, moments};
 use crate::stations::routes;
 use crate::{Line, Project, Refusal, State};
@@ -158,7 +158,7 @@ pub fn environments(project: &Project, now: Time) -> EnvironmentsView {
 }
 
 fn row(state: &State, environment: &Environment, now: Time) -> EnvironmentRow {
-    let newest = state.estate.deployments.values().rev().find(|d| d.environment == environment.name);
+    let newest = shown(state, &environment.name);
     let (mark, words) = match (environment.destroying, environment.drifts.first(), newest) {
         (Some(_), ..) => (Mark::Live, "is being rebuilt from code".into()),
         (None, Some((since, drift)), _) => (Mark::Wait, format!("{} differs from code for {}, healing", drift.what, now.since(*since))),

@@ -192,14 +192,9 @@ fn stations(state: &State, environments: &[EnvironmentName], now: Time) -> Vec<S
 }
 
 fn environment_station(state: &State, name: &EnvironmentName) -> Station {
-    let mut here = state.estate.deployments.values().rev().filter(|d| &d.environment == name);
-    let newest = here.next();
-    // After a way back the newest deployment serves nobody: shown is the one that does.
-    let shown = newest.filter(|d| !matches!(d.state, DeploymentState::Released { .. }) || serves(state, d));
-    let shown = shown.or_else(|| here.find(|d| serves(state, d))).or(newest);
     let mut cars = Vec::new();
     let mut busy = false;
-    if let Some(deployment) = shown {
+    if let Some(deployment) = shown(state, name) {
         let (mark, words) = deployment_words(state, deployment);
         busy = mark == Mark::Live;
         cars.push(Car {
@@ -216,6 +211,14 @@ fn environment_station(state: &State, name: &EnvironmentName) -> Station {
         first.make_ascii_uppercase();
     }
     Station { name: title, busy, cars }
+}
+
+/// The deployment that says how an environment stands: the newest, or after a way back the one that serves.
+pub(super) fn shown<'a>(state: &'a State, name: &EnvironmentName) -> Option<&'a andon_environment::Deployment> {
+    let mut here = state.estate.deployments.values().rev().filter(|d| &d.environment == name);
+    let newest = here.next();
+    let tells = newest.filter(|d| !matches!(d.state, DeploymentState::Released { .. }) || serves(state, d));
+    tells.or_else(|| here.find(|d| serves(state, d))).or(newest)
 }
 
 /// Whether users of a service are on it.
