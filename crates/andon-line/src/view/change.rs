@@ -7,6 +7,7 @@ use andon_model::{ChangeId, EnvironmentName, RunId, Time};
 use serde::{Deserialize, Serialize};
 
 use super::queue::{ChangeRow, row};
+use super::wall::serves;
 use super::{Fact, Frame, Mark, Moment, fact, frame, moments, verdict};
 use crate::State;
 
@@ -128,16 +129,16 @@ fn places(state: &State, declared: &[EnvironmentName], id: ChangeId) -> Vec<(Str
     let Some(place) = state.estate.landings.iter().position(|l| l.change == id && l.artifact.is_some()) else { return Vec::new() };
     let has = |d: &&andon_environment::Deployment| {
         let artifact = state.estate.landings[place].artifact.as_ref();
-        let serves = |name: &EnvironmentName| state.estate.deployments.values().rev().find(|d| d.environment == *name && matches!(d.state, DeploymentState::Released { .. }));
+        let released = |name: &EnvironmentName| state.estate.deployments.values().rev().find(|d| d.environment == *name && matches!(d.state, DeploymentState::Released { .. }));
         // A change that leaves the artifact as what serves is there already.
-        let unchanged = Some(&d.artifact) == artifact && serves(&d.environment).is_some_and(|serving| serving.id == d.id);
+        let unchanged = Some(&d.artifact) == artifact && released(&d.environment).is_some_and(|serving| serving.id == d.id);
         unchanged || state.estate.landings.iter().position(|l| l.run == d.run).is_some_and(|have| have >= place)
     };
     let mut places = Vec::new();
     for name in declared {
         let here = state.estate.deployments.values().filter(|d| &d.environment == name).filter(has);
         let best = here.max_by_key(|d| match d.state {
-            DeploymentState::Released { .. } => 4,
+            DeploymentState::Released { .. } if serves(state, d) => 4,
             DeploymentState::Ready => 3,
             DeploymentState::Up => 2,
             DeploymentState::Starting => 1,
@@ -145,6 +146,9 @@ fn places(state: &State, declared: &[EnvironmentName], id: ChangeId) -> Vec<(Str
         });
         let (mark, words) = match best.map(|d| (&d.state, d)) {
             None => (Mark::Wait, "not there yet".to_owned()),
+            Some((DeploymentState::Released { .. }, d)) if !serves(state, d) => {
+                (Mark::Wait, format!("nobody has it any more: users went back from {}", d.id))
+            }
             Some((DeploymentState::Released { at }, d)) => (Mark::Go, format!("everyone has it since {} ({})", at.hh_mm_ss(), d.id)),
             Some((DeploymentState::Failed { why }, d)) => (Mark::Stop, format!("{}: {why}", d.id)),
             Some((DeploymentState::Superseded, d)) => (Mark::None, format!("{} was superseded", d.id)),

@@ -192,10 +192,14 @@ fn stations(state: &State, environments: &[EnvironmentName], now: Time) -> Vec<S
 }
 
 fn environment_station(state: &State, name: &EnvironmentName) -> Station {
-    let newest = state.estate.deployments.values().rev().find(|d| &d.environment == name);
+    let mut here = state.estate.deployments.values().rev().filter(|d| &d.environment == name);
+    let newest = here.next();
+    // After a way back the newest deployment serves nobody: shown is the one that does.
+    let shown = newest.filter(|d| !matches!(d.state, DeploymentState::Released { .. }) || serves(state, d));
+    let shown = shown.or_else(|| here.find(|d| serves(state, d))).or(newest);
     let mut cars = Vec::new();
     let mut busy = false;
-    if let Some(deployment) = newest {
+    if let Some(deployment) = shown {
         let (mark, words) = deployment_words(state, deployment);
         busy = mark == Mark::Live;
         cars.push(Car {
@@ -214,6 +218,21 @@ fn environment_station(state: &State, name: &EnvironmentName) -> Station {
     Station { name: title, busy, cars }
 }
 
+/// Whether users of a service are on it.
+pub(super) fn serves(state: &State, deployment: &andon_environment::Deployment) -> bool {
+    let place = state.estate.environments.get(&deployment.environment);
+    let stable = place.into_iter().flat_map(|place| place.serving.values()).filter_map(|serving| serving.stable.as_ref());
+    let mut commits = stable.map(|revision| revision.commit());
+    // Nothing is known to serve while a service is being made anew: the deployment's own state stands then.
+    place.is_none_or(|place| place.serving.is_empty()) || commits.any(|commit| commit == deployment.commit.short())
+}
+
+/// Whether a later deployment was released here before users came back to this one.
+fn gone_back(state: &State, deployment: &andon_environment::Deployment) -> bool {
+    let later = state.estate.deployments.values().filter(|d| d.environment == deployment.environment && d.id > deployment.id);
+    later.into_iter().any(|d| matches!(d.state, DeploymentState::Released { .. }) && !serves(state, d))
+}
+
 /// How far a deployment is, in words.
 pub fn deployment_words(state: &State, deployment: &andon_environment::Deployment) -> (Mark, String) {
     let releasing = state.releases.under_way().find(|r| r.deployment == deployment.id);
@@ -222,6 +241,8 @@ pub fn deployment_words(state: &State, deployment: &andon_environment::Deploymen
         (DeploymentState::Starting, _) => (Mark::Live, "starting beside what serves".into()),
         (DeploymentState::Up, _) => (Mark::Live, "up, being tested".into()),
         (DeploymentState::Ready, _) => (Mark::Wait, "tested, waits for its release".into()),
+        (DeploymentState::Released { .. }, _) if !serves(state, deployment) => (Mark::None, "serves nobody any more".into()),
+        (DeploymentState::Released { .. }, _) if gone_back(state, deployment) => (Mark::Go, "everyone is back on it".into()),
         (DeploymentState::Released { at }, _) => (Mark::Go, format!("everyone has it since {}", at.hh_mm())),
         (DeploymentState::Failed { why }, _) => (Mark::Stop, why.lines().next().unwrap_or_default().to_owned()),
         (DeploymentState::Superseded, _) => (Mark::None, "superseded".into()),
