@@ -107,7 +107,7 @@ async fn serve(options: Serve) -> Result<(), String> {
 /// A page stands behind the same guard as everything else.
 fn door(page: andon_web::Page) -> andon_api::Door {
     let andon_web::Page { method, path, needs, handler } = page;
-    andon_api::Door { method, path, needs, handler, any_length: false }
+    andon_api::Door { method, path, needs, handler, any_length: false, reads: false }
 }
 
 /// A process that a killed server was just starting holds its socket until it executes: for so long the address is tried again.
