@@ -107,7 +107,7 @@ pub fn of(event: &Event) -> Option<(Mark, String, Option<String>)> {
             };
             (mark, format!("{release}: {what}. {why}"), Some(format!("releases/{}", release.0)))
         }
-        Event::FlagChanged { flag, what, .. } => (Mark::None, format!("Flag {flag}: {what}"), Some("flags".into())),
+        Event::FlagChanged { what, .. } => (Mark::None, capital(what), Some("flags".into())),
         Event::CordPulled { andon, cause, why, .. } => {
             let who = if matches!(cause, Cause::Person) { "" } else { " by the line" };
             (Mark::Stop, format!("{andon}: the cord was pulled{who}: {why}"), Some(format!("andons/{}", andon.0)))
@@ -137,6 +137,11 @@ pub fn percent(basis_points: u16) -> String {
 /// Whether the line itself did it.
 pub fn is_line(actor: &Actor) -> bool {
     matches!(actor, Actor::Line(_))
+}
+
+fn capital(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map(|c| c.to_uppercase().collect::<String>()).unwrap_or_default() + chars.as_str()
 }
 
 fn first(text: &str) -> &str {

@@ -31,7 +31,11 @@ fn page(line: &Line, caller: &Caller, said: Option<&Said>, fresh: Option<&str>) 
     let access = line.access().0.clone();
     let user = access.users.get(&caller.user).cloned().unwrap_or_default();
     let roles: Vec<&str> = caller.roles.iter().map(role).collect();
-    let mut tokens: Vec<_> = access.tokens.iter().filter(|(_, token)| token.user == caller.user && token.kind != TokenKind::OneTime).collect();
+    let mut tokens: Vec<_> = access
+        .tokens
+        .iter()
+        .filter(|(_, token)| token.user == caller.user && token.kind != TokenKind::OneTime)
+        .collect();
     tokens.sort_by_key(|(_, token)| std::cmp::Reverse(token.issued));
     let leave = parts::push("/account/leave", "Log out", "");
     let sentence = match roles.is_empty() {
@@ -47,7 +51,7 @@ fn page(line: &Line, caller: &Caller, said: Option<&Said>, fresh: Option<&str>) 
                 p.soft { "For git it is the password, the name may be anything. For programs: Authorization: Bearer." }
             }
         }
-        (parts::sheet("password", if user.password.is_some() { "Change the password" } else { "Set a password" }, password_form(user.password.is_some())))
+        (parts::sheet("password", if user.password.is_some() { "Change the password" } else { "Set a password" }, password_form(caller.user.as_str(), user.password.is_some())))
         (parts::sheet("new-token", "New token", token_form(caller)))
         (parts::sheet("tokens", "Browsers and tokens", html! {
             div.scroll { table {
@@ -79,9 +83,10 @@ fn row(n: usize, digest: &Digest, token: &andon_line::access::Token, caller: &Ca
     }
 }
 
-fn password_form(has: bool) -> Markup {
+fn password_form(user: &str, has: bool) -> Markup {
     html! {
         form.stack method="post" action="/account/password" {
+            input.unseen type="text" name="name" value=(user) autocomplete="username" readonly tabindex="-1" aria-hidden="true";
             @if has { label.field { span { "Password now" } input type="password" name="old" required autocomplete="current-password" maxlength="1000"; } }
             label.field { span { "New password, at least 10 characters" } input type="password" name="new" required minlength="10" maxlength="1000" autocomplete="new-password"; }
             button.btn.go { "Keep it" }
@@ -129,7 +134,8 @@ pub async fn issue(State(line): State<Arc<Line>>, Who(caller): Who, fields: Fiel
         let wanted = field(&fields, "role");
         let wanted = all.into_iter().find(|one| role(one) == wanted);
         let wanted = wanted.ok_or_else(|| Refusal::Bad("that is no role".into()))?;
-        let lasts = Some(field(&fields, "lasts")).filter(|text| !text.is_empty()).map(str::parse::<Span>).transpose();
+        let lasts =
+            Some(field(&fields, "lasts")).filter(|text| !text.is_empty()).map(str::parse::<Span>).transpose();
         let lasts = lasts.map_err(|error| Refusal::Bad(error.to_string()))?;
         line.issue(&caller, caller.user.clone(), field(&fields, "name").to_owned(), vec![wanted], lasts).await
     };
@@ -142,7 +148,8 @@ pub async fn issue(State(line): State<Arc<Line>>, Who(caller): Who, fields: Fiel
 /// Makes a token worth nothing.
 pub async fn revoke(State(line): State<Arc<Line>>, Who(caller): Who, fields: Fields) -> Response {
     let revoked = async {
-        let digest: Digest = field(&fields, "digest").parse().map_err(|_| Refusal::Bad("that is no token".into()))?;
+        let digest: Digest =
+            field(&fields, "digest").parse().map_err(|_| Refusal::Bad("that is no token".into()))?;
         line.revoke(&caller, digest).await.map(|()| "it opens nothing any more".to_owned())
     };
     back("/account", revoked.await)
@@ -150,10 +157,11 @@ pub async fn revoke(State(line): State<Arc<Line>>, Who(caller): Who, fields: Fie
 
 /// Ends this browser's session.
 pub async fn leave(State(line): State<Arc<Line>>, Who(caller): Who) -> Response {
-    if let Some(digest) = caller.token.clone().filter(|_| caller.kind == Some(TokenKind::Session)) {
-        if let Err(refusal) = line.revoke(&caller, digest).await {
-            return back("/account", Err(refusal));
-        }
+    let session = caller.token.clone().filter(|_| caller.kind == Some(TokenKind::Session));
+    if let Some(digest) = session
+        && let Err(refusal) = line.revoke(&caller, digest).await
+    {
+        return back("/account", Err(refusal));
     }
     let mut answer = Redirect::to("/login").into_response();
     append(answer.headers_mut(), "andon_session=; HttpOnly; SameSite=Lax; Path=/; Max-Age=0");

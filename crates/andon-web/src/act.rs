@@ -38,30 +38,43 @@ fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, 
 
 /// A path below a project that is safe to go to: names only, whatever was asked for.
 fn below(project: &str, rest: &str) -> String {
-    let plain = |text: &str| text.chars().filter(|c| c.is_ascii_alphanumeric() || "-/".contains(*c)).collect::<String>();
+    let plain = |text: &str| {
+        text.chars().filter(|c| c.is_ascii_alphanumeric() || "-/".contains(*c)).collect::<String>()
+    };
     format!("/{}/{}", plain(project).trim_matches('/'), plain(rest)).trim_end_matches('/').to_owned()
 }
 
 /// A new project.
 pub async fn create_project(State(line): State<Arc<Line>>, Who(caller): Who, fields: Fields) -> Response {
     let made = async {
-        let project = line.create_project(&caller, parse(field(&fields, "name"))?, field(&fields, "trunk")).await?;
+        let project =
+            line.create_project(&caller, parse(field(&fields, "name"))?, field(&fields, "trunk")).await?;
         Ok(project.name.clone())
     };
     match made.await {
-        Ok(name) => back(&format!("/{name}"), Ok(format!("{name} is there. Its repository is {}/{name}.git", line.settings.url))),
+        Ok(name) => back(
+            &format!("/{name}"),
+            Ok(format!("{name} is there. Its repository is {}/{name}.git", line.settings.url)),
+        ),
         Err(refusal) => back("/", Err(refusal)),
     }
 }
 
 /// Stops the line.
-pub async fn pull(State(line): State<Arc<Line>>, Who(caller): Who, Path(name): Path<String>, fields: Fields) -> Response {
+pub async fn pull(
+    State(line): State<Arc<Line>>,
+    Who(caller): Who,
+    Path(name): Path<String>,
+    fields: Fields,
+) -> Response {
     let pulled = async {
         let project = line.project(&name)?;
         line.pull(&project, &caller, field(&fields, "why"), "person", Vec::new()).await
     };
     match pulled.await {
-        Ok(andon) => back(&below(&name, &format!("andons/{}", andon.0)), Ok(format!("The line is stopped: {andon}"))),
+        Ok(andon) => {
+            back(&below(&name, &format!("andons/{}", andon.0)), Ok(format!("The line is stopped: {andon}")))
+        }
         Err(refusal) => back(&below(&name, ""), Err(refusal)),
     }
 }
@@ -80,7 +93,9 @@ pub async fn treat(
         match command.as_str() {
             "acknowledge" => line.acknowledge(&project, &caller, id).await.map(|()| format!("{id} is yours")),
             "note" => line.note(&project, &caller, id, why).await.map(|()| "noted".into()),
-            "release" => line.release_cord(&project, &caller, id, why).await.map(|()| format!("{id} is over")),
+            "release" => {
+                line.release_cord(&project, &caller, id, why).await.map(|()| format!("{id} is over"))
+            }
             _ => Err(Refusal::Unknown("an andon can be acknowledged, noted, released".into())),
         }
     };
@@ -103,7 +118,11 @@ pub async fn abandon(
 }
 
 /// Tests trunk again.
-pub async fn test_trunk(State(line): State<Arc<Line>>, Who(caller): Who, Path(name): Path<String>) -> Response {
+pub async fn test_trunk(
+    State(line): State<Arc<Line>>,
+    Who(caller): Who,
+    Path(name): Path<String>,
+) -> Response {
     let asked = async { line.test_trunk(&*line.project(&name)?, &caller).await };
     match asked.await {
         Ok(run) => back(&below(&name, &format!("runs/{}", run.0)), Ok(format!("{run} tests trunk as it is"))),
@@ -120,13 +139,24 @@ pub async fn create_environment(
 ) -> Response {
     let made = async {
         let environment: EnvironmentName = parse(field(&fields, "name"))?;
-        let lasts = Some(field(&fields, "lasts")).filter(|text| !text.is_empty()).map(parse::<Span>).transpose()?;
+        let lasts =
+            Some(field(&fields, "lasts")).filter(|text| !text.is_empty()).map(parse::<Span>).transpose()?;
         let project = line.project(&name)?;
-        line.create_environment(&project, &caller, environment.clone(), parse(field(&fields, "like"))?, lasts).await?;
+        line.create_environment(
+            &project,
+            &caller,
+            environment.clone(),
+            parse(field(&fields, "like"))?,
+            lasts,
+        )
+        .await?;
         Ok(environment)
     };
     match made.await {
-        Ok(made) => back(&below(&name, &format!("environments/{made}")), Ok(format!("{made} is being created from code"))),
+        Ok(made) => back(
+            &below(&name, &format!("environments/{made}")),
+            Ok(format!("{made} is being created from code")),
+        ),
         Err(refusal) => back(&below(&name, "environments"), Err(refusal)),
     }
 }
@@ -196,7 +226,10 @@ pub async fn deploy(
     fields: Fields,
 ) -> Response {
     on_environment(&line, &name, &environment, async |project, place| {
-        let change = Some(field(&fields, "change")).filter(|text| !text.is_empty()).map(parse::<ChangeId>).transpose()?;
+        let change = Some(field(&fields, "change"))
+            .filter(|text| !text.is_empty())
+            .map(parse::<ChangeId>)
+            .transpose()?;
         let id = line.deploy(&project, &caller, place, change).await?;
         Ok(format!("{id} starts beside what serves; no user is moved by it"))
     })
@@ -212,11 +245,15 @@ pub async fn roll_back(
 ) -> Response {
     let back_again = async {
         let place: EnvironmentName = parse(&environment)?;
-        let service = Some(field(&fields, "service")).filter(|text| !text.is_empty()).map(parse).transpose()?;
+        let service =
+            Some(field(&fields, "service")).filter(|text| !text.is_empty()).map(parse).transpose()?;
         line.roll_back(&*line.project(&name)?, &caller, &place, service.as_ref()).await
     };
     match back_again.await {
-        Ok(id) => back(&below(&name, &format!("releases/{}", id.0)), Ok(format!("{id} brings the revision before back"))),
+        Ok(id) => back(
+            &below(&name, &format!("releases/{}", id.0)),
+            Ok(format!("{id} brings the revision before back")),
+        ),
         Err(refusal) => back(&below(&name, &format!("environments/{environment}")), Err(refusal)),
     }
 }
@@ -237,7 +274,11 @@ pub async fn move_release(
             "resume" => (Command::Resume, format!("{id} goes on")),
             "approve" => (Command::Approve, format!("{id} is approved")),
             "abort" => (Command::Abort, format!("{id} is taken back: everyone is on the revision before")),
-            _ => return Err(Refusal::Unknown("a release can be promoted, paused, resumed, approved, taken back".into())),
+            _ => {
+                return Err(Refusal::Unknown(
+                    "a release can be promoted, paused, resumed, approved, taken back".into(),
+                ));
+            }
         };
         line.move_release(&*line.project(&name)?, &caller, id, command, field(&fields, "why")).await?;
         Ok(words)
@@ -265,7 +306,12 @@ pub async fn flag(
             "close-to" => Command::CloseTo(group()),
             "kill" => Command::Kill(field(&fields, "why").to_owned()),
             "restore" => Command::Restore,
-            _ => return Err(Refusal::Unknown("a flag can be created, removed, on, off, ramped, opened, closed, killed, restored".into())),
+            _ => {
+                return Err(Refusal::Unknown(
+                    "a flag can be created, removed, on, off, ramped, opened, closed, killed, restored"
+                        .into(),
+                ));
+            }
         };
         line.flag(&*line.project(&name)?, &caller, field(&fields, "key"), command).await
     };
@@ -278,9 +324,14 @@ mod tests {
 
     #[test]
     fn a_form_never_leads_to_another_site() {
-        for (project, rest) in [("/evil.example", "x"), ("\\evil", "x"), ("a\r\nb", "andons/1\r\nSet-Cookie: x")] {
+        for (project, rest) in
+            [("/evil.example", "x"), ("\\evil", "x"), ("a\r\nb", "andons/1\r\nSet-Cookie: x")]
+        {
             let to = below(project, rest);
-            assert!(to.starts_with('/') && !to.starts_with("//") && !to.contains(['\\', '\r', '\n', ':', '.']), "{to:?}");
+            assert!(
+                to.starts_with('/') && !to.starts_with("//") && !to.contains(['\\', '\r', '\n', ':', '.']),
+                "{to:?}"
+            );
         }
     }
 }

@@ -6,7 +6,7 @@ use maud::{Markup, html};
 const WIDTH: f64 = 520.0;
 const HEIGHT: f64 = 170.0;
 /// The field inside the axes.
-const LEFT: f64 = 46.0;
+const LEFT: f64 = 72.0;
 const RIGHT: f64 = 512.0;
 const TOP: f64 = 16.0;
 const BOTTOM: f64 = 142.0;
@@ -38,16 +38,29 @@ pub fn errors(curve: &[Point], stable: &str, canary: &str) -> Markup {
     let y = |share: f64| BOTTOM - (share * 1000.0 / top).min(1.0) * (BOTTOM - TOP);
     let area = |of: fn(&Point) -> (u64, u64)| {
         let there = points.iter().enumerate().map(|(n, p)| format!("{:.1} {:.1}", x(n), y(band(of(p)).2)));
-        let back = points.iter().enumerate().rev().map(|(n, p)| format!("{:.1} {:.1}", x(n), y(band(of(p)).0)));
+        let back =
+            points.iter().enumerate().rev().map(|(n, p)| format!("{:.1} {:.1}", x(n), y(band(of(p)).0)));
         format!("M{}Z", there.chain(back).collect::<Vec<_>>().join("L"))
     };
     let path = |of: fn(&Point) -> (u64, u64)| {
-        format!("M{}", points.iter().enumerate().map(|(n, p)| format!("{:.1} {:.1}", x(n), y(band(of(p)).1))).collect::<Vec<_>>().join("L"))
+        format!(
+            "M{}",
+            points
+                .iter()
+                .enumerate()
+                .map(|(n, p)| format!("{:.1} {:.1}", x(n), y(band(of(p)).1)))
+                .collect::<Vec<_>>()
+                .join("L")
+        )
     };
     let words = |(low, p, high): (f64, f64, f64), (hit, of): (u64, u64)| {
         format!("{:.2} per thousand ({:.2} to {:.2}; {hit} of {of} users)", p * 1e3, low * 1e3, high * 1e3)
     };
-    let says = format!("Users with an error: {stable} {}; {canary} {}", words(old, last.stable), words(new, last.canary));
+    let says = format!(
+        "Users with an error: {stable} {}; {canary} {}",
+        words(old, last.stable),
+        words(new, last.canary)
+    );
     html! {
         svg.chart viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } role="img" aria-label=(says) {
             (axes(&points))
@@ -75,10 +88,18 @@ pub fn evidence(curve: &[Point], needed: f64) -> Markup {
     let high = points.iter().map(|p| tens(p.evidence_ln)).fold(line + 0.7, f64::max).min(line + 4.0).ceil();
     let x = across(&points);
     let y = |tens: f64| BOTTOM - ((tens - low) / (high - low)).clamp(0.0, 1.0) * (BOTTOM - TOP);
-    let path = points.iter().enumerate().map(|(n, p)| format!("{:.1} {:.1}", x(n), y(tens(p.evidence_ln)))).collect::<Vec<_>>().join("L");
+    let path = points
+        .iter()
+        .enumerate()
+        .map(|(n, p)| format!("{:.1} {:.1}", x(n), y(tens(p.evidence_ln))))
+        .collect::<Vec<_>>()
+        .join("L");
     let now = tens(last.evidence_ln);
     let words = odds(now);
-    let says = format!("Evidence that the new revision is worse: {words}; it is taken back at {} : 1", number(needed));
+    let says = format!(
+        "Evidence that the new revision is worse: {words}; it is taken back at {} : 1",
+        number(needed)
+    );
     html! {
         svg.chart viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } role="img" aria-label=(says) {
             (axes(&points))
@@ -131,7 +152,13 @@ fn axes(points: &[&Point]) -> Markup {
 fn across<'a>(points: &'a [&'a Point]) -> impl Fn(usize) -> f64 + 'a {
     let (from, to) = (points.first().map_or(0, |p| p.at.0), points.last().map_or(0, |p| p.at.0));
     move |n| match to - from {
-        0 => if n == 0 { LEFT } else { RIGHT },
+        0 => {
+            if n == 0 {
+                LEFT
+            } else {
+                RIGHT
+            }
+        }
         all => LEFT + (points[n].at.0 - from) as f64 / all as f64 * (RIGHT - LEFT),
     }
 }
@@ -174,7 +201,13 @@ mod tests {
 
     #[test]
     fn a_chart_says_in_words_what_it_shows() {
-        let point = |n: i64| Point { at: Time(n * 1000), weight_bp: 1000, stable: (3, 3000), canary: (5, 300 + n as u64), evidence_ln: 2.0 };
+        let point = |n: i64| Point {
+            at: Time(n * 1000),
+            weight_bp: 1000,
+            stable: (3, 3000),
+            canary: (5, 300 + n as u64),
+            evidence_ln: 2.0,
+        };
         let curve: Vec<Point> = (0..900).map(point).collect();
         let drawn = errors(&curve, "51b0aa2", "9c41d7e").0 + &evidence(&curve, 1000.0).0;
         assert!(drawn.contains("aria-label=\"Users with an error: 51b0aa2 1.00 per thousand"));

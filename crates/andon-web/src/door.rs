@@ -41,7 +41,9 @@ pub struct Once {
 fn here(then: Option<&str>) -> &str {
     let safe = |path: &&str| {
         let tail = path.strip_prefix('/');
-        tail.is_some_and(|tail| !tail.starts_with(['/', '\\'])) && !path.contains(|c: char| c.is_control() || c == '\\') && path.is_ascii()
+        tail.is_some_and(|tail| !tail.starts_with(['/', '\\']))
+            && !path.contains(|c: char| c.is_control() || c == '\\')
+            && path.is_ascii()
     };
     then.filter(safe).unwrap_or("/")
 }
@@ -52,19 +54,22 @@ pub async fn login(Query(then): Query<Then>) -> Markup {
 }
 
 fn form(then: Option<&str>, name: &str, wrong: Option<&str>) -> Markup {
-    shell::plain("Log in", html! {
-        (parts::head("Log in", "Everything behind this door shows what is on its way to users.", html! {}))
-        @if let Some(wrong) = wrong { div.said.stop role="alert" { p { span.st.stop { (shell::sentence(wrong)) } } } }
-        section.sheet #login aria-label="Name and password" {
-            form.stack method="post" action="/login" {
-                label.field { span { "Name" } input type="text" name="name" value=(name) required autocomplete="username" autocapitalize="none" spellcheck="false" maxlength="40"; }
-                label.field { span { "Password" } input type="password" name="password" required autocomplete="current-password" maxlength="1000"; }
-                (parts::hidden("then", here(then)))
-                button.btn.go { "Log in" }
+    shell::plain(
+        "Log in",
+        html! {
+            (parts::head("Log in", "Everything behind this door shows what is on its way to users.", html! {}))
+            @if let Some(wrong) = wrong { div.said.stop role="alert" { p { span.st.stop { (shell::sentence(wrong)) } } } }
+            section.sheet #login aria-label="Name and password" {
+                form.stack method="post" action="/login" {
+                    label.field { span { "Name" } input type="text" name="name" value=(name) required autocomplete="username" autocapitalize="none" spellcheck="false" maxlength="40"; }
+                    label.field { span { "Password" } input type="password" name="password" required autocomplete="current-password" maxlength="1000"; }
+                    (parts::hidden("then", here(then)))
+                    button.btn.go { "Log in" }
+                }
             }
-        }
-        p.soft.small { "No password yet? An owner makes an account with " code { "andon user set NAME" } ". The owner's own link is printed by " code { "andon serve --owner-link" } "." }
-    })
+            p.soft.small { "No password yet? An owner makes an account with " code { "andon user set NAME" } ". The owner's own link is printed by " code { "andon serve --owner-link" } "." }
+        },
+    )
 }
 
 /// Opens a session for whoever knows the password.
@@ -73,7 +78,8 @@ pub async fn log_in(State(line): State<Arc<Line>>, Form(given): Form<Credentials
         Ok(session) => opened(&line, &session, here(given.then.as_deref())),
         Err(refusal) => {
             let name: String = given.name.chars().take(40).collect();
-            (StatusCode::UNAUTHORIZED, form(given.then.as_deref(), &name, Some(&refusal.to_string()))).into_response()
+            (StatusCode::UNAUTHORIZED, form(given.then.as_deref(), &name, Some(&refusal.to_string())))
+                .into_response()
         }
     }
 }
@@ -81,18 +87,24 @@ pub async fn log_in(State(line): State<Arc<Line>>, Form(given): Form<Credentials
 fn opened(line: &Line, session: &str, to: &str) -> Response {
     let secure = if line.settings.url.starts_with("https:") { "; Secure" } else { "" };
     let mut answer = Redirect::to(to).into_response();
-    append(answer.headers_mut(), &format!("andon_session={session}; HttpOnly; SameSite=Lax; Path=/; Max-Age={STAYS}{secure}"));
+    append(
+        answer.headers_mut(),
+        &format!("andon_session={session}; HttpOnly; SameSite=Lax; Path=/; Max-Age={STAYS}{secure}"),
+    );
     answer
 }
 
 /// The page behind the owner's link. A link is looked at by many programs before a person does: looking does not use it up.
 pub async fn invited(Query(link): Query<Once>) -> Markup {
-    shell::plain("Come in", html! {
-        (parts::head("Come in as the owner", "This link opens once. It makes this browser the owner's for 14 days; set a password afterwards.", html! {}))
-        section.sheet #enter aria-label="Come in" {
-            form.stack method="post" action="/enter" { (parts::hidden("once", &link.once)) button.btn.go { "Come in" } }
-        }
-    })
+    shell::plain(
+        "Come in",
+        html! {
+            (parts::head("Come in as the owner", "This link opens once. It makes this browser the owner's for 14 days; set a password afterwards.", html! {}))
+            section.sheet #enter aria-label="Come in" {
+                form.stack method="post" action="/enter" { (parts::hidden("once", &link.once)) button.btn.go { "Come in" } }
+            }
+        },
+    )
 }
 
 /// Uses the link up.
@@ -100,7 +112,9 @@ pub async fn enter(State(line): State<Arc<Line>>, Form(link): Form<Once>) -> Res
     match line.enter(&link.once).await {
         Ok(session) => {
             let access = line.access().0.clone();
-            let user = access.holder(&session, line.now()).and_then(|caller| access.users.get(&caller.user).cloned());
+            let user = access
+                .holder(&session, line.now())
+                .and_then(|caller| access.users.get(&caller.user).cloned());
             let to = if user.is_some_and(|user| user.password.is_some()) { "/" } else { "/account" };
             opened(&line, &session, to)
         }

@@ -20,5 +20,8 @@ pub mod show;
 pub mod table;
 pub mod trouble;
 
+#[cfg(test)]
+mod tests;
+
 pub use table::{Page, pages};
 pub use trouble::readable;

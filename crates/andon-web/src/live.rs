@@ -144,7 +144,8 @@ impl Feed {
         let sheet = draw(&self.line, &self.project, self.place.as_ref()?, &self.caller).await.ok()?;
         self.drawn = Instant::now();
         let (header, main) = (shell::header(&sheet, &self.caller).0, sheet.main.0);
-        let (header, main) = (Some(header).filter(|h| *h != self.known.0), Some(main).filter(|m| *m != self.known.1));
+        let (header, main) =
+            (Some(header).filter(|h| *h != self.known.0), Some(main).filter(|m| *m != self.known.1));
         if header.is_none() && main.is_none() {
             return None;
         }
@@ -173,7 +174,10 @@ impl Feed {
                 follow.at = piece.to;
                 follow.number = piece.first + piece.lines.len() as u64;
                 let html = log::chunk(&piece, None).0;
-                Event::default().event("log").json_data(json!({ "html": html, "at": follow.at, "line": follow.number })).ok()
+                Event::default()
+                    .event("log")
+                    .json_data(json!({ "html": html, "at": follow.at, "line": follow.number }))
+                    .ok()
             }
             None => {
                 if over {
@@ -199,5 +203,11 @@ fn busy(state: &State) -> bool {
         || state.releases.under_way().next().is_some()
         || state.queue.open().next().is_some()
         || state.runs.all.values().rev().take(50).any(|run| run.finished.is_none())
-        || state.estate.instances.values().rev().take(50).any(|instance| instance.retired.is_none() && instance.healthy.is_none())
+        || state
+            .estate
+            .instances
+            .values()
+            .rev()
+            .take(50)
+            .any(|instance| instance.retired.is_none() && instance.healthy.is_none())
 }

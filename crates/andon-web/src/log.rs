@@ -61,7 +61,8 @@ pub async fn open(
     path: &str,
 ) -> Result<Opened, Refusal> {
     let row = line.run_view(project, run).await?.jobs.into_iter().find(|row| row.name == job.as_str());
-    let (running, failed) = row.map_or((false, false), |row| (row.mark == Mark::Live, row.mark == Mark::Stop));
+    let (running, failed) =
+        row.map_or((false, false), |row| (row.mark == Mark::Live, row.mark == Mark::Stop));
     let Ok(file) = line.log_file(project, run, job) else {
         return Ok(Opened { markup: html! {}, follow: None });
     };
@@ -69,7 +70,10 @@ pub async fn open(
     let (whole, path) = (format!("/api/v1/{}/runs/{}/jobs/{job}/log", project.name, run.0), path.to_owned());
     let read = move || -> std::io::Result<Opened> {
         if !file.exists() {
-            return Ok(Opened { markup: lines(&path, &Piece { last: true, ..Piece::default() }, None, None, &whole), follow: running.then_some((0, 1)) });
+            return Ok(Opened {
+                markup: lines(&path, &Piece { last: true, ..Piece::default() }, None, None, &whole),
+                follow: running.then_some((0, 1)),
+            });
         }
         let (start, bad) = match at {
             Some(at) => ((at, number), None),
@@ -87,7 +91,8 @@ pub async fn open(
         let follow = (running && piece.last).then(|| (piece.to, piece.first + piece.lines.len() as u64));
         Ok(Opened { markup: lines(&path, &piece, before, bad, &whole), follow })
     };
-    let opened = tokio::task::spawn_blocking(read).await.map_err(|error| Refusal::Broken(error.to_string()))?;
+    let opened =
+        tokio::task::spawn_blocking(read).await.map_err(|error| Refusal::Broken(error.to_string()))?;
     Ok(opened?)
 }
 
@@ -117,30 +122,42 @@ pub fn chunk(piece: &Piece, bad: Option<u64>) -> Markup {
         div.chunk {
             @for (n, text) in piece.lines.iter().enumerate() {
                 @let number = piece.first + n as u64;
-                div.ln id={ "L" (number) } class=[line_class(number, text, bad)] { a href={ "#L" (number) } { (number) } span { (text) } }
+                div class={ "ln" (line_class(number, text, bad)) } id={ "L" (number) } { a href={ "#L" (number) } { (number) } span { (text) } }
             }
         }
     }
 }
 
-fn line_class(number: u64, text: &str, bad: Option<u64>) -> Option<&'static str> {
+fn line_class(number: u64, text: &str, bad: Option<u64>) -> &'static str {
     match () {
-        () if bad == Some(number) => Some("bad first"),
-        () if fails(text.as_bytes()) => Some("bad"),
-        () => None,
+        () if bad == Some(number) => " bad first",
+        () if fails(text.as_bytes()) => " bad",
+        () => "",
     }
 }
 
 /// Whether a line of output speaks of a failure, as the common tools write it.
 fn fails(line: &[u8]) -> bool {
     const SIGNS: [&[u8]; 14] = [
-        b"error:", b"Error:", b"error[", b"ERROR", b"FAILED", b"FAIL:", b"--- FAIL", b"panicked at", b"Traceback (most recent", b"AssertionError",
-        b"assertion failed", b"fatal:", b"not ok ", b"Exception:",
+        b"error:",
+        b"Error:",
+        b"error[",
+        b"ERROR",
+        b"FAILED",
+        b"FAIL:",
+        b"--- FAIL",
+        b"panicked at",
+        b"Traceback (most recent",
+        b"AssertionError",
+        b"assertion failed",
+        b"fatal:",
+        b"not ok ",
+        b"Exception:",
     ];
     const FINE: [&[u8]; 3] = [b" 0 FAILED", b"ERRORS: 0", b"0 ERROR"];
     let line = &line[..line.len().min(4096)];
     let has = |sign: &&[u8]| line.windows(sign.len()).any(|part| part == *sign);
-    SIGNS.iter().any(|sign| has(sign)) && !FINE.iter().any(|fine| has(fine))
+    SIGNS.iter().any(has) && !FINE.iter().any(has)
 }
 
 #[derive(Debug, Default)]
@@ -218,7 +235,13 @@ fn previous(path: &PathBuf, at: u64, number: u64) -> std::io::Result<(u64, u64)>
     let mut bytes = Vec::new();
     file.take(at - from).read_to_end(&mut bytes)?;
     // Starts of lines, newest first; the newline that ends the piece is not one.
-    let ends = bytes.iter().enumerate().rev().skip(1).filter(|(_, byte)| **byte == b'\n').map(|(n, _)| from + n as u64 + 1);
+    let ends = bytes
+        .iter()
+        .enumerate()
+        .rev()
+        .skip(1)
+        .filter(|(_, byte)| **byte == b'\n')
+        .map(|(n, _)| from + n as u64 + 1);
     let mut starts: Vec<u64> = ends.take(LINES).collect();
     if starts.len() < LINES && (from == 0 || starts.is_empty()) {
         starts.push(from);
@@ -282,7 +305,8 @@ mod tests {
 
     #[test]
     fn a_log_is_opened_just_before_it_first_fails() {
-        let (_dir, path) = file((1..=5_000).map(|n| if n == 3_000 { "FAILED tests::a".into() } else { format!("ok {n}") }));
+        let (_dir, path) =
+            file((1..=5_000).map(|n| if n == 3_000 { "FAILED tests::a".into() } else { format!("ok {n}") }));
         let found = scan(&path, false).unwrap();
         assert_eq!(found.first_bad, Some(3_000));
         let piece = read(&path, found.before_bad.0, found.before_bad.1, false).unwrap();

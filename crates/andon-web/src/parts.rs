@@ -28,6 +28,12 @@ pub fn time(at: Time) -> Markup {
     html! { time datetime=(full) title=(full) { (at.hh_mm()) } }
 }
 
+/// To the second: in a timeline one second tells cause from effect.
+fn exact(at: Time) -> Markup {
+    let full = at.rfc3339();
+    html! { time datetime=(full) title=(full) { (at.hh_mm_ss()) } }
+}
+
 /// The day and the time, for lists that reach back.
 pub fn day(at: Time) -> Markup {
     let full = at.rfc3339();
@@ -72,28 +78,32 @@ pub fn head_of(heading: Markup, sentence: Markup, acts: Markup) -> Markup {
 
 /// What happened, newest first.
 pub fn timeline(project: &str, moments: &[Moment]) -> Markup {
-    sheet("happened", "What happened", html! {
-        @if moments.is_empty() { p.soft { "Nothing yet." } }
-        ol.time {
-            @for moment in moments {
-                li id={ "e" (moment.seq) } class=(class(moment.mark)) {
-                    (time(moment.at))
-                    div {
-                        @match &moment.link {
-                            Some(link) => a href={ "/" (project) "/" (link) } { (moment.words) },
-                            None => (moment.words),
+    sheet(
+        "happened",
+        "What happened",
+        html! {
+            @if moments.is_empty() { p.soft { "Nothing yet." } }
+            ol.time {
+                @for moment in moments {
+                    li id={ "e" (moment.seq) } class=(class(moment.mark)) {
+                        (exact(moment.at))
+                        div {
+                            @match &moment.link {
+                                Some(link) => a href={ "/" (project) "/" (link) } { (moment.words) },
+                                None => (moment.words),
+                            }
+                            @if let Some(by) = by(&moment.by) { " " span.by { (by) } }
                         }
-                        " " span.by { (by(&moment.by)) }
                     }
                 }
             }
-        }
-    })
+        },
+    )
 }
 
 /// Who did it, unless it was the line itself.
-fn by(actor: &str) -> &str {
-    if actor.starts_with("line") { "" } else { actor }
+fn by(actor: &str) -> Option<&str> {
+    Some(actor).filter(|actor| !actor.starts_with("the line"))
 }
 
 /// Changes by number, as links.
@@ -176,7 +186,7 @@ pub fn may(caller: &Caller, role: Role) -> bool {
 pub fn bar(part: f64, look: &str, says: &str) -> Markup {
     let width = format!("{:.2}", part.clamp(0.0, 100.0));
     html! {
-        svg.bar class=(look) viewBox="0 0 100 4" preserveAspectRatio="none" role="img" aria-label=(says) {
+        svg.bar.(look) viewBox="0 0 100 4" preserveAspectRatio="none" role="img" aria-label=(says) {
             rect.rest width="100" height="4" {}
             rect.part width=(width) height="4" {}
         }

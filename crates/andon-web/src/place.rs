@@ -86,7 +86,14 @@ mod tests {
     fn a_page_has_one_address() {
         assert_eq!(Place::read("/shop").unwrap().1, Place::Wall);
         assert_eq!(Place::read("/shop/changes/7").unwrap().1, Place::Change(ChangeId(7)));
-        for none in ["/", "/Shop", "/shop/changes/07", "/shop/changes/%237", "/shop/environments/../x", "/shop/nothing"] {
+        for none in [
+            "/",
+            "/Shop",
+            "/shop/changes/07",
+            "/shop/changes/%237",
+            "/shop/environments/../x",
+            "/shop/nothing",
+        ] {
             assert!(Place::read(none).is_none(), "{none} is a page");
         }
     }

@@ -31,7 +31,8 @@ impl Said {
     /// What the answer before this request said.
     pub fn read(headers: &HeaderMap) -> Option<Said> {
         let cookies = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
-        let mut pairs = cookies.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
+        let mut pairs =
+            cookies.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
         let (_, value) = pairs.find(|(name, _)| *name == NAME)?;
         let (kind, text) = value.split_at_checked(1)?;
         let words = String::from_utf8(hex::decode(text).ok()?).ok()?;
@@ -72,7 +73,8 @@ mod tests {
             let mut headers = HeaderMap::new();
             Said::not(words).keep(&mut headers);
             let cookie = headers[SET_COOKIE].to_str().unwrap().split(';').next().unwrap().to_owned();
-            let asked = HeaderMap::from_iter([(COOKIE, HeaderValue::from_str(&format!("a=b; {cookie}")).unwrap())]);
+            let asked =
+                HeaderMap::from_iter([(COOKIE, HeaderValue::from_str(&format!("a=b; {cookie}")).unwrap())]);
             assert_eq!(Said::read(&asked), Some(Said::not(words)));
         }
     }

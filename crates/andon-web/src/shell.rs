@@ -113,7 +113,7 @@ pub fn header(sheet: &Sheet, caller: &Caller) -> Markup {
                     }
                 }
                 form.jump action={ "/" (project) "/jump" } role="search" {
-                    input #jump type="search" name="q" placeholder="Jump to #12, R3, A5 …" aria-label="Jump to a change, release, andon, run, environment or flag" autocomplete="off";
+                    input #jump type="search" name="q" placeholder="#12, R3, A5 …" aria-label="Jump to a change, release, andon, run, environment or flag" autocomplete="off";
                 }
                 span.where { a href={ "/" (project) } { (project) } " " (frame.trunk) @if let Some(commit) = &frame.commit { " " code { (commit) } } }
                 a.who href="/account" { (caller.user) }
@@ -148,7 +148,7 @@ fn pull(frame: &Frame, caller: &Caller) -> Markup {
 fn word(said: &Said) -> Markup {
     let (what, hint) = trouble::split(&said.words);
     html! {
-        div.said role="status" class=(if said.done { "go" } else { "stop" }) {
+        div.said.(if said.done { "go" } else { "stop" }) role="status" {
             p { span class={ "st " (if said.done { "go" } else { "stop" }) } { (sentence(what)) } }
             @if let Some(hint) = hint { p.soft { (sentence(hint)) } }
         }

@@ -26,7 +26,9 @@ impl<S: Sync> FromRequestParts<S> for Who {
     type Rejection = Trouble;
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Who, Trouble> {
         let caller = parts.extensions.get::<Caller>().cloned();
-        caller.map(Who).ok_or_else(|| Trouble { status: StatusCode::UNAUTHORIZED, words: "log in first".into() })
+        caller
+            .map(Who)
+            .ok_or_else(|| Trouble { status: StatusCode::UNAUTHORIZED, words: "log in first".into() })
     }
 }
 
@@ -58,7 +60,12 @@ pub async fn show(
 }
 
 /// A page at this moment. A job's output is not part of it: it grows on its own.
-pub async fn draw(line: &Arc<Line>, project: &Arc<Project>, place: &Place, caller: &Caller) -> Result<Sheet, Refusal> {
+pub async fn draw(
+    line: &Arc<Line>,
+    project: &Arc<Project>,
+    place: &Place,
+    caller: &Caller,
+) -> Result<Sheet, Refusal> {
     let (name, now) = (project.name.as_str(), line.now());
     let (title, frame, main) = match place {
         Place::Wall => {
@@ -231,7 +238,11 @@ fn find(project: &Project, asked: &str) -> Vec<(String, String, String)> {
     let mut found = Vec::new();
     let lower = asked.to_lowercase();
     let number = |prefix: &str| lower.strip_prefix(prefix).and_then(|rest| rest.trim().parse::<u32>().ok());
-    if let Some(id) = number("#").or_else(|| number("")).map(andon_model::ChangeId).filter(|id| state.queue.changes.contains_key(id)) {
+    if let Some(id) = number("#")
+        .or_else(|| number(""))
+        .map(andon_model::ChangeId)
+        .filter(|id| state.queue.changes.contains_key(id))
+    {
         let title = state.queue.changes[&id].push.title.clone();
         return vec![(id.to_string(), format!("/{name}/changes/{}", id.0), title)];
     }
@@ -241,24 +252,44 @@ fn find(project: &Project, asked: &str) -> Vec<(String, String, String)> {
     if let Some(id) = number("a").map(andon_model::AndonId).filter(|id| state.cord.get(*id).is_some()) {
         return vec![(id.to_string(), format!("/{name}/andons/{}", id.0), "andon".into())];
     }
-    if let Some(id) = number("run-").or_else(|| number("run")).map(andon_model::RunId).filter(|id| state.runs.all.contains_key(id)) {
+    if let Some(id) = number("run-")
+        .or_else(|| number("run"))
+        .map(andon_model::RunId)
+        .filter(|id| state.runs.all.contains_key(id))
+    {
         return vec![(id.to_string(), format!("/{name}/runs/{}", id.0), "run".into())];
     }
     if asked.is_empty() {
         return found;
     }
-    for environment in state.estate.environments.keys().filter(|environment| environment.as_str().contains(&lower)) {
-        found.push((environment.to_string(), format!("/{name}/environments/{environment}"), "environment".into()));
+    for environment in
+        state.estate.environments.keys().filter(|environment| environment.as_str().contains(&lower))
+    {
+        found.push((
+            environment.to_string(),
+            format!("/{name}/environments/{environment}"),
+            "environment".into(),
+        ));
     }
     for flag in state.flags.iter().filter(|flag| flag.key.to_lowercase().contains(&lower)) {
         found.push((flag.key.clone(), format!("/{name}/flags"), "flag".into()));
     }
     let meant = |change: &&andon_line::view::ChangeRow| {
-        change.title.to_lowercase().contains(&lower) || (lower.len() >= 4 && lower.starts_with(&change.head) || change.head.starts_with(&lower))
+        change.title.to_lowercase().contains(&lower)
+            || (lower.len() >= 4 && lower.starts_with(&change.head) || change.head.starts_with(&lower))
     };
-    let rows = state.queue.changes.values().rev().map(|change| view::queue::row(&state, change, andon_model::Time(0)));
+    let rows = state
+        .queue
+        .changes
+        .values()
+        .rev()
+        .map(|change| view::queue::row(&state, change, andon_model::Time(0)));
     let rows: Vec<_> = rows.collect();
-    found.extend(rows.iter().filter(meant).map(|row| (row.id.clone(), format!("/{name}/changes/{}", row.number), row.title.clone())));
+    found.extend(
+        rows.iter()
+            .filter(meant)
+            .map(|row| (row.id.clone(), format!("/{name}/changes/{}", row.number), row.title.clone())),
+    );
     found.truncate(RESULTS);
     found
 }

@@ -59,11 +59,14 @@ fn page(status: StatusCode, words: &str) -> Markup {
         _ => "That cannot be done",
     };
     let (what, hint) = split(words);
-    shell::plain(heading, html! {
-        div.head #head { div { h1 { (heading) } p.soft { (shell::sentence(what)) } } }
-        @if let Some(hint) = hint { section.sheet #hint { p { (shell::sentence(hint)) } } }
-        p { a.btn href="/" { "To the wall" } @if status == StatusCode::UNAUTHORIZED { " " a.btn.go href="/login" { "Log in" } } }
-    })
+    shell::plain(
+        heading,
+        html! {
+            div.head #head { div { h1 { (heading) } p.soft { (shell::sentence(what)) } } }
+            @if let Some(hint) = hint { section.sheet #hint { p { (shell::sentence(hint)) } } }
+            p { a.btn href="/" { "To the wall" } @if status == StatusCode::UNAUTHORIZED { " " a.btn.go href="/login" { "Log in" } } }
+        },
+    )
 }
 
 /// What is refused, and the hint.
@@ -85,16 +88,26 @@ const LARGEST: usize = 64 * 1024;
 
 /// Puts over the whole server: a refusal made for programs becomes a page when a person reads it.
 pub async fn readable(request: Request, next: Next) -> Response {
-    let reads = request.headers().get(header::ACCEPT).and_then(|v| v.to_str().ok()).is_some_and(|v| v.contains("text/html"));
+    let reads = request
+        .headers()
+        .get(header::ACCEPT)
+        .and_then(|v| v.to_str().ok())
+        .is_some_and(|v| v.contains("text/html"));
     let reads = reads && !request.uri().path().starts_with("/api/");
     let answer = next.run(request).await;
-    let json = answer.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
+    let json = answer
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
     let status = answer.status();
     if !reads || !json || !(status.is_client_error() || status.is_server_error()) {
         return answer;
     }
     let (mut head, body) = answer.into_parts();
-    let told = axum::body::to_bytes(body, LARGEST).await.ok().and_then(|body| serde_json::from_slice::<Told>(&body).ok());
+    let told = axum::body::to_bytes(body, LARGEST)
+        .await
+        .ok()
+        .and_then(|body| serde_json::from_slice::<Told>(&body).ok());
     let words = match told {
         Some(Told { error, hint: Some(hint) }) => format!("{error}\nhint: {hint}"),
         Some(Told { error, hint: None }) => error,

@@ -55,15 +55,21 @@ fn nothing_acknowledged_is_lost_and_nothing_happens_twice() {
     std::thread::scope(|scope| {
         let pusher = scope.spawn(|| push_on(&repo, push_dice, &stop));
         let switcher = scope.spawn(|| switch_on(&hand, hand_dice, &stop));
-        for kill in 1..=kills {
-            pass(dice.between(20, 1500));
-            server.kill();
-            let before = instances(&server);
-            server.start();
-            ready.push(server.ready_in);
-            still_running(&server, &before, kill);
-        }
+        // However this ends, the load ends with it.
+        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            for kill in 1..=kills {
+                pass(dice.between(20, 1500));
+                server.kill();
+                let before = instances(&server);
+                server.start();
+                ready.push(server.ready_in);
+                still_running(&server, &before, kill);
+            }
+        }));
         stop.store(true, Ordering::SeqCst);
+        if let Err(panic) = done {
+            std::panic::resume_unwind(panic);
+        }
         acknowledged.commits = pusher.join().unwrap();
         (acknowledged.flags, acknowledged.andons) = switcher.join().unwrap();
     });

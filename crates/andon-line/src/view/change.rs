@@ -81,7 +81,7 @@ pub fn change(
     let whose = change.push.author.split(" <").next().unwrap_or_default();
     let sentence = format!("By {whose}. {}", capital(&row.words));
     let mut facts = vec![
-        fact(change.push.patch_set.to_string(), "patch sets"),
+        fact(change.push.patch_set.to_string(), if change.push.patch_set == 1 { "patch set" } else { "patch sets" }),
         fact(now.since(change.first_pushed).to_string(), "since it was first pushed"),
     ];
     if let Standing::Landed { at, .. } = change.standing {

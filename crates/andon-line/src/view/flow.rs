@@ -6,7 +6,7 @@ use andon_model::{Span, Time};
 use serde::{Deserialize, Serialize};
 
 use super::wall::month;
-use super::{Fact, Frame, Mark, fact, frame};
+use super::{Fact, Frame, Mark, count, fact, frame};
 use crate::State;
 
 /// Changes that the page shows.
@@ -86,7 +86,7 @@ pub fn flow(state: &State, project: &str, now: Time) -> FlowView {
     FlowView {
         frame: frame(state, project, now),
         heading,
-        sentence: format!("The last 30 days: {} deployments with something new. Computed from the journal; nothing is configured.", summary.deployments),
+        sentence: format!("The last 30 days: {} with something new. Computed from the journal; nothing is configured.", count(summary.deployments as usize, "deployment")),
         metrics: metrics(&summary),
         summary: serde_json::to_value(&summary).unwrap_or_default(),
         stages,

@@ -170,7 +170,10 @@ fn row(line: &Line, project: &Project, state: &State, release: &Release, now: Ti
         mark,
         words: match release.ended {
             Some(_) => waits_for(release, &observe(line, project, state, release), now),
-            None => format!("waits {}", waits_for(release, &observe(line, project, state, release), now)),
+            None => match waits_for(release, &observe(line, project, state, release), now) {
+                words if words.starts_with("for ") || words.starts_with("until ") => format!("waits {words}"),
+                words => words,
+            },
         },
         state: name.to_owned(),
         weight_bp: release.weight_bp,
@@ -256,7 +259,7 @@ fn look_facts(look: &Explanation) -> Vec<Fact> {
         facts.push(fact(errors.canary.of.to_string(), format!("users on it, {} saw an error", errors.canary.users)));
         if let Some(ratio) = errors.ratio {
             let to = errors.ratio_to.map_or("…".to_owned(), |to| format!("{to:.1}"));
-            facts.push(fact(format!("{ratio:.1} ×"), format!("errors against {:.1} – {to} of the old one", errors.ratio_from)));
+            facts.push(fact(format!("{ratio:.1} ×"), format!("errors against the old one (band {:.1} – {to})", errors.ratio_from)));
         }
     }
     let mark = match look.outcome {

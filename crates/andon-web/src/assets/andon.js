@@ -93,6 +93,10 @@
     }
   }
 
+  // On a narrow screen the bar scrolls: the page that is open is in sight.
+  const here = $("nav [aria-current]");
+  if (here) here.parentElement.scrollLeft = here.offsetLeft - here.parentElement.offsetLeft - 60;
+
   // Keys.
   let going = 0;
   document.addEventListener("keydown", event => {

@@ -2,8 +2,8 @@
 
 use andon_line::Caller;
 use andon_line::view::andon::{AndonRow, AndonView, AndonsView};
-use andon_model::event::Role;
 use andon_model::Span;
+use andon_model::event::Role;
 use maud::{Markup, html};
 
 use crate::parts::{Ask, changes, class, day, head, may, push, sheet, state, text, timeline};

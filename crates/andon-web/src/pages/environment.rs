@@ -1,7 +1,9 @@
 //! Environments: what serves in each, its instances, deployments and drift, and what can be done with it.
 
 use andon_line::Caller;
-use andon_line::view::environment::{DeploymentRow, DriftRow, EnvironmentRow, EnvironmentView, EnvironmentsView, InstanceRow, ServicePlace};
+use andon_line::view::environment::{
+    DeploymentRow, DriftRow, EnvironmentRow, EnvironmentView, EnvironmentsView, InstanceRow, ServicePlace,
+};
 use andon_model::event::Role;
 use maud::{Markup, html};
 
@@ -10,7 +12,8 @@ use crate::parts::{Ask, changes, day, facts, head, hidden, may, sheet, state, te
 /// The page of all.
 pub fn environments(view: &EnvironmentsView, caller: &Caller) -> Markup {
     let project = &view.frame.project;
-    let declared: Vec<String> = view.rows.iter().filter(|row| row.standing).map(|row| row.name.clone()).collect();
+    let declared: Vec<String> =
+        view.rows.iter().filter(|row| row.standing).map(|row| row.name.clone()).collect();
     html! {
         (head(&view.heading, &view.sentence, create(project, &declared, caller)))
         (sheet("environments", "In the order in which a change passes", html! {

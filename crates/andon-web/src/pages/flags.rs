@@ -72,7 +72,15 @@ fn switches(project: &str, row: &FlagRow, id: &dyn Fn(&str) -> String) -> Markup
 }
 
 fn remove(to: &str, id: &dyn Fn(&str) -> String, key: Markup) -> Markup {
-    Ask { id: &id("remove"), label: "Remove", look: "danger", action: to, what: "The flag is gone: every caller gets its own default.", yes: "Remove it" }.with(key)
+    Ask {
+        id: &id("remove"),
+        label: "Remove",
+        look: "danger",
+        action: to,
+        what: "The flag is gone: every caller gets its own default.",
+        yes: "Remove it",
+    }
+    .with(key)
 }
 
 fn pretty(definition: &serde_json::Value) -> String {

@@ -45,12 +45,21 @@ fn stage(stage: &StageRow, most: u64) -> Markup {
 
 fn way(project: &str, way: &WayRow) -> Markup {
     let total = (way.working_ms + way.waiting_ms).max(1) as f64;
-    let segments: Vec<String> = way.segments.iter().map(|(from, to, kind, ms)| format!("{from} to {to}: {kind} {}", Span(*ms))).collect();
+    let segments: Vec<String> = way
+        .segments
+        .iter()
+        .map(|(from, to, kind, ms)| format!("{from} to {to}: {kind} {}", Span(*ms)))
+        .collect();
     let mut at = 0.0;
     let mut rects = Vec::new();
     for (from, to, kind, ms) in &way.segments {
         let width = *ms as f64 * 100.0 / total;
-        rects.push((format!("{at:.3}"), format!("{width:.3}"), kind.clone(), format!("{from} → {to}: {}", Span(*ms))));
+        rects.push((
+            format!("{at:.3}"),
+            format!("{width:.3}"),
+            kind.clone(),
+            format!("{from} → {to}: {}", Span(*ms)),
+        ));
         at += width;
     }
     html! {

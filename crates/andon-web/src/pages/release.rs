@@ -6,7 +6,10 @@ use andon_model::event::Role;
 use maud::{Markup, html};
 
 use crate::chart;
-use crate::parts::{Ask, bar, changes, class, day, facts, head, head_of, hidden, may, push, sheet, state, text, timeline};
+use crate::parts::{
+    Ask, bar, changes, class, day, facts, head, head_of, hidden, may, push, sheet, state, text, timeline,
+};
+use crate::shell::sentence;
 
 /// The page of all.
 pub fn releases(view: &ReleasesView) -> Markup {
@@ -42,12 +45,12 @@ pub fn release(view: &ReleaseView, caller: &Caller) -> Markup {
     let row = &view.row;
     let old = row.from.as_deref().unwrap_or("nothing");
     let heading = html! { (row.service) " in " (row.environment) ": " span.sha { @if let Some(from) = &row.from { span.old { (from) } " → " } span.new { (row.to) } } };
-    let sentence = html! { (view.sentence) @if !view.changes.is_empty() { " New with it: " (changes(project, &view.changes)) "." } };
+    let below = html! { (view.sentence) @if !view.changes.is_empty() { " New with it: " (changes(project, &view.changes)) "." } };
     html! {
-        (head_of(heading, sentence, acts(view, caller)))
+        (head_of(heading, below, acts(view, caller)))
         (split(view, old))
         (facts(&view.facts))
-        @if let Some(says) = &view.says { p.verdict #verdict { (says) } }
+        @if let Some(says) = &view.says { p.verdict #verdict { (sentence(says)) } }
         @if !view.curve.is_empty() {
             div.two {
                 (sheet("errors", "Users with an error, per thousand", chart::errors(&view.curve, old, &row.to)))

@@ -114,10 +114,16 @@ fn size(bytes: u64) -> String {
 /// The top of a job's page; its output follows.
 pub fn job(view: &RunView, name: &str) -> Result<Markup, Refusal> {
     let job = view.jobs.iter().find(|job| job.name == name);
-    let job = job.ok_or_else(|| Refusal::Unknown(format!("run-{} has no job {}", view.number, name.chars().take(40).collect::<String>())))?;
+    let job = job.ok_or_else(|| {
+        Refusal::Unknown(format!(
+            "run-{} has no job {}",
+            view.number,
+            name.chars().take(40).collect::<String>()
+        ))
+    })?;
     let project = &view.frame.project;
     let sentence = html! {
-        (state(job.mark, &job.words)) " "
+        (state(job.mark, &job.words)) ". "
         a href={ "/" (project) "/runs/" (view.number) } { "run-" (view.number) } " is " (view.verdict) "."
         @if let Some(change) = view.change { " " a href={ "/" (project) "/changes/" (change) } { "To #" (change) } }
     };

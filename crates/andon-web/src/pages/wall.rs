@@ -57,20 +57,24 @@ fn car(project: &str, car: &Car) -> Markup {
 }
 
 fn services(view: &WallView) -> Markup {
-    sheet("services", "Services and environments", html! {
-        @if view.services.is_empty() {
-            p.soft { "Nothing runs yet. Services are declared in andon.yaml and start with the first artifact that lands." }
-        } @else {
-            div.scroll { table.cells {
-                thead { tr {
-                    th scope="col" { "Service" }
-                    @for name in &view.environments { th scope="col" { a href={ "/" (view.frame.project) "/environments/" (name) } { (name) } } }
-                    th.num scope="col" { "Errors, p95" }
+    sheet(
+        "services",
+        "Services and environments",
+        html! {
+            @if view.services.is_empty() {
+                p.soft { "Nothing runs yet. Services are declared in andon.yaml and start with the first artifact that lands." }
+            } @else {
+                div.scroll { table.cells {
+                    thead { tr {
+                        th scope="col" { "Service" }
+                        @for name in &view.environments { th scope="col" { a href={ "/" (view.frame.project) "/environments/" (name) } { (name) } } }
+                        th.num scope="col" { "Errors, p95" }
+                    } }
+                    tbody { @for service in &view.services { (row(view, service)) } }
                 } }
-                tbody { @for service in &view.services { (row(view, service)) } }
-            } }
-        }
-    })
+            }
+        },
+    )
 }
 
 fn row(view: &WallView, service: &ServiceRow) -> Markup {

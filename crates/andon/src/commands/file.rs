@@ -41,8 +41,12 @@ fn git(args: &[&str]) -> Result<String, Failure> {
 
 /// Writes a first file, creates the project and adds the remote.
 pub fn init(common: &Common, options: Init) -> Result<(), Failure> {
-    let root = git(&["rev-parse", "--show-toplevel"]).map_err(|_| Failure {
-        words: "this is not a git repository\nhint: git init, or go into one".into(),
+    let root = git(&["rev-parse", "--show-toplevel"]).map_err(|failure| Failure {
+        words: match failure.words.contains("not a git repository") {
+            true => "this is not a git repository\nhint: git init, or go into one".into(),
+            // What git refuses for another reason (an owner it does not trust) it says better, with its own advice.
+            false => failure.words,
+        },
         status: status::USAGE,
     })?;
     let root = Path::new(root.trim());

@@ -25,6 +25,8 @@ pub struct Server {
     pub token: String,
     /// From the start of the process to its words that it is ready, the last time.
     pub ready_in: Duration,
+    /// How long anything that should happen may take.
+    pub patience: Duration,
     child: Option<Child>,
     once: Option<String>,
     agent: ureq::Agent,
@@ -102,6 +104,7 @@ impl Server {
             router,
             token: String::new(),
             ready_in: Duration::ZERO,
+            patience: PATIENCE,
             child: None,
             once: None,
             agent: config.into(),
@@ -221,6 +224,24 @@ impl Server {
         read(request.send_json(body))
     }
 
+    /// What a user gets who keeps their cookies, on a connection of their own: the status of each answer, and what the newest cookie is.
+    pub fn user(&self, host: &str, path: &str, cookie: &mut Option<String>) -> u16 {
+        let agent: ureq::Agent =
+            ureq::Agent::config_builder().http_status_as_error(false).max_redirects(0).build().into();
+        let request = agent.get(format!("http://127.0.0.1:{}{path}", self.router)).header("host", host);
+        let request = match cookie {
+            Some(cookie) => request.header("cookie", &*cookie),
+            None => request,
+        };
+        let Ok(mut answer) = request.call() else { return 0 };
+        let set = answer.headers().get("set-cookie").and_then(|value| value.to_str().ok());
+        if let Some(set) = set {
+            *cookie = Some(set.split(';').next().unwrap_or_default().to_owned());
+        }
+        let _ = answer.body_mut().read_to_string();
+        answer.status().as_u16()
+    }
+
     /// A user's request to a service, through the router: status and body.
     pub fn visit(&self, host: &str, path: &str) -> (u16, String) {
         let request = self.agent.get(format!("http://127.0.0.1:{}{path}", self.router)).header("host", host);
@@ -249,7 +270,11 @@ impl Server {
             if status == 200 && says(&value) {
                 return value;
             }
-            assert!(begun.elapsed() < PATIENCE, "never seen: {what}\nlast: {value:#}\n{}", self.stderr());
+            assert!(
+                begun.elapsed() < self.patience,
+                "never seen: {what}\nlast: {value:#}\n{}",
+                self.stderr()
+            );
             pause();
         }
     }
@@ -287,13 +312,18 @@ impl Server {
 
     /// The command line, logged in.
     pub fn cli(&self, args: &[&str]) -> Output {
+        self.cli_in(self.room.path(), args)
+    }
+
+    /// The command line in a directory.
+    pub fn cli_in(&self, dir: &Path, args: &[&str]) -> Output {
         let mut command = Command::new(ANDON);
         command
             .args(args)
             .env("ANDON_SERVER", self.url())
             .env("ANDON_TOKEN", &self.token)
             .env("ANDON_PROJECT", "shop");
-        command.env("XDG_CONFIG_HOME", self.room.path().join("config")).current_dir(self.room.path());
+        command.env("XDG_CONFIG_HOME", self.room.path().join("config")).current_dir(dir);
         command.output().unwrap()
     }
 }
@@ -339,7 +369,8 @@ fn below(room: &Path) -> impl Iterator<Item = String> {
     let named = room.to_string_lossy().into_owned();
     let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     processes.filter_map(move |entry| {
-        let pid = entry.file_name().to_str().filter(|name| name.bytes().all(|b| b.is_ascii_digit()))?.to_owned();
+        let pid =
+            entry.file_name().to_str().filter(|name| name.bytes().all(|b| b.is_ascii_digit()))?.to_owned();
         let of_us = || {
             let cwd = std::fs::read_link(entry.path().join("cwd")).unwrap_or_default();
             let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
@@ -356,7 +387,7 @@ pub struct Repo {
 }
 
 impl Repo {
-    fn new(server: &Server, files: &[(&str, &str)]) -> Repo {
+    pub fn new(server: &Server, files: &[(&str, &str)]) -> Repo {
         let dir = server.room.path().join("repo");
         std::fs::create_dir_all(&dir).unwrap();
         let remote = format!("http://dev:{}@127.0.0.1:{}/shop.git", server.token, server.http);
