@@ -25,7 +25,8 @@ def trace(frame, event, _):
 
 
 def says(error):
-    return f"{error[0].__name__}: {(str(error[1]).splitlines() or [""])[0]}"
+    lines = str(error[1]).splitlines() or ["no words"]
+    return f"{error[0].__name__}: {lines[0]}"
 
 
 class Result(unittest.TestResult):
