@@ -65,7 +65,7 @@ pub struct Line {
     access: RwLock<(Access, u64)>,
     server_turn: tokio::sync::Mutex<()>,
     projects: RwLock<BTreeMap<ProjectName, Arc<Project>>>,
-    news: broadcast::Sender<Arc<Recorded>>,
+    news: RwLock<broadcast::Sender<Arc<Recorded>>>,
     pub(crate) pushes: Mutex<HashMap<String, (ProjectName, Caller)>>,
     /// Held for the life of the process: one server per data directory.
     _lock: File,
@@ -131,7 +131,7 @@ impl Line {
             access: RwLock::new((access, version)),
             server_turn: tokio::sync::Mutex::default(),
             projects: RwLock::new(projects),
-            news: broadcast::Sender::new(NEWS),
+            news: RwLock::new(broadcast::Sender::new(NEWS)),
             pushes: Mutex::default(),
             settings,
             _lock: lock,
@@ -153,7 +153,17 @@ impl Line {
 
     /// Everything that is recorded from now on.
     pub fn news(&self) -> broadcast::Receiver<Arc<Recorded>> {
-        self.news.subscribe()
+        self.news.read().unwrap_or_else(PoisonError::into_inner).subscribe()
+    }
+
+    /// Whoever listens now hears that nothing more will come: a server that stops would wait for its listeners else.
+    pub fn end_news(&self) {
+        *self.news.write().unwrap_or_else(PoisonError::into_inner) = broadcast::Sender::new(NEWS);
+    }
+
+    fn spread(&self, event: Arc<Recorded>) {
+        // Nobody may be listening.
+        let _ = self.news.read().unwrap_or_else(PoisonError::into_inner).send(event);
     }
 
     /// All projects.
@@ -283,13 +293,13 @@ impl Line {
     fn announce(&self, recorded: Vec<Recorded>) {
         for event in recorded {
             // Nobody listening is fine: the journal has it.
-            let _ = self.news.send(Arc::new(event));
+            self.spread(Arc::new(event));
         }
     }
 
     /// Wakes the stations of a project by telling its last event again; listeners know events by their number.
     pub(crate) fn nudge(&self, last: &Recorded) {
-        let _ = self.news.send(Arc::new(last.clone()));
+        self.spread(Arc::new(last.clone()));
     }
 
     /// Creates a project with an empty repository.
