@@ -99,6 +99,7 @@ async fn serve(options: Serve) -> Result<(), String> {
     told_to_stop(&stop).await;
     stop.cancel();
     let _ = tokio::time::timeout(GOODBYE, stations).await;
+    line.end_news();
     let _ = tokio::time::timeout(GOODBYE, pages).await;
     let _ = tokio::time::timeout(GOODBYE, traffic).await;
     Ok(())

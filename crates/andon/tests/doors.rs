@@ -44,6 +44,7 @@ fn doors() -> Vec<Door> {
         needs: page.needs,
         handler: page.handler,
         any_length: false,
+        reads: false,
     }));
     doors
 }

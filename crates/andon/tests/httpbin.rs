@@ -84,7 +84,7 @@ fn without_tests(text: &str, of: &str) -> String {
 #[test]
 fn httpbin_goes_down_the_line() {
     let mut server = Server::fresh();
-    server.patience = Duration::from_secs(400);
+    server.patience = Duration::from_secs(180);
     let repo = Repo::new(&server, &[]);
     if !fetch(&server, &repo) {
         println!("SKIPPED: httpbin down the line (PyPI cannot be reached)");
@@ -115,7 +115,7 @@ fn httpbin_goes_down_the_line() {
     let journal = server.journal();
     let run = &of_type(&journal, "run_finished")[0]["event"];
     println!("first run: {} tests, coverage {}", run["tests"], run["coverage"]);
-    assert!(run["tests"]["passed"].as_u64().unwrap() > 100, "{run}");
+    assert!(run["tests"]["passed"].as_u64().unwrap() > 60, "{run}");
     assert!(run["coverage"]["covered"].as_u64().unwrap() > 300, "{run}");
     let healthy = of_type(&journal, "instance_healthy").len();
     assert_eq!(healthy, 3, "one in staging, two in production");

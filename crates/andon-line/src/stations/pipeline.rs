@@ -351,10 +351,10 @@ async fn give_verdict(line: &Arc<Line>, project: &Project, id: RunId) -> Result<
         diff: limits.diff,
         ratchet: limits.ratchet,
     };
-    // A run of trunk changes nothing: there is no diff to judge.
+    // A run of trunk changes nothing, and what a team brings along with its first push is not what it changes.
     let text = match (&run.purpose, &run.parent) {
-        (Purpose::Gate { .. }, parent) => Some(project.repository.diff(parent.as_ref(), &run.commit).await?),
-        (Purpose::Trunk, _) => None,
+        (Purpose::Gate { .. }, Some(parent)) => Some(project.repository.diff(Some(parent), &run.commit).await?),
+        _ => None,
     };
     let blobs = line.blobs.clone();
     let judged = tokio::task::spawn_blocking(move || {

@@ -80,7 +80,12 @@ pub fn change(
         _ => format!("{} {}", change.id, change.push.title),
     };
     let whose = change.push.author.split(" <").next().unwrap_or_default();
-    let sentence = format!("By {whose}. {}", capital(&row.words));
+    // A reason may begin with the name of a test, which is written as it is written.
+    let said = match &change.standing {
+        Standing::Refused { why, .. } => format!("refused: {}", why.lines().next().unwrap_or_default()),
+        _ => row.words.clone(),
+    };
+    let sentence = format!("By {whose}. {}", capital(&said));
     let mut facts = vec![
         fact(change.push.patch_set.to_string(), if change.push.patch_set == 1 { "patch set" } else { "patch sets" }),
         fact(now.since(change.first_pushed).to_string(), "since it was first pushed"),
@@ -137,7 +142,8 @@ fn places(state: &State, declared: &[EnvironmentName], id: ChangeId) -> Vec<(Str
     let mut places = Vec::new();
     for name in declared {
         let here = state.estate.deployments.values().filter(|d| &d.environment == name).filter(has);
-        let best = here.max_by_key(|d| match d.state {
+        // Of several that reached everyone the first one counts: since then they have it.
+        let best = here.rev().max_by_key(|d| match d.state {
             DeploymentState::Released { .. } if serves(state, d) => 4,
             DeploymentState::Ready => 3,
             DeploymentState::Up => 2,

@@ -290,6 +290,8 @@ impl Server {
     /// When every user of production has the change.
     pub fn served(&self, change: u32) -> Value {
         let served = |view: &Value| {
+            let refused = view["row"]["standing"] == "refused";
+            assert!(!refused, "#{change} was refused: {}", view["row"]["words"]);
             let places = view["places"].as_array().cloned().unwrap_or_default();
             places.iter().any(|place| place[0] == "production" && place[1] == "go")
         };
