@@ -18,13 +18,20 @@ impl Line {
         roles: Vec<Role>,
         password: Option<&str>,
     ) -> Result<(), Refusal> {
-        let own_password = caller.user == user && self.access().0.users.get(&user).is_some_and(|u| roles.iter().copied().eq(u.roles.iter().copied()));
+        let own_password = caller.user == user
+            && self
+                .access()
+                .0
+                .users
+                .get(&user)
+                .is_some_and(|u| roles.iter().copied().eq(u.roles.iter().copied()));
         if !own_password {
             caller.may(Role::Owner)?;
         }
         let password_hash = password.map(access::hash).transpose()?;
         self.decide_server(caller.actor(), |access, _| {
-            let owners = |(name, held): (&UserName, &access::User)| *name != user && held.roles.contains(&Role::Owner);
+            let owners =
+                |(name, held): (&UserName, &access::User)| *name != user && held.roles.contains(&Role::Owner);
             if !roles.contains(&Role::Owner) && !access.users.iter().any(owners) {
                 let why = "this would leave nobody with the role owner\nhint: give it to somebody else first";
                 return Err(Refusal::Conflict(why.into()));
@@ -82,7 +89,11 @@ impl Line {
         self.decide_server(Actor::line("console"), |access, now| {
             let mut events = Vec::new();
             if !access.users.values().any(|user| user.roles.contains(&Role::Owner)) {
-                events.push(Event::UserSet { user: owner.clone(), roles: vec![Role::Owner], password_hash: None });
+                events.push(Event::UserSet {
+                    user: owner.clone(),
+                    roles: vec![Role::Owner],
+                    password_hash: None,
+                });
             }
             let used = |user: &&UserName| access.users[*user].roles.contains(&Role::Owner);
             let user = access.users.keys().find(used).cloned().unwrap_or(owner);
@@ -98,7 +109,8 @@ impl Line {
     /// Opens a browser session for whoever holds a one-time secret, which is used up by this.
     pub async fn enter(&self, secret: &str) -> Result<String, Refusal> {
         let now = self.now();
-        let caller = self.access().0.holder(secret, now).filter(|caller| caller.kind == Some(TokenKind::OneTime));
+        let caller =
+            self.access().0.holder(secret, now).filter(|caller| caller.kind == Some(TokenKind::OneTime));
         let Some(caller) = caller else {
             let why = "this link was used already or is too old\nhint: `andon serve` prints a new one when it starts";
             return Err(Refusal::Conflict(why.into()));
@@ -124,7 +136,8 @@ impl Line {
             if used.as_ref().is_some_and(|used| !access.tokens.contains_key(used)) {
                 return Err(Refusal::Conflict("this link was used already".into()));
             }
-            let roles = access.users.get(user).map(|user| user.roles.iter().copied().collect()).unwrap_or_default();
+            let roles =
+                access.users.get(user).map(|user| user.roles.iter().copied().collect()).unwrap_or_default();
             let mut events: Vec<Event> = used.into_iter().map(|hash| Event::TokenRevoked { hash }).collect();
             let stale = access.tokens.iter().filter(|(_, t)| t.expires.is_some_and(|end| end <= now));
             events.extend(stale.map(|(hash, _)| Event::TokenRevoked { hash: hash.clone() }));

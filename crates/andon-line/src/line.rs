@@ -176,13 +176,16 @@ impl Line {
         let found = self.projects.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned();
         found.ok_or_else(|| {
             let name: String = name.chars().take(40).collect();
-            Refusal::Unknown(format!("there is no project {name:?}\nhint: `andon project list` shows those there are"))
+            Refusal::Unknown(format!(
+                "there is no project {name:?}\nhint: `andon project list` shows those there are"
+            ))
         })
     }
 
     /// Accounts and tokens now.
     pub fn access(&self) -> impl std::ops::Deref<Target = (Access, u64)> + '_ {
-        let guard: RwLockReadGuard<'_, (Access, u64)> = self.access.read().unwrap_or_else(PoisonError::into_inner);
+        let guard: RwLockReadGuard<'_, (Access, u64)> =
+            self.access.read().unwrap_or_else(PoisonError::into_inner);
         guard
     }
 
@@ -214,7 +217,8 @@ impl Line {
             let state = project.state();
             let at = self.now();
             let (events, result) = decision(&state, at)?;
-            let events = events.into_iter().map(|event| NewEvent { by: by.clone(), event }).collect::<Vec<_>>();
+            let events =
+                events.into_iter().map(|event| NewEvent { by: by.clone(), event }).collect::<Vec<_>>();
             let (project, fence) = (Some(project.name.clone()), Some(self.fence.clone()));
             (Batch { project, expected: state.version, at, events, fence }, result)
         };
@@ -244,7 +248,8 @@ impl Line {
                     let mut events = andon_cord::recover(&state.cord, happened);
                     events.extend(andon_cord::react(&state.cord, &policy, happened));
                     let by = Actor::line("cord");
-                    let events: Vec<_> = events.into_iter().map(|event| NewEvent { by: by.clone(), event }).collect();
+                    let events: Vec<_> =
+                        events.into_iter().map(|event| NewEvent { by: by.clone(), event }).collect();
                     let (project, fence) = (Some(project.name.clone()), Some(self.fence.clone()));
                     Batch { project, expected: state.version, at: self.now(), events, fence }
                 };
@@ -273,7 +278,8 @@ impl Line {
             let access = self.access();
             let at = self.now();
             let (events, result) = decision(&access.0, at)?;
-            let events = events.into_iter().map(|event| NewEvent { by: by.clone(), event }).collect::<Vec<_>>();
+            let events =
+                events.into_iter().map(|event| NewEvent { by: by.clone(), event }).collect::<Vec<_>>();
             (Batch { project: None, expected: access.1, at, events, fence: Some(self.fence.clone()) }, result)
         };
         if !batch.events.is_empty() {
@@ -303,16 +309,25 @@ impl Line {
     }
 
     /// Creates a project with an empty repository.
-    pub async fn create_project(&self, caller: &Caller, name: ProjectName, trunk: &str) -> Result<Arc<Project>, Refusal> {
+    pub async fn create_project(
+        &self,
+        caller: &Caller,
+        name: ProjectName,
+        trunk: &str,
+    ) -> Result<Arc<Project>, Refusal> {
         caller.may(Role::Owner)?;
         if !andon_git::is_ref_name(trunk) {
-            return Err(Refusal::Bad(format!("{:?} is not a branch name", trunk.chars().take(60).collect::<String>())));
+            return Err(Refusal::Bad(format!(
+                "{:?} is not a branch name",
+                trunk.chars().take(60).collect::<String>()
+            )));
         }
         let _turn = self.server_turn.lock().await;
         if self.project(name.as_str()).is_ok() {
             return Err(Refusal::Conflict(format!("the project {name} is there already")));
         }
-        let project = Arc::new(Project::new(name.clone(), &self.settings.data, &self.settings.exe, State::default())?);
+        let project =
+            Arc::new(Project::new(name.clone(), &self.settings.data, &self.settings.exe, State::default())?);
         Repository::create(project.repository.dir().to_owned(), trunk, &self.settings.exe).await?;
         let created = Event::ProjectCreated { trunk: trunk.to_owned() };
         self.decide(&project, caller.actor(), |_, _| Ok((vec![created], ()))).await?;
@@ -338,5 +353,7 @@ async fn lock(data: &std::path::Path) -> Result<File, Refusal> {
         tokio::time::sleep(LOCK_PAUSE).await;
     }
     let data = data.display();
-    Err(Refusal::Conflict(format!("another server uses {data}\nhint: stop it, or give this one another --data")))
+    Err(Refusal::Conflict(format!(
+        "another server uses {data}\nhint: stop it, or give this one another --data"
+    )))
 }

@@ -11,7 +11,7 @@ use axum::extract::{Path, State};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{number};
+use super::number;
 use crate::answer::{Answer, done};
 use crate::guard::By;
 
@@ -54,7 +54,11 @@ pub(super) struct SetUser {
     password: Option<String>,
 }
 
-pub(super) async fn set_user(State(line): State<Arc<Line>>, By(caller): By, Json(user): Json<SetUser>) -> Answer {
+pub(super) async fn set_user(
+    State(line): State<Arc<Line>>,
+    By(caller): By,
+    Json(user): Json<SetUser>,
+) -> Answer {
     line.set_user(&caller, user.name, user.roles, user.password.as_deref()).await?;
     Ok(done())
 }
@@ -68,13 +72,21 @@ pub(super) struct NewToken {
     lasts: Option<Span>,
 }
 
-pub(super) async fn issue(State(line): State<Arc<Line>>, By(caller): By, Json(new): Json<NewToken>) -> Answer {
+pub(super) async fn issue(
+    State(line): State<Arc<Line>>,
+    By(caller): By,
+    Json(new): Json<NewToken>,
+) -> Answer {
     let user = new.user.unwrap_or_else(|| caller.user.clone());
     let token = line.issue(&caller, user, new.name, new.roles, new.lasts).await?;
     Ok(Json(json!({ "token": token })))
 }
 
-pub(super) async fn revoke(State(line): State<Arc<Line>>, By(caller): By, Path(digest): Path<String>) -> Answer {
+pub(super) async fn revoke(
+    State(line): State<Arc<Line>>,
+    By(caller): By,
+    Path(digest): Path<String>,
+) -> Answer {
     line.revoke(&caller, number(&digest)?).await?;
     Ok(done())
 }

@@ -22,7 +22,8 @@ pub(super) async fn healthy() -> &'static str {
 }
 
 pub(super) async fn projects(State(line): State<Arc<Line>>) -> Answer {
-    let one = |project: &Arc<andon_line::Project>| json!({ "name": project.name, "trunk": project.state().trunk });
+    let one =
+        |project: &Arc<andon_line::Project>| json!({ "name": project.name, "trunk": project.state().trunk });
     Ok(Json(line.projects().iter().map(one).collect()))
 }
 
@@ -38,12 +39,19 @@ fn main() -> String {
     "main".into()
 }
 
-pub(super) async fn create_project(State(line): State<Arc<Line>>, By(caller): By, Json(new): Json<NewProject>) -> Answer {
+pub(super) async fn create_project(
+    State(line): State<Arc<Line>>,
+    By(caller): By,
+    Json(new): Json<NewProject>,
+) -> Answer {
     let project = line.create_project(&caller, new.name, &new.trunk).await?;
     Ok(Json(json!({ "name": project.name, "trunk": new.trunk })))
 }
 
-pub(super) async fn queue(State(line): State<Arc<Line>>, Path(project): Path<String>) -> Answer<view::QueueView> {
+pub(super) async fn queue(
+    State(line): State<Arc<Line>>,
+    Path(project): Path<String>,
+) -> Answer<view::QueueView> {
     let project = line.project(&project)?;
     Ok(Json(view::queue::queue(&project.state(), project.name.as_str(), line.now())))
 }
@@ -66,12 +74,19 @@ pub(super) async fn abandon(
     Ok(done())
 }
 
-pub(super) async fn one_run(State(line): State<Arc<Line>>, Path((project, run)): Path<(String, String)>) -> Answer<view::RunView> {
+pub(super) async fn one_run(
+    State(line): State<Arc<Line>>,
+    Path((project, run)): Path<(String, String)>,
+) -> Answer<view::RunView> {
     let project = line.project(&project)?;
     Ok(Json(line.run_view(&project, number::<RunId>(&run)?).await?))
 }
 
-pub(super) async fn test_trunk(State(line): State<Arc<Line>>, By(caller): By, Path(project): Path<String>) -> Answer {
+pub(super) async fn test_trunk(
+    State(line): State<Arc<Line>>,
+    By(caller): By,
+    Path(project): Path<String>,
+) -> Answer {
     let run = line.test_trunk(&*line.project(&project)?, &caller).await?;
     Ok(Json(json!({ "run": run.0 })))
 }
@@ -93,11 +108,14 @@ pub(super) async fn artifact(
 ) -> Result<Response, Trouble> {
     let project = line.project(&project)?;
     let digest: Digest = number(&digest)?;
-    let known = project.state().runs.all.values().any(|run| run.artifact.as_ref().is_some_and(|(d, _)| *d == digest));
+    let known =
+        project.state().runs.all.values().any(|run| run.artifact.as_ref().is_some_and(|(d, _)| *d == digest));
     if !known {
         return Err(Trouble(StatusCode::NOT_FOUND, "no run of this project built it".into()));
     }
-    let file = tokio::fs::File::open(line.blobs.path(&digest)).await.map_err(|error| Trouble::from(Refusal::from(error)))?;
+    let file = tokio::fs::File::open(line.blobs.path(&digest))
+        .await
+        .map_err(|error| Trouble::from(Refusal::from(error)))?;
     let body = Body::from_stream(tokio_util::io::ReaderStream::new(file));
     let headers = [
         (header::CONTENT_TYPE, "application/x-tar".to_owned()),
@@ -106,7 +124,10 @@ pub(super) async fn artifact(
     Ok((headers, body).into_response())
 }
 
-pub(super) async fn wall(State(line): State<Arc<Line>>, Path(project): Path<String>) -> Answer<view::WallView> {
+pub(super) async fn wall(
+    State(line): State<Arc<Line>>,
+    Path(project): Path<String>,
+) -> Answer<view::WallView> {
     let project = line.project(&project)?;
     Ok(Json(view::wall::wall(&line, &project)))
 }

@@ -15,11 +15,13 @@ use crate::door::Door;
 use crate::events;
 
 use accounts::{enter, issue, me, revoke, set_user, users};
-use line::{abandon, artifact, create_project, healthy, log, one_change, one_run, projects, queue, test_trunk, wall};
+use line::{
+    abandon, artifact, create_project, healthy, log, one_change, one_run, projects, queue, test_trunk, wall,
+};
 use people::{andons, change_flag, export_flags, flags, flow, import_flags, one_andon, pull, treat_andon};
 use places::{
-    create_environment, deploy, destroy_environment, environments, extend_environment, instance_log, move_release, one_environment,
-    one_release, rebuild_environment, releases, roll_back,
+    create_environment, deploy, destroy_environment, environments, extend_environment, instance_log,
+    move_release, one_environment, one_release, rebuild_environment, releases, roll_back,
 };
 
 /// The doors of the API.

@@ -16,7 +16,10 @@ use super::{Why, number};
 use crate::answer::{Answer, Trouble, done};
 use crate::guard::By;
 
-pub(super) async fn flags(State(line): State<Arc<Line>>, Path(project): Path<String>) -> Answer<view::FlagsView> {
+pub(super) async fn flags(
+    State(line): State<Arc<Line>>,
+    Path(project): Path<String>,
+) -> Answer<view::FlagsView> {
     let project = line.project(&project)?;
     Ok(Json(view::flags::flags(&project.state(), project.name.as_str(), line.now())))
 }
@@ -71,7 +74,10 @@ pub(super) async fn change_flag(
     Ok(Json(json!({ "changed": what })))
 }
 
-pub(super) async fn andons(State(line): State<Arc<Line>>, Path(project): Path<String>) -> Answer<view::AndonsView> {
+pub(super) async fn andons(
+    State(line): State<Arc<Line>>,
+    Path(project): Path<String>,
+) -> Answer<view::AndonsView> {
     let project = line.project(&project)?;
     Ok(Json(view::andon::andons(&project.state(), project.name.as_str(), line.now())))
 }
@@ -81,7 +87,12 @@ pub(super) async fn one_andon(
     Path((project, andon)): Path<(String, String)>,
 ) -> Answer<view::AndonView> {
     let project = line.project(&project)?;
-    Ok(Json(view::andon::andon(&project.state(), project.name.as_str(), number::<AndonId>(&andon)?, line.now())?))
+    Ok(Json(view::andon::andon(
+        &project.state(),
+        project.name.as_str(),
+        number::<AndonId>(&andon)?,
+        line.now(),
+    )?))
 }
 
 #[derive(Debug, Deserialize)]
@@ -94,7 +105,12 @@ pub(super) struct Pull {
     suspects: Vec<u32>,
 }
 
-pub(super) async fn pull(State(line): State<Arc<Line>>, By(caller): By, Path(project): Path<String>, Json(pull): Json<Pull>) -> Answer {
+pub(super) async fn pull(
+    State(line): State<Arc<Line>>,
+    By(caller): By,
+    Path(project): Path<String>,
+    Json(pull): Json<Pull>,
+) -> Answer {
     let suspects = pull.suspects.into_iter().map(ChangeId).collect();
     let tag = if pull.tag.is_empty() { "person" } else { &pull.tag };
     let andon = line.pull(&*line.project(&project)?, &caller, &pull.why, tag, suspects).await?;
@@ -112,12 +128,20 @@ pub(super) async fn treat_andon(
         "acknowledge" => line.acknowledge(&project, &caller, id).await?,
         "note" => line.note(&project, &caller, id, &why.why).await?,
         "release" => line.release_cord(&project, &caller, id, &why.why).await?,
-        _ => return Err(Trouble(StatusCode::NOT_FOUND, "an andon can be acknowledged, noted, released".into())),
+        _ => {
+            return Err(Trouble(
+                StatusCode::NOT_FOUND,
+                "an andon can be acknowledged, noted, released".into(),
+            ));
+        }
     }
     Ok(done())
 }
 
-pub(super) async fn flow(State(line): State<Arc<Line>>, Path(project): Path<String>) -> Answer<view::FlowView> {
+pub(super) async fn flow(
+    State(line): State<Arc<Line>>,
+    Path(project): Path<String>,
+) -> Answer<view::FlowView> {
     let project = line.project(&project)?;
     Ok(Json(view::flow::flow(&project.state(), project.name.as_str(), line.now())))
 }

@@ -17,7 +17,10 @@ use super::{Why, number};
 use crate::answer::{Answer, Trouble, done};
 use crate::guard::By;
 
-pub(super) async fn environments(State(line): State<Arc<Line>>, Path(project): Path<String>) -> Answer<view::EnvironmentsView> {
+pub(super) async fn environments(
+    State(line): State<Arc<Line>>,
+    Path(project): Path<String>,
+) -> Answer<view::EnvironmentsView> {
     let project = line.project(&project)?;
     Ok(Json(view::environment::environments(&project, line.now())))
 }
@@ -127,7 +130,10 @@ pub(super) async fn instance_log(
     Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], log).into_response())
 }
 
-pub(super) async fn releases(State(line): State<Arc<Line>>, Path(project): Path<String>) -> Answer<view::ReleasesView> {
+pub(super) async fn releases(
+    State(line): State<Arc<Line>>,
+    Path(project): Path<String>,
+) -> Answer<view::ReleasesView> {
     let project = line.project(&project)?;
     Ok(Json(view::release::releases(&line, &project)))
 }
@@ -153,7 +159,12 @@ pub(super) async fn move_release(
         "resume" => Command::Resume,
         "approve" => Command::Approve,
         "abort" => Command::Abort,
-        _ => return Err(Trouble(StatusCode::NOT_FOUND, "a release can be promoted, paused, resumed, approved, aborted".into())),
+        _ => {
+            return Err(Trouble(
+                StatusCode::NOT_FOUND,
+                "a release can be promoted, paused, resumed, approved, aborted".into(),
+            ));
+        }
     };
     line.move_release(&*line.project(&project)?, &caller, number(&release)?, command, &why.why).await?;
     Ok(done())

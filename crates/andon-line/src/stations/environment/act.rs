@@ -25,28 +25,41 @@ pub(super) async fn act(
     use upkeep::Decision;
     let tell = |station: &'static str, event: Event| line.tell(project, station, vec![event]);
     match decision {
-        Decision::Plan { environment, service, revision } => plan_instance(line, project, environment, service, revision).await,
+        Decision::Plan { environment, service, revision } => {
+            plan_instance(line, project, environment, service, revision).await
+        }
         Decision::Start(instance) => {
             start(line, project, hands, instance);
             Ok(())
         }
         Decision::Healthy(instance) => tell(DEPLOYMENT, Event::InstanceHealthy { instance }).await,
-        Decision::Retire { instance, why } => tell(DEPLOYMENT, Event::InstanceRetired { instance, why }).await,
+        Decision::Retire { instance, why } => {
+            tell(DEPLOYMENT, Event::InstanceRetired { instance, why }).await
+        }
         Decision::Remove(instance) => {
             remove(project, hands, instance);
             Ok(())
         }
         Decision::Up(deployment) => {
-            tell(DEPLOYMENT, Event::DeploymentFinished { deployment, ok: true, why: "every instance is healthy".into() }).await
+            tell(
+                DEPLOYMENT,
+                Event::DeploymentFinished { deployment, ok: true, why: "every instance is healthy".into() },
+            )
+            .await
         }
         Decision::GiveUp { deployment, why } => {
             tell(DEPLOYMENT, Event::DeploymentFinished { deployment, ok: false, why }).await
         }
         Decision::Drift { environment, drift } => see(line, project, environment, drift).await,
-        Decision::Healed { environment, what, how } => tell(DRIFT, Event::DriftHealed { environment, what, how }).await,
+        Decision::Healed { environment, what, how } => {
+            tell(DRIFT, Event::DriftHealed { environment, what, how }).await
+        }
         Decision::Kill { pid, .. } => {
             if let Some(stray) = foreign.iter().find(|stray| stray.process.pid == pid) {
-                project.runtime.kill_foreign(stray.process).map_err(|error| Refusal::Broken(error.to_string()))?;
+                project
+                    .runtime
+                    .kill_foreign(stray.process)
+                    .map_err(|error| Refusal::Broken(error.to_string()))?;
             }
             Ok(())
         }
@@ -57,7 +70,12 @@ pub(super) async fn act(
     }
 }
 
-async fn see(line: &Line, project: &Project, environment: EnvironmentName, drift: Drift) -> Result<(), Refusal> {
+async fn see(
+    line: &Line,
+    project: &Project,
+    environment: EnvironmentName,
+    drift: Drift,
+) -> Result<(), Refusal> {
     line.decide(project, Actor::line(DRIFT), |state, _| {
         let place = state.estate.environments.get(&environment);
         let known = place.is_none_or(|place| place.drifts.iter().any(|(_, seen)| seen.what == drift.what));
@@ -74,7 +92,11 @@ async fn plan_instance(
     revision: Revision,
 ) -> Result<(), Refusal> {
     // Ports of all projects: they share the loopback address.
-    let used = line.projects().iter().flat_map(|p| p.state().estate.instances.values().map(|i| i.port).collect::<Vec<_>>()).collect();
+    let used = line
+        .projects()
+        .iter()
+        .flat_map(|p| p.state().estate.instances.values().map(|i| i.port).collect::<Vec<_>>())
+        .collect();
     let port = andon_runtime::free_port(&used)?;
     line.decide(project, Actor::line(DEPLOYMENT), |state, _| {
         let instance = state.estate.next_instance();
@@ -111,12 +133,20 @@ fn start_now(line: &Line, project: &Project, id: InstanceId) -> Result<(), Strin
     let (instance, deployment) = {
         let state = project.state();
         let instance = state.estate.instances.get(&id).cloned().ok_or("it is not known")?;
-        let deployment = state.estate.deployments.get(&instance.deployment).cloned().ok_or("its deployment is not known")?;
+        let deployment = state
+            .estate
+            .deployments
+            .get(&instance.deployment)
+            .cloned()
+            .ok_or("its deployment is not known")?;
         (instance, deployment)
     };
     let service = deployment.service(&instance.service).ok_or("its service is not part of the deployment")?;
     let name = id.to_string();
-    let artifact = line.blobs.get(&deployment.artifact).map_err(|error| format!("{}: {error}", deployment.artifact.short()))?;
+    let artifact = line
+        .blobs
+        .get(&deployment.artifact)
+        .map_err(|error| format!("{}: {error}", deployment.artifact.short()))?;
     project.runtime.prepare(&name, std::io::BufReader::new(artifact)).map_err(|error| error.to_string())?;
     let label = |key: &str, value: &str| (key.to_owned(), value.to_owned());
     let mut env = service.env.clone();

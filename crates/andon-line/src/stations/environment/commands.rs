@@ -26,18 +26,30 @@ impl Line {
         let defined = project.trunk_definition().await?;
         let declared: Vec<String> = match defined.as_deref() {
             Some(Ok(definition)) => definition.environments.keys().map(ToString::to_string).collect(),
-            _ => return Err(Refusal::Conflict("trunk has no andon.yaml that can be read\nhint: land one first".into())),
+            _ => {
+                return Err(Refusal::Conflict(
+                    "trunk has no andon.yaml that can be read\nhint: land one first".into(),
+                ));
+            }
         };
         if !declared.iter().any(|name| name == like.as_str()) {
-            let why = format!("there is no environment {like} in andon.yaml\nhint: declared are {}", declared.join(", "));
+            let why = format!(
+                "there is no environment {like} in andon.yaml\nhint: declared are {}",
+                declared.join(", ")
+            );
             return Err(Refusal::Unknown(why));
         }
         self.decide(project, caller.actor(), |state, now| {
-            if state.estate.environments.contains_key(&environment) || declared.iter().any(|name| name == environment.as_str()) {
+            if state.estate.environments.contains_key(&environment)
+                || declared.iter().any(|name| name == environment.as_str())
+            {
                 return Err(Refusal::Conflict(format!("the environment {environment} is there already")));
             }
             let expires = Some(now + lasts.unwrap_or(LIFE));
-            Ok((vec![Event::EnvironmentCreated { environment, like: Some(like), standing: false, expires }], ()))
+            Ok((
+                vec![Event::EnvironmentCreated { environment, like: Some(like), standing: false, expires }],
+                (),
+            ))
         })
         .await
     }
@@ -58,7 +70,9 @@ impl Line {
                 return Err(Refusal::Unknown(format!("there is no environment {environment}")));
             };
             if found.standing && !rebuild {
-                let why = format!("{environment} is declared in andon.yaml\nhint: take it out there, or rebuild it");
+                let why = format!(
+                    "{environment} is declared in andon.yaml\nhint: take it out there, or rebuild it"
+                );
                 return Err(Refusal::Conflict(why));
             }
             if found.destroying.is_some() {
@@ -107,10 +121,18 @@ impl Line {
             if !state.estate.environments.contains_key(&environment) {
                 return Err(Refusal::Unknown(format!("there is no environment {environment}")));
             }
-            let wanted = |l: &&andon_environment::Landing| l.artifact.is_some() && change.is_none_or(|c| l.change == c);
+            let wanted = |l: &&andon_environment::Landing| {
+                l.artifact.is_some() && change.is_none_or(|c| l.change == c)
+            };
             let landing = state.estate.landings.iter().rev().find(wanted);
-            let landing = landing.ok_or_else(|| Refusal::Unknown("nothing landed that could be deployed".into()))?;
-            let none = || Refusal::Conflict(format!("{} is in {environment} already, was tried there, or another deployment is under way", landing.commit.short()));
+            let landing =
+                landing.ok_or_else(|| Refusal::Unknown("nothing landed that could be deployed".into()))?;
+            let none = || {
+                Refusal::Conflict(format!(
+                    "{} is in {environment} already, was tried there, or another deployment is under way",
+                    landing.commit.short()
+                ))
+            };
             let candidate = promote::candidate(&state.estate, &environment, landing).ok_or_else(none)?;
             let id = state.estate.next_deployment();
             let none = || Refusal::Conflict("andon.yaml declares no services".into());
@@ -120,9 +142,15 @@ impl Line {
     }
 
     /// The end of an instance's output.
-    pub async fn instance_log(&self, project: &Arc<Project>, instance: InstanceId, lines: usize) -> Result<String, Refusal> {
+    pub async fn instance_log(
+        &self,
+        project: &Arc<Project>,
+        instance: InstanceId,
+        lines: usize,
+    ) -> Result<String, Refusal> {
         let project = Arc::clone(project);
-        let read = tokio::task::spawn_blocking(move || project.runtime.logs(&instance.to_string(), lines)).await;
+        let read =
+            tokio::task::spawn_blocking(move || project.runtime.logs(&instance.to_string(), lines)).await;
         let read = read.map_err(|error| Refusal::Broken(error.to_string()))?;
         read.map_err(|error| Refusal::Unknown(error.to_string()))
     }

@@ -20,7 +20,11 @@ const FILES: Span = Span::secs(2);
 const HEALTH: Duration = Duration::from_secs(2);
 
 /// Everything that is found, and the processes behind what is foreign.
-pub(super) async fn observe(line: &Line, project: &Arc<Project>, hands: &Hands) -> Result<(Observation, Vec<Foreign>), Refusal> {
+pub(super) async fn observe(
+    line: &Line,
+    project: &Arc<Project>,
+    hands: &Hands,
+) -> Result<(Observation, Vec<Foreign>), Refusal> {
     let now = line.now();
     let files_due = {
         let mut last = hands.looked_at_files.lock().unwrap_or_else(PoisonError::into_inner);
@@ -32,7 +36,8 @@ pub(super) async fn observe(line: &Line, project: &Arc<Project>, hands: &Hands) 
     };
     let (instances, services): (Vec<Instance>, BTreeMap<InstanceId, Option<String>>) = {
         let state = project.state();
-        let health = |i: &Instance| state.estate.deployments.get(&i.deployment)?.service(&i.service)?.health.clone();
+        let health =
+            |i: &Instance| state.estate.deployments.get(&i.deployment)?.service(&i.service)?.health.clone();
         let instances: Vec<Instance> = state.estate.instances.values().cloned().collect();
         let paths = instances.iter().map(|i| (i.id, health(i))).collect();
         (instances, paths)
@@ -41,8 +46,11 @@ pub(super) async fn observe(line: &Line, project: &Arc<Project>, hands: &Hands) 
         return Ok((Observation::default(), Vec::new()));
     }
     let looked = Arc::clone(project);
-    let to_compare: Vec<InstanceId> =
-        instances.iter().filter(|i| files_due && i.retired.is_none() && i.healthy.is_some()).map(|i| i.id).collect();
+    let to_compare: Vec<InstanceId> = instances
+        .iter()
+        .filter(|i| files_due && i.retired.is_none() && i.healthy.is_some())
+        .map(|i| i.id)
+        .collect();
     let host = tokio::task::spawn_blocking(move || {
         let found = looked.runtime.list()?;
         let mut files = Vec::new();
@@ -56,7 +64,8 @@ pub(super) async fn observe(line: &Line, project: &Arc<Project>, hands: &Hands) 
         let found: Vec<_> = found
             .into_iter()
             .map(|o| {
-                let words = o.exit.as_ref().filter(|_| !o.alive).map(|exit| (exit.to_string(), last_words(&o.id)));
+                let words =
+                    o.exit.as_ref().filter(|_| !o.alive).map(|exit| (exit.to_string(), last_words(&o.id)));
                 (o, words)
             })
             .collect();

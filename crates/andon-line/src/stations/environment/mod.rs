@@ -61,12 +61,21 @@ impl Hands {
 
 fn busy(state: &State) -> bool {
     let instances = state.estate.instances.values();
-    state.estate.deployments.values().any(|d| matches!(d.state, DeploymentState::Starting | DeploymentState::Up))
+    state
+        .estate
+        .deployments
+        .values()
+        .any(|d| matches!(d.state, DeploymentState::Starting | DeploymentState::Up))
         || instances.into_iter().any(|i| i.retired.is_some() || i.healthy.is_none())
         || state.estate.environments.values().any(|e| e.destroying.is_some() || !e.drifts.is_empty())
 }
 
-async fn step(line: &Arc<Line>, project: &Arc<Project>, hands: &Arc<Hands>, stop: &CancellationToken) -> Result<(), Refusal> {
+async fn step(
+    line: &Arc<Line>,
+    project: &Arc<Project>,
+    hands: &Arc<Hands>,
+    stop: &CancellationToken,
+) -> Result<(), Refusal> {
     let defined = project.trunk_definition().await?;
     if let Some(Ok(definition)) = defined.as_deref() {
         bring(line, project, definition).await?;
@@ -92,7 +101,10 @@ async fn bring(line: &Line, project: &Project, definition: &Definition) -> Resul
         .environments
         .keys()
         .filter_map(|name| Some((name, definition.resolve(name)?)))
-        .map(|(name, resolved)| Declared { name: name.clone(), on_green: resolved.deploy == DeployWhen::OnGreen })
+        .map(|(name, resolved)| Declared {
+            name: name.clone(),
+            on_green: resolved.deploy == DeployWhen::OnGreen,
+        })
         .collect();
     if nothing_due(&project.state(), &declared) {
         return Ok(());
@@ -126,7 +138,12 @@ fn nothing_due(state: &State, declared: &[Declared]) -> bool {
     promote::plan(&state.estate, declared, &state.hold()).is_empty()
 }
 
-fn deployment(state: &State, definition: &Definition, candidate: Candidate, id: DeploymentId) -> Option<Event> {
+fn deployment(
+    state: &State,
+    definition: &Definition,
+    candidate: Candidate,
+    id: DeploymentId,
+) -> Option<Event> {
     let environment = state.estate.environments.get(&candidate.environment)?;
     let repeated = candidate.repeats.and_then(|id| state.estate.deployments.get(&id));
     let services: Vec<PlannedService> = match repeated {
@@ -162,7 +179,10 @@ async fn keep_up(line: &Arc<Line>, project: &Arc<Project>, hands: &Arc<Hands>) -
     let decisions = upkeep::plan(&project.state().estate, &seen, &warm, now);
     let mut rerouted = false;
     for decision in decisions {
-        rerouted |= matches!(decision, upkeep::Decision::Healthy(_) | upkeep::Decision::Retire { .. } | upkeep::Decision::Expire(_));
+        rerouted |= matches!(
+            decision,
+            upkeep::Decision::Healthy(_) | upkeep::Decision::Retire { .. } | upkeep::Decision::Expire(_)
+        );
         act::act(line, project, hands, decision, &foreign).await?;
     }
     if rerouted {
@@ -186,4 +206,3 @@ fn keep_warm(state: &State, now: Time) -> BTreeSet<(EnvironmentName, Revision)> 
     }
     warm
 }
-
