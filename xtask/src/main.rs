@@ -1,8 +1,17 @@
-//! Repository chores: `cargo xtask ranks` checks the walls of the house. Ships nothing.
+//! Repository chores. `cargo xtask ranks` checks the walls of the house, `bench AREA` measures and keeps the figures, `figures` says what the
+//! repository weighs. Ships nothing.
 
 #![allow(clippy::print_stdout, reason = "chores say what they found")]
 
+mod bench;
+mod figure;
+mod figures;
+mod hello;
+mod house;
+mod line;
+mod load;
 mod ranks;
+mod traffic;
 
 use std::process::ExitCode;
 
@@ -10,7 +19,10 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let done = match args.first().map(String::as_str) {
         Some("ranks") => ranks::run(),
-        _ => Err("usage: cargo xtask ranks".to_owned()),
+        Some("bench") => bench::run(args.get(1).map(String::as_str)),
+        Some("figures") => figures::run(args.iter().any(|arg| arg == "--cold")),
+        Some("hello") => hello::run(args.get(1).map(String::as_str)),
+        _ => Err("usage: cargo xtask ranks | bench line|router|release | figures [--cold]".to_owned()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -181,22 +181,15 @@ fn python(files: &BTreeSet<String>, read: &dyn Fn(&str) -> Option<String>) -> Pa
     );
     parts.junit = Some("unit.xml");
     parts.coverage = Some("cov.lcov");
-    let server = files.iter().filter(|f| f.ends_with(".py") && !is_test(f)).find_map(|file| {
-        let text = read(file)?;
-        let line = text.lines().find(|line| {
-            line.contains("= Flask(") || line.contains("= FastAPI(") || line.contains("= Starlette(")
-        })?;
-        let app = line.split('=').next()?.trim().split(':').next()?.trim().to_owned();
-        let plain = !app.is_empty() && app.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-        plain.then(|| (module(file), app, line.contains("Flask(")))
-    });
+    let server = server(files, read);
+    parts.health = server.as_ref().and_then(|server| server.health.clone());
     let own = if installable { "." } else { requirements.first().map_or("", |_| "-r requirements.txt") };
     let mut copy = String::new();
     if !installable {
         copy = "\ncp -R $(git ls-files '*.py' | cut -d/ -f1 | sort -u) dist/".into();
     }
     match server {
-        Some((module, app, wsgi)) => {
+        Some(Server { module, app, wsgi, .. }) => {
             let server = if wsgi { "gunicorn" } else { "uvicorn" };
             parts.package = format!("python3 -m pip install --quiet --target dist {own} {server}{copy}");
             let mut command: Vec<String> = vec!["python3".into(), "-m".into(), server.into()];
@@ -216,8 +209,48 @@ fn python(files: &BTreeSet<String>, read: &dyn Fn(&str) -> Option<String>) -> Pa
             parts.questions.push("how is the service started? (service `web`)".into());
         }
     }
-    parts.questions.push("which path says that it is healthy? (`health` of service `web`)".into());
+    if parts.health.is_none() {
+        parts.questions.push("which path says that it is healthy? (`health` of service `web`)".into());
+    }
     parts
+}
+
+/// A Python module that makes an application.
+struct Server {
+    module: String,
+    app: String,
+    wsgi: bool,
+    health: Option<String>,
+    routes: usize,
+}
+
+/// Paths that services use to say that they are healthy.
+const HEALTH: [&str; 8] = ["/healthz", "/health", "/_health", "/livez", "/readyz", "/ready", "/ping", "/up"];
+
+/// Of all modules that make one, that with the most routes: helpers and examples make applications too.
+fn server(files: &BTreeSet<String>, read: &dyn Fn(&str) -> Option<String>) -> Option<Server> {
+    let one = |file: &String| {
+        let text = read(file)?;
+        let line = text
+            .lines()
+            .find(|line| ["= Flask(", "= FastAPI(", "= Starlette("].iter().any(|make| line.contains(make)))?;
+        let app = line.split('=').next()?.trim().split(':').next()?.trim().to_owned();
+        let plain = !app.is_empty() && app.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+        let wsgi = line.contains("Flask(");
+        let decorators: Vec<&str> =
+            text.lines().map(str::trim_start).filter(|line| line.starts_with('@')).collect();
+        let routes = decorators.iter().filter(|line| line.starts_with(&format!("@{app}."))).count();
+        let routed = |path: &&&str| {
+            decorators
+                .iter()
+                .any(|line| line.contains(&format!("\"{path}\"")) || line.contains(&format!("'{path}'")))
+        };
+        let health = HEALTH.iter().find(routed).map(|path| (*path).to_owned());
+        plain.then(|| Server { module: module(file), app, wsgi, health, routes })
+    };
+    let candidates = files.iter().filter(|f| f.ends_with(".py") && !is_test(f)).filter_map(one);
+    // The first of equals.
+    candidates.reduce(|best, next| if next.routes > best.routes { next } else { best })
 }
 
 fn is_test(file: &str) -> bool {
@@ -329,6 +362,26 @@ mod tests {
         let read =
             |wanted: &str| files.iter().find(|(name, _)| *name == wanted).map(|(_, text)| (*text).to_owned());
         propose(&names, &read)
+    }
+
+    #[test]
+    fn of_many_applications_the_one_with_routes_is_served_and_its_health_is_asked_for() {
+        let proposal = repository(&[
+            ("requirements.txt", "flask"),
+            ("shop/a_helper.py", "app = Flask(__name__)"),
+            (
+                "shop/web.py",
+                "site = Flask(__name__)\n@site.route('/')\ndef a(): ...\n@site.route(\"/healthz\")\ndef b(): ...",
+            ),
+            ("test_x.py", ""),
+        ]);
+        assert!(proposal.yaml.contains("\"shop.web:site\""), "{}", proposal.yaml);
+        assert!(proposal.yaml.contains("    health: /healthz\n"), "{}", proposal.yaml);
+        assert!(
+            !proposal.questions.iter().any(|question| question.contains("healthy")),
+            "{:?}",
+            proposal.questions
+        );
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The line from push to users, on the real binary with the real git.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
+
 mod support;
 
 use serde_json::json;

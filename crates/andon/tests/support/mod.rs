@@ -14,8 +14,10 @@ use serde_json::{Value, json};
 /// How long anything that should happen may take: far beyond what it takes, so that only what never happens fails.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// The binary under test.
-pub const ANDON: &str = env!("CARGO_BIN_EXE_andon");
+/// The binary under test; `ANDON_BIN` puts another in its place, as figures do with the release build.
+pub fn andon() -> String {
+    std::env::var("ANDON_BIN").unwrap_or_else(|_| env!("CARGO_BIN_EXE_andon").to_owned())
+}
 
 /// A server with its data.
 pub struct Server {
@@ -131,7 +133,7 @@ impl Server {
     /// Starts the binary on the same data and ports; returns when it says that it is ready.
     pub fn start(&mut self) {
         let begun = Instant::now();
-        let mut child = Command::new(ANDON)
+        let mut child = Command::new(andon())
             .args([
                 "serve",
                 "--listen",
@@ -319,7 +321,7 @@ impl Server {
 
     /// The command line in a directory.
     pub fn cli_in(&self, dir: &Path, args: &[&str]) -> Output {
-        let mut command = Command::new(ANDON);
+        let mut command = Command::new(andon());
         command
             .args(args)
             .env("ANDON_SERVER", self.url())
