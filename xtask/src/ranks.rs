@@ -46,7 +46,8 @@ fn breaches(root: &Path) -> Result<Vec<String>, String> {
     let mut found = Vec::new();
     let crates = std::fs::read_dir(root.join("crates")).map_err(|error| error.to_string())?;
     for folder in crates.flatten().map(|entry| entry.path()) {
-        let text = std::fs::read_to_string(folder.join("Cargo.toml")).map_err(|error| format!("{}: {error}", folder.display()))?;
+        let text = std::fs::read_to_string(folder.join("Cargo.toml"))
+            .map_err(|error| format!("{}: {error}", folder.display()))?;
         let manifest: toml::Table = text.parse().map_err(|error| format!("{}: {error}", folder.display()))?;
         let name = manifest["package"]["name"].as_str().unwrap_or_default().to_owned();
         if folder.file_name().and_then(|n| n.to_str()) != Some(&name) {
@@ -57,12 +58,18 @@ fn breaches(root: &Path) -> Result<Vec<String>, String> {
             continue;
         }
         let Some(rank) = ranks.get(name.as_str()) else {
-            found.push(format!("{name} has no rank\nhint: give it one in xtask/src/ranks.rs and in ARCHITECTURE.md"));
+            found.push(format!(
+                "{name} has no rank\nhint: give it one in xtask/src/ranks.rs and in ARCHITECTURE.md"
+            ));
             continue;
         };
-        for dependency in manifest.get("dependencies").and_then(|d| d.as_table()).into_iter().flat_map(toml::Table::keys) {
+        for dependency in
+            manifest.get("dependencies").and_then(|d| d.as_table()).into_iter().flat_map(toml::Table::keys)
+        {
             match ranks.get(dependency.as_str()) {
-                Some(other) if other >= rank => found.push(format!("{name} (rank {rank}) uses {dependency} (rank {other})")),
+                Some(other) if other >= rank => {
+                    found.push(format!("{name} (rank {rank}) uses {dependency} (rank {other})"))
+                }
                 None if dependency == "andon-testkit" => found.push(format!("{name} ships the testkit")),
                 None if *rank <= PURE && name != "andon-kit" && IMPURE.contains(&dependency.as_str()) => {
                     found.push(format!("{name} decides, so it must not use {dependency}"));
@@ -83,7 +90,10 @@ fn unheaded(folder: &Path) -> Vec<String> {
             if path.is_dir() {
                 folders.push(path);
             } else if is_unheaded(&path) {
-                found.push(format!("{} does not open with `//!`: what it owns and what it leaves out", path.display()));
+                found.push(format!(
+                    "{} does not open with `//!`: what it owns and what it leaves out",
+                    path.display()
+                ));
             }
         }
     }
@@ -91,7 +101,8 @@ fn unheaded(folder: &Path) -> Vec<String> {
 }
 
 fn is_unheaded(path: &PathBuf) -> bool {
-    path.extension().is_some_and(|e| e == "rs") && !std::fs::read_to_string(path).unwrap_or_default().starts_with("//!")
+    path.extension().is_some_and(|e| e == "rs")
+        && !std::fs::read_to_string(path).unwrap_or_default().starts_with("//!")
 }
 
 #[cfg(test)]

@@ -79,10 +79,7 @@ fn half(house: &House) -> Result<u64, String> {
         };
         let (started, changed) = (last("release_started"), last("weight_changed"));
         let same = started["event"]["release"] == changed["event"]["release"];
-        if same
-            && changed["event"]["basis_points"] == 5000
-            && started["event"]["strategy_name"] == "way"
-        {
+        if same && changed["event"]["basis_points"] == 5000 && started["event"]["strategy_name"] == "way" {
             return started["event"]["release"]
                 .as_u64()
                 .ok_or_else(|| "a release without a number".to_owned());
@@ -127,6 +124,7 @@ fn mixture(answers: &[Answer], old: &str, new: &str) -> Option<f64> {
     let first = answers.iter().find(|answer| says(answer, new))?.at;
     // Only this switch: later ways back bring the old one again.
     let soon = first + std::time::Duration::from_secs(2);
-    let last = answers.iter().take_while(|answer| answer.at < soon).filter(|answer| says(answer, old)).last()?.at;
+    let last =
+        answers.iter().take_while(|answer| answer.at < soon).filter(|answer| says(answer, old)).last()?.at;
     Some(last.saturating_sub(first).as_secs_f64() * 1000.0)
 }

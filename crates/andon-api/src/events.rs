@@ -37,7 +37,10 @@ pub(crate) async fn stream(
     Ok(Sse::new(flow).keep_alive(KeepAlive::new().interval(Duration::from_secs(15))))
 }
 
-async fn next(news: &mut tokio::sync::broadcast::Receiver<Arc<Recorded>>, project: &ProjectName) -> Option<Event> {
+async fn next(
+    news: &mut tokio::sync::broadcast::Receiver<Arc<Recorded>>,
+    project: &ProjectName,
+) -> Option<Event> {
     loop {
         match news.recv().await {
             Ok(recorded) if recorded.project.as_ref() == Some(project) => {
@@ -72,4 +75,3 @@ pub(crate) async fn journal(
     }
     Ok(Json(found))
 }
-

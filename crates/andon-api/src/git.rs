@@ -72,7 +72,8 @@ async fn upload(
     request: Request,
 ) -> Result<Response, Trouble> {
     let project = line.project(name(&project))?;
-    let child = start(&project.repository, Service::UploadPack, protocol(request.headers()), None).map_err(Refusal::from)?;
+    let child = start(&project.repository, Service::UploadPack, protocol(request.headers()), None)
+        .map_err(Refusal::from)?;
     converse(child, Service::UploadPack, request.into_body(), ())
 }
 
@@ -84,8 +85,8 @@ async fn receive(
 ) -> Result<Response, Trouble> {
     let project = line.project(name(&project))?;
     let (way, guard) = line.push_way(&project, &caller);
-    let child =
-        start(&project.repository, Service::ReceivePack, protocol(request.headers()), Some(&way)).map_err(Refusal::from)?;
+    let child = start(&project.repository, Service::ReceivePack, protocol(request.headers()), Some(&way))
+        .map_err(Refusal::from)?;
     converse(child, Service::ReceivePack, request.into_body(), guard)
 }
 

@@ -107,7 +107,8 @@ pub async fn stand(State(watch): State<Watch>, mut request: Request, next: Next)
         return too_many();
     }
     let given = secret(request.headers());
-    let caller = given.as_ref().and_then(|(secret, _)| guard.line.access().0.holder(secret, guard.line.now()));
+    let caller =
+        given.as_ref().and_then(|(secret, _)| guard.line.access().0.holder(secret, guard.line.now()));
     // A one-time secret opens its own door and nothing else.
     let caller = caller.filter(|caller| caller.kind != Some(TokenKind::OneTime));
     let changes = !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
@@ -143,8 +144,11 @@ pub async fn stand(State(watch): State<Watch>, mut request: Request, next: Next)
 }
 
 fn too_many() -> Response {
-    let mut answer = Trouble(StatusCode::TOO_MANY_REQUESTS, "too many requests from this address\nhint: wait a minute".into())
-        .into_response();
+    let mut answer = Trouble(
+        StatusCode::TOO_MANY_REQUESTS,
+        "too many requests from this address\nhint: wait a minute".into(),
+    )
+    .into_response();
     answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("60"));
     answer
 }
@@ -171,7 +175,11 @@ fn same_origin(headers: &HeaderMap, by_itself: bool) -> bool {
 }
 
 fn log_in_first(request: &Request<Body>) -> Response {
-    let wants_page = request.headers().get(header::ACCEPT).and_then(|v| v.to_str().ok()).is_some_and(|v| v.contains("text/html"));
+    let wants_page = request
+        .headers()
+        .get(header::ACCEPT)
+        .and_then(|v| v.to_str().ok())
+        .is_some_and(|v| v.contains("text/html"));
     if wants_page && *request.method() == Method::GET {
         let then = request.uri().path_and_query().map_or("/", |wanted| wanted.as_str());
         // The path is percent-encoded already; only what would end the parameter is encoded again.
@@ -198,17 +206,24 @@ pub async fn shape(request: Request, next: Next) -> Response {
     let answer = next.run(request).await;
     let status = answer.status();
     let plain = |value: &HeaderValue| value.as_bytes().starts_with(b"text/plain");
-    if !status.is_client_error() || answer.headers().get(header::CONTENT_TYPE).is_some_and(|kind| !plain(kind)) {
+    if !status.is_client_error()
+        || answer.headers().get(header::CONTENT_TYPE).is_some_and(|kind| !plain(kind))
+    {
         return answer;
     }
     let (parts, body) = answer.into_parts();
     let words = axum::body::to_bytes(body, REASON).await.unwrap_or_default();
-    let words: String = String::from_utf8_lossy(&words).chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let words: String =
+        String::from_utf8_lossy(&words).chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     let (what, hint) = match status {
-        StatusCode::METHOD_NOT_ALLOWED => (format!("this path does not take {method}"), "the header `allow` says what it takes"),
+        StatusCode::METHOD_NOT_ALLOWED => {
+            (format!("this path does not take {method}"), "the header `allow` says what it takes")
+        }
         StatusCode::PAYLOAD_TOO_LARGE => ("the body is too large".to_owned(), "large things come in by git"),
         StatusCode::UNSUPPORTED_MEDIA_TYPE => (words, "send JSON with `content-type: application/json`"),
-        _ if words.is_empty() => (status.canonical_reason().unwrap_or("refused").to_owned(), "look at the request"),
+        _ if words.is_empty() => {
+            (status.canonical_reason().unwrap_or("refused").to_owned(), "look at the request")
+        }
         _ => (words, "mend the request; the reason says where"),
     };
     let mut shaped = Trouble(status, format!("{what}\nhint: {hint}")).into_response();
@@ -225,7 +240,10 @@ pub async fn headers(request: Request, next: Next) -> Response {
     let mut answer = next.run(request).await;
     let headers = answer.headers_mut();
     let fixed = [
-        (header::CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; font-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"),
+        (
+            header::CONTENT_SECURITY_POLICY,
+            "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; font-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+        ),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::REFERRER_POLICY, "same-origin"),
         (header::X_FRAME_OPTIONS, "DENY"),
@@ -262,13 +280,18 @@ mod tests {
 
     #[test]
     fn a_foreign_page_cannot_make_a_browser_change_anything() {
-        let foreign = headers(&[("host", "andon:7070"), ("origin", "http://evil"), ("cookie", "andon_session=x")]);
+        let foreign =
+            headers(&[("host", "andon:7070"), ("origin", "http://evil"), ("cookie", "andon_session=x")]);
         assert!(!same_origin(&foreign, true));
         let silent = headers(&[("host", "andon:7070"), ("cookie", "andon_session=x")]);
         assert!(!same_origin(&silent, true));
         let cross = headers(&[("host", "a"), ("origin", "http://a"), ("sec-fetch-site", "cross-site")]);
         assert!(!same_origin(&cross, true));
-        let own = headers(&[("host", "andon:7070"), ("origin", "http://andon:7070"), ("cookie", "andon_session=x")]);
+        let own = headers(&[
+            ("host", "andon:7070"),
+            ("origin", "http://andon:7070"),
+            ("cookie", "andon_session=x"),
+        ]);
         assert!(same_origin(&own, true));
         assert!(same_origin(&foreign, false), "a token is never sent by itself");
     }

@@ -27,7 +27,8 @@ use crate::door::Door;
 pub fn doors() -> Vec<Door> {
     vec![
         Door::new(Method::POST, "/{project}/ofrep/v1/evaluate/flags", Role::Viewer, post(bulk)).only_reads(),
-        Door::new(Method::POST, "/{project}/ofrep/v1/evaluate/flags/{*key}", Role::Viewer, post(single)).only_reads(),
+        Door::new(Method::POST, "/{project}/ofrep/v1/evaluate/flags/{*key}", Role::Viewer, post(single))
+            .only_reads(),
         Door::new(Method::GET, "/{project}/ofrep/v1/notices", Role::Viewer, get(notices)),
     ]
 }
@@ -89,7 +90,10 @@ async fn notices(
     let flow = stream::unfold((line.news(), project), async |(mut news, project)| {
         loop {
             let changed = match news.recv().await {
-                Ok(event) => event.project.as_ref() == Some(&project.name) && matches!(event.event, Happened::FlagChanged { .. }),
+                Ok(event) => {
+                    event.project.as_ref() == Some(&project.name)
+                        && matches!(event.event, Happened::FlagChanged { .. })
+                }
                 Err(RecvError::Lagged(_)) => true,
                 Err(RecvError::Closed) => return None,
             };

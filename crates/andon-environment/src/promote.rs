@@ -71,7 +71,8 @@ pub fn candidate(estate: &Estate, name: &EnvironmentName, landing: &Landing) -> 
     let tried = |d: &Deployment| d.run == landing.run && d.started >= environment.created;
     let newest = here().next_back();
     // What serves already is not put beside itself. After a failure it is: that proves the environment works again.
-    let serves = newest.is_some_and(|d| d.artifact == artifact && matches!(d.state, DeploymentState::Released { .. }));
+    let serves =
+        newest.is_some_and(|d| d.artifact == artifact && matches!(d.state, DeploymentState::Released { .. }));
     if serves || here().any(|d| d.under_way() || tried(d)) {
         return None;
     }

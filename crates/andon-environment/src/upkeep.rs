@@ -189,7 +189,9 @@ fn look_after(
         Seen::Alive { health: Some(Ok(())), .. } if instance.healthy.is_none() => {
             decisions.push(Decision::Healthy(id))
         }
-        Seen::Alive { health: Some(Err(why)), failing } if instance.healthy.is_some() && *failing >= UNHEALTHY => {
+        Seen::Alive { health: Some(Err(why)), failing }
+            if instance.healthy.is_some() && *failing >= UNHEALTHY =>
+        {
             decisions.extend(replace(instance, "health", "good", &format!("bad for {failing}: {why}")));
         }
         Seen::Alive { .. } => {}

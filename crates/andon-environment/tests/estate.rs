@@ -9,8 +9,8 @@ use andon_environment::upkeep::{self, Observation, Seen, pause};
 use andon_environment::{DeploymentState, Estate};
 use andon_model::event::{Event, PlannedService, Recorded, ReleaseEnd, Revision};
 use andon_model::{
-    Actor, AndonId, ChangeId, DeploymentId, Digest, EnvironmentName, InstanceId, Oid, ReleaseId, RunId, ServiceName, Span,
-    Strategy, Time,
+    Actor, AndonId, ChangeId, DeploymentId, Digest, EnvironmentName, InstanceId, Oid, ReleaseId, RunId,
+    ServiceName, Span, Strategy, Time,
 };
 
 struct Story {
@@ -38,19 +38,35 @@ impl Story {
     fn new() -> Story {
         let mut story = Story { estate: Estate::default(), now: 0 };
         for environment in ["staging", "production"] {
-            story.then(Event::EnvironmentCreated { environment: name(environment), like: None, standing: true, expires: None });
+            story.then(Event::EnvironmentCreated {
+                environment: name(environment),
+                like: None,
+                standing: true,
+                expires: None,
+            });
         }
         story
     }
     fn then(&mut self, event: Event) {
         self.now += 1000;
-        let recorded = Recorded { seq: self.now as u64, at: Time(self.now), by: Actor::line("test"), project: None, event };
+        let recorded = Recorded {
+            seq: self.now as u64,
+            at: Time(self.now),
+            by: Actor::line("test"),
+            project: None,
+            event,
+        };
         self.estate.evolve(&recorded);
     }
     /// A change lands with an artifact; the same artifact number is the same content.
     fn lands(&mut self, change: u32, content: u32) {
         let run = RunId(change);
-        self.then(Event::ArtifactBuilt { run, artifact: artifact(content), bytes: 1, commit: commit(change) });
+        self.then(Event::ArtifactBuilt {
+            run,
+            artifact: artifact(content),
+            bytes: 1,
+            commit: commit(change),
+        });
         self.then(Event::Landed {
             change: ChangeId(change),
             patch_set: 1,
@@ -122,7 +138,8 @@ impl Story {
     fn released(&mut self, deployment: u32, how: ReleaseEnd) {
         let d = self.estate.deployments[&DeploymentId(deployment)].clone();
         let release = ReleaseId(deployment);
-        let from = self.estate.environments[&d.environment].serving.get(&web()).and_then(|s| s.stable.clone());
+        let from =
+            self.estate.environments[&d.environment].serving.get(&web()).and_then(|s| s.stable.clone());
         self.then(Event::ReleaseStarted {
             release,
             deployment: d.id,
@@ -134,7 +151,12 @@ impl Story {
             strategy_name: "all-at-once".into(),
             limits_us: vec![],
         });
-        self.then(Event::ReleaseFinished { release, how, why: "x".into(), explanation: serde_json::Value::Null });
+        self.then(Event::ReleaseFinished {
+            release,
+            how,
+            why: "x".into(),
+            explanation: serde_json::Value::Null,
+        });
     }
     fn through(&mut self, deployment: u32) {
         self.comes_up(deployment);
@@ -206,7 +228,9 @@ fn a_service_gets_as_many_instances_as_it_wants_and_no_more() {
     let mut story = Story::new();
     story.lands(1, 1);
     story.deploys();
-    let plans = |story: &Story| story.look(&story.alive()).iter().filter(|d| matches!(d, upkeep::Decision::Plan { .. })).count();
+    let plans = |story: &Story| {
+        story.look(&story.alive()).iter().filter(|d| matches!(d, upkeep::Decision::Plan { .. })).count()
+    };
     assert_eq!(plans(&story), 2);
     story.comes_up(1);
     assert_eq!(plans(&story), 0);
@@ -218,7 +242,13 @@ fn a_deployment_whose_instance_dies_before_it_was_healthy_is_given_up() {
     story.lands(1, 1);
     story.deploys();
     let revision = story.estate.deployments[&DeploymentId(1)].revision();
-    story.then(Event::InstancePlanned { instance: InstanceId(1), environment: name("staging"), service: web(), revision, port: 1 });
+    story.then(Event::InstancePlanned {
+        instance: InstanceId(1),
+        environment: name("staging"),
+        service: web(),
+        revision,
+        port: 1,
+    });
     let mut seen = Observation::default();
     seen.instances.insert(InstanceId(1), Seen::Exited { words: "no such file".into() });
     let given_up = story.look(&seen).into_iter().find_map(|decision| match decision {
@@ -237,12 +267,19 @@ fn a_changed_file_is_drift_and_the_instance_is_replaced() {
     let mut seen = story.alive();
     seen.files.push((InstanceId(1), "app.py".into(), "sha256:1".into(), "sha256:2".into()));
     let decisions = story.look(&seen);
-    assert!(decisions.iter().any(|d| matches!(d, upkeep::Decision::Drift { drift, .. } if drift.what.contains("app.py"))));
+    assert!(
+        decisions
+            .iter()
+            .any(|d| matches!(d, upkeep::Decision::Drift { drift, .. } if drift.what.contains("app.py")))
+    );
     assert!(decisions.iter().any(|d| matches!(d, upkeep::Decision::Retire { instance: InstanceId(1), .. })));
     story.then(Event::InstanceRetired { instance: InstanceId(1), why: "drift".into() });
     let again = story.look(&story.alive());
     assert!(!again.iter().any(|d| matches!(d, upkeep::Decision::Drift { .. })), "it is said once");
-    assert!(again.iter().any(|d| matches!(d, upkeep::Decision::Plan { .. })), "the first replacement comes at once");
+    assert!(
+        again.iter().any(|d| matches!(d, upkeep::Decision::Plan { .. })),
+        "the first replacement comes at once"
+    );
 }
 
 #[test]
@@ -274,12 +311,17 @@ fn a_revision_that_serves_nobody_is_stopped_only_when_nobody_is_on_the_way() {
     story.lands(2, 2);
     story.deploys();
     story.comes_up(3.min(story.estate.deployments.len() as u32));
-    let newest = story.estate.deployments.values().rev().find(|d| d.environment == name("staging")).unwrap().id;
+    let newest =
+        story.estate.deployments.values().rev().find(|d| d.environment == name("staging")).unwrap().id;
     story.released(newest.0, ReleaseEnd::Released);
-    let retired: Vec<InstanceId> = story.look(&story.alive()).into_iter().filter_map(|d| match d {
-        upkeep::Decision::Retire { instance, .. } => Some(instance),
-        _ => None,
-    }).collect();
+    let retired: Vec<InstanceId> = story
+        .look(&story.alive())
+        .into_iter()
+        .filter_map(|d| match d {
+            upkeep::Decision::Retire { instance, .. } => Some(instance),
+            _ => None,
+        })
+        .collect();
     assert_eq!(retired, [InstanceId(1), InstanceId(2)]);
     story.then(Event::InstanceRetired { instance: InstanceId(1), why: "x".into() });
     let removes = |seen: &Observation| story.look(seen).contains(&upkeep::Decision::Remove(InstanceId(1)));
@@ -296,18 +338,29 @@ fn a_rebuild_repeats_the_same_deployment_once_all_is_gone() {
     story.deploys();
     story.through(1);
     story.then(Event::EnvironmentDestroyed { environment: name("staging"), rebuild: true, why: "x".into() });
-    assert_eq!(story.due(&[]).iter().filter(|(e, _)| e == "staging").count(), 0, "first everything is stopped");
+    assert_eq!(
+        story.due(&[]).iter().filter(|(e, _)| e == "staging").count(),
+        0,
+        "first everything is stopped"
+    );
     let ids: Vec<InstanceId> = story.estate.instances.keys().copied().collect();
     ids.into_iter().for_each(|id| story.estate.forget(id));
     let again = promote::plan(&story.estate, &declared(), &[]);
-    assert!(again.iter().any(|d| matches!(d, promote::Decision::Deploy(c) if c.repeats == Some(DeploymentId(1)))));
+    assert!(
+        again.iter().any(|d| matches!(d, promote::Decision::Deploy(c) if c.repeats == Some(DeploymentId(1))))
+    );
 }
 
 #[test]
 fn an_environment_ends_at_its_time() {
     let mut story = Story::new();
     let expires = Some(Time(story.now + 1500));
-    story.then(Event::EnvironmentCreated { environment: name("try-it"), like: Some(name("production")), standing: false, expires });
+    story.then(Event::EnvironmentCreated {
+        environment: name("try-it"),
+        like: Some(name("production")),
+        standing: false,
+        expires,
+    });
     assert!(!story.look(&Observation::default()).contains(&upkeep::Decision::Expire(name("try-it"))));
     story.now += 1000;
     assert!(story.look(&Observation::default()).contains(&upkeep::Decision::Expire(name("try-it"))));
@@ -318,7 +371,11 @@ fn a_stranger_is_put_on_display_and_ended() {
     let story = Story::new();
     let seen = Observation { foreign: vec![(name("staging"), 77, "nc -l".into())], ..Observation::default() };
     let decisions = story.look(&seen);
-    assert!(decisions.iter().any(|d| matches!(d, upkeep::Decision::Drift { drift, .. } if drift.after == "nc -l")));
+    assert!(
+        decisions
+            .iter()
+            .any(|d| matches!(d, upkeep::Decision::Drift { drift, .. } if drift.after == "nc -l"))
+    );
     assert!(decisions.iter().any(|d| matches!(d, upkeep::Decision::Kill { pid: 77, .. })));
 }
 
@@ -331,7 +388,8 @@ fn a_release_that_was_taken_back_leaves_the_old_revision_serving() {
     let before: Option<Revision> = story.estate.environments[&name("staging")].serving[&web()].stable.clone();
     story.lands(2, 2);
     story.deploys();
-    let newest = story.estate.deployments.values().rev().find(|d| d.environment == name("staging")).unwrap().id;
+    let newest =
+        story.estate.deployments.values().rev().find(|d| d.environment == name("staging")).unwrap().id;
     story.comes_up(newest.0);
     story.released(newest.0, ReleaseEnd::TakenBack);
     assert_eq!(story.estate.environments[&name("staging")].serving[&web()].stable, before);

@@ -186,7 +186,8 @@ impl Queue {
             Event::RunFinished { run, verdict, .. } => self.finished(*run, verdict, at),
             Event::Landed { change, commit, run, tested_tree, landed_tree, .. } => {
                 let (tested_tree, landed_tree) = (tested_tree.clone(), landed_tree.clone());
-                self.proofs.insert(*change, Proof { run: *run, commit: commit.clone(), tested_tree, landed_tree });
+                self.proofs
+                    .insert(*change, Proof { run: *run, commit: commit.clone(), tested_tree, landed_tree });
                 self.trunk = Some(commit.clone());
                 self.landed.push(*change);
                 self.stand(*change, Standing::Landed { commit: commit.clone(), at });

@@ -123,7 +123,8 @@ impl Access {
 }
 
 /// A hash that no password is kept under: verified against when there is no account, so that timing tells nothing.
-const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$YW5kb24tbm9ib2R5LWhlcmU$7bE5tdTRyYIvFm5YEStMQvRrFbhD9F1WM4xUZqO2kQk";
+const NOBODY: &str =
+    "$argon2id$v=19$m=19456,t=2,p=1$YW5kb24tbm9ib2R5LWhlcmU$7bE5tdTRyYIvFm5YEStMQvRrFbhD9F1WM4xUZqO2kQk";
 
 /// The hash to keep of a password. Costs about 20 MB and some ten milliseconds, by design.
 pub fn hash(password: &str) -> Result<String, Refusal> {
@@ -153,7 +154,14 @@ mod tests {
 
     fn token(name: &str, secret: &str, roles: Vec<Role>, expires: Option<Time>) -> Event {
         let hash = Digest::of(secret.as_bytes());
-        Event::TokenIssued { user: name.parse().unwrap(), name: "t".into(), hash, roles, expires, kind: TokenKind::Api }
+        Event::TokenIssued {
+            user: name.parse().unwrap(),
+            name: "t".into(),
+            hash,
+            roles,
+            expires,
+            kind: TokenKind::Api,
+        }
     }
 
     #[test]
@@ -170,8 +178,10 @@ mod tests {
 
     #[test]
     fn an_expired_or_revoked_token_opens_nothing() {
-        let mut access =
-            access(vec![user("ann", vec![Role::Owner], None), token("ann", "s", vec![Role::Owner], Some(Time(10)))]);
+        let mut access = access(vec![
+            user("ann", vec![Role::Owner], None),
+            token("ann", "s", vec![Role::Owner], Some(Time(10))),
+        ]);
         assert!(access.holder("s", Time(9)).is_some());
         assert!(access.holder("s", Time(10)).is_none());
         let event = Event::TokenRevoked { hash: Digest::of(b"s") };

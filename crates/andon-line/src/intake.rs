@@ -65,7 +65,9 @@ impl Line {
         let mut taken = false;
         for update in &question.updates {
             let one = match (taken, self.project(project.as_str())) {
-                (true, _) => Err(Refusal::Bad("one change per push\nhint: push the others on their own".into())),
+                (true, _) => {
+                    Err(Refusal::Bad("one change per push\nhint: push the others on their own".into()))
+                }
                 (false, Ok(project)) => self.propose(&project, &caller, update, &question.options).await,
                 (false, Err(error)) => Err(error),
             };
@@ -104,14 +106,18 @@ impl Line {
         }
         let head: Oid = update.new.parse().map_err(|_| Refusal::Bad("the new value is no commit".into()))?;
         if head.is_zero() {
-            return Err(Refusal::Bad("there is nothing to delete here\nhint: `andon change abandon` takes a change back".into()));
+            return Err(Refusal::Bad(
+                "there is nothing to delete here\nhint: `andon change abandon` takes a change back".into(),
+            ));
         }
         let repository = &project.repository;
         let commits = repository.beyond(trunk.as_ref(), &head).await.map_err(|error| {
             Refusal::Bad(format!("{error}\nhint: does it start from {branch}? `git pull --rebase andon {branch}` brings it there"))
         })?;
         let Some(commits) = commits else {
-            return Err(Refusal::Bad(format!("{branch} has these commits already\nhint: commit something first")));
+            return Err(Refusal::Bad(format!(
+                "{branch} has these commits already\nhint: commit something first"
+            )));
         };
         repository.pin(&format!("heads/{head}"), &head).await?;
         let topic = options.iter().find_map(|option| option.strip_prefix("topic=")).map(plain);
@@ -146,11 +152,19 @@ impl Line {
 
     /// The change that these commits are a new patch set of. By author and date alone two changes of one second look alike: then the
     /// title or a file in common decides.
-    async fn same_change(&self, project: &Project, identity: &str, new: &Commits) -> Result<Option<ChangeId>, Refusal> {
+    async fn same_change(
+        &self,
+        project: &Project,
+        identity: &str,
+        new: &Commits,
+    ) -> Result<Option<ChangeId>, Refusal> {
         let (found, trunk): (Vec<(ChangeId, String, Oid)>, Option<Oid>) = {
             let state = project.state();
             let known = find(&state.queue, identity).filter_map(|id| state.queue.changes.get(&id));
-            (known.map(|c| (c.id, c.push.title.clone(), c.push.head.clone())).collect(), state.queue.trunk.clone())
+            (
+                known.map(|c| (c.id, c.push.title.clone(), c.push.head.clone())).collect(),
+                state.queue.trunk.clone(),
+            )
         };
         for (id, title, head) in found {
             if !identity.starts_with("author ") || title == plain(&new.title) {
@@ -176,7 +190,11 @@ impl Line {
         let ahead = state.queue.ahead_of(id);
         let hold = state.hold();
         let waits = andon_gate::plan::waits_for(&state.queue, change, &hold);
-        lines.push(format!("  place {} in the queue{}", ahead + 1, waits.map(|w| format!(", {w}")).unwrap_or_default()));
+        lines.push(format!(
+            "  place {} in the queue{}",
+            ahead + 1,
+            waits.map(|w| format!(", {w}")).unwrap_or_default()
+        ));
         if let Some(usual) = usual(&state) {
             lines.push(format!("  about {} until it lands", Span(usual.0.saturating_mul(ahead as u64 + 1))));
         }
@@ -191,7 +209,8 @@ impl Line {
 
 /// How long a change usually takes from its run's start to its verdict: the median of the newest runs.
 pub fn usual(state: &State) -> Option<Span> {
-    let done = state.runs.all.values().rev().filter_map(|run| Some(run.finished.as_ref()?.0.since(run.queued)));
+    let done =
+        state.runs.all.values().rev().filter_map(|run| Some(run.finished.as_ref()?.0.since(run.queued)));
     let mut newest: Vec<Span> = done.take(9).collect();
     newest.sort_unstable();
     newest.get(newest.len() / 2).copied()

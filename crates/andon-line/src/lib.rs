@@ -4,6 +4,7 @@
 //! journal. What a caller may do is in [`access`], each station has a module with its commands and its controller.
 
 pub mod access;
+mod accounts;
 pub mod intake;
 pub mod line;
 pub mod project;

@@ -8,15 +8,15 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use andon_git::Repository;
 use andon_kit::Clock;
-use andon_model::event::{Event, Recorded, Role, TokenKind};
-use andon_model::{Actor, Digest, ProjectName, Span, Time, UserName};
+use andon_model::event::{Event, Recorded, Role};
+use andon_model::{Actor, ProjectName, Span, Time};
 use andon_router::Router;
 use andon_runner::Runner;
 use andon_store::journal::{Batch, Fence, Journal, NewEvent};
 use andon_store::{Blobs, SqliteJournal};
 use tokio::sync::{Semaphore, broadcast};
 
-use crate::access::{self, Access, Caller};
+use crate::access::{Access, Caller};
 use crate::{Project, Refusal, State};
 
 /// How the server is set up.
@@ -45,8 +45,6 @@ pub(crate) const LEASE_LASTS: Span = Span::secs(30);
 /// How often the data directory's lock is tried, and the pause between.
 const LOCK_TRIES: u32 = 200;
 const LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(5);
-/// How long a browser stays logged in.
-const SESSION: Span = Span::secs(14 * 86_400);
 
 /// The server's state and its doors inwards. Shared by everything.
 pub struct Line {
@@ -67,7 +65,7 @@ pub struct Line {
     access: RwLock<(Access, u64)>,
     server_turn: tokio::sync::Mutex<()>,
     projects: RwLock<BTreeMap<ProjectName, Arc<Project>>>,
-    news: broadcast::Sender<Arc<Recorded>>,
+    news: RwLock<broadcast::Sender<Arc<Recorded>>>,
     pub(crate) pushes: Mutex<HashMap<String, (ProjectName, Caller)>>,
     /// Held for the life of the process: one server per data directory.
     _lock: File,
@@ -133,7 +131,7 @@ impl Line {
             access: RwLock::new((access, version)),
             server_turn: tokio::sync::Mutex::default(),
             projects: RwLock::new(projects),
-            news: broadcast::Sender::new(NEWS),
+            news: RwLock::new(broadcast::Sender::new(NEWS)),
             pushes: Mutex::default(),
             settings,
             _lock: lock,
@@ -155,7 +153,17 @@ impl Line {
 
     /// Everything that is recorded from now on.
     pub fn news(&self) -> broadcast::Receiver<Arc<Recorded>> {
-        self.news.subscribe()
+        self.news.read().unwrap_or_else(PoisonError::into_inner).subscribe()
+    }
+
+    /// Whoever listens now hears that nothing more will come: a server that stops would wait for its listeners else.
+    pub fn end_news(&self) {
+        *self.news.write().unwrap_or_else(PoisonError::into_inner) = broadcast::Sender::new(NEWS);
+    }
+
+    fn spread(&self, event: Arc<Recorded>) {
+        // Nobody may be listening.
+        let _ = self.news.read().unwrap_or_else(PoisonError::into_inner).send(event);
     }
 
     /// All projects.
@@ -168,13 +176,16 @@ impl Line {
         let found = self.projects.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned();
         found.ok_or_else(|| {
             let name: String = name.chars().take(40).collect();
-            Refusal::Unknown(format!("there is no project {name:?}\nhint: `andon project list` shows those there are"))
+            Refusal::Unknown(format!(
+                "there is no project {name:?}\nhint: `andon project list` shows those there are"
+            ))
         })
     }
 
     /// Accounts and tokens now.
     pub fn access(&self) -> impl std::ops::Deref<Target = (Access, u64)> + '_ {
-        let guard: RwLockReadGuard<'_, (Access, u64)> = self.access.read().unwrap_or_else(PoisonError::into_inner);
+        let guard: RwLockReadGuard<'_, (Access, u64)> =
+            self.access.read().unwrap_or_else(PoisonError::into_inner);
         guard
     }
 
@@ -206,7 +217,8 @@ impl Line {
             let state = project.state();
             let at = self.now();
             let (events, result) = decision(&state, at)?;
-            let events = events.into_iter().map(|event| NewEvent { by: by.clone(), event }).collect::<Vec<_>>();
+            let events =
+                events.into_iter().map(|event| NewEvent { by: by.clone(), event }).collect::<Vec<_>>();
             let (project, fence) = (Some(project.name.clone()), Some(self.fence.clone()));
             (Batch { project, expected: state.version, at, events, fence }, result)
         };
@@ -236,7 +248,8 @@ impl Line {
                     let mut events = andon_cord::recover(&state.cord, happened);
                     events.extend(andon_cord::react(&state.cord, &policy, happened));
                     let by = Actor::line("cord");
-                    let events: Vec<_> = events.into_iter().map(|event| NewEvent { by: by.clone(), event }).collect();
+                    let events: Vec<_> =
+                        events.into_iter().map(|event| NewEvent { by: by.clone(), event }).collect();
                     let (project, fence) = (Some(project.name.clone()), Some(self.fence.clone()));
                     Batch { project, expected: state.version, at: self.now(), events, fence }
                 };
@@ -265,7 +278,8 @@ impl Line {
             let access = self.access();
             let at = self.now();
             let (events, result) = decision(&access.0, at)?;
-            let events = events.into_iter().map(|event| NewEvent { by: by.clone(), event }).collect::<Vec<_>>();
+            let events =
+                events.into_iter().map(|event| NewEvent { by: by.clone(), event }).collect::<Vec<_>>();
             (Batch { project: None, expected: access.1, at, events, fence: Some(self.fence.clone()) }, result)
         };
         if !batch.events.is_empty() {
@@ -285,158 +299,41 @@ impl Line {
     fn announce(&self, recorded: Vec<Recorded>) {
         for event in recorded {
             // Nobody listening is fine: the journal has it.
-            let _ = self.news.send(Arc::new(event));
+            self.spread(Arc::new(event));
         }
     }
 
     /// Wakes the stations of a project by telling its last event again; listeners know events by their number.
     pub(crate) fn nudge(&self, last: &Recorded) {
-        let _ = self.news.send(Arc::new(last.clone()));
+        self.spread(Arc::new(last.clone()));
     }
 
     /// Creates a project with an empty repository.
-    pub async fn create_project(&self, caller: &Caller, name: ProjectName, trunk: &str) -> Result<Arc<Project>, Refusal> {
+    pub async fn create_project(
+        &self,
+        caller: &Caller,
+        name: ProjectName,
+        trunk: &str,
+    ) -> Result<Arc<Project>, Refusal> {
         caller.may(Role::Owner)?;
         if !andon_git::is_ref_name(trunk) {
-            return Err(Refusal::Bad(format!("{:?} is not a branch name", trunk.chars().take(60).collect::<String>())));
+            return Err(Refusal::Bad(format!(
+                "{:?} is not a branch name",
+                trunk.chars().take(60).collect::<String>()
+            )));
         }
         let _turn = self.server_turn.lock().await;
         if self.project(name.as_str()).is_ok() {
             return Err(Refusal::Conflict(format!("the project {name} is there already")));
         }
-        let project = Arc::new(Project::new(name.clone(), &self.settings.data, &self.settings.exe, State::default())?);
+        let project =
+            Arc::new(Project::new(name.clone(), &self.settings.data, &self.settings.exe, State::default())?);
         Repository::create(project.repository.dir().to_owned(), trunk, &self.settings.exe).await?;
         let created = Event::ProjectCreated { trunk: trunk.to_owned() };
         self.decide(&project, caller.actor(), |_, _| Ok((vec![created], ()))).await?;
         self.projects.write().unwrap_or_else(PoisonError::into_inner).insert(name, Arc::clone(&project));
         self.announce(project.state().feed.back().cloned().into_iter().collect());
         Ok(project)
-    }
-
-    /// Creates or changes an account.
-    pub async fn set_user(
-        &self,
-        caller: &Caller,
-        user: UserName,
-        roles: Vec<Role>,
-        password: Option<&str>,
-    ) -> Result<(), Refusal> {
-        let own_password = caller.user == user && self.access().0.users.get(&user).is_some_and(|u| roles.iter().copied().eq(u.roles.iter().copied()));
-        if !own_password {
-            caller.may(Role::Owner)?;
-        }
-        let password_hash = password.map(access::hash).transpose()?;
-        self.decide_server(caller.actor(), |access, _| {
-            let owners = |(name, held): (&UserName, &access::User)| *name != user && held.roles.contains(&Role::Owner);
-            if !roles.contains(&Role::Owner) && !access.users.iter().any(owners) {
-                let why = "this would leave nobody with the role owner\nhint: give it to somebody else first";
-                return Err(Refusal::Conflict(why.into()));
-            }
-            Ok((vec![Event::UserSet { user: user.clone(), roles, password_hash }], ()))
-        })
-        .await
-    }
-
-    /// Issues a secret for an account; only its digest is kept. Nobody can issue more than they hold.
-    pub async fn issue(
-        &self,
-        caller: &Caller,
-        user: UserName,
-        name: String,
-        roles: Vec<Role>,
-        lasts: Option<Span>,
-    ) -> Result<String, Refusal> {
-        if caller.user != user {
-            caller.may(Role::Owner)?;
-        }
-        for role in &roles {
-            caller.may(*role)?;
-        }
-        let secret = andon_kit::secret::fresh("andon_");
-        let hash = Digest::of(secret.as_bytes());
-        self.decide_server(caller.actor(), |access, now| {
-            if !access.users.contains_key(&user) {
-                return Err(Refusal::Unknown(format!("there is no user {user}")));
-            }
-            let expires = lasts.map(|lasts| now + lasts);
-            let name = name.chars().filter(|c| !c.is_control()).take(80).collect();
-            Ok((vec![Event::TokenIssued { user, name, hash, roles, expires, kind: TokenKind::Api }], ()))
-        })
-        .await?;
-        Ok(secret)
-    }
-
-    /// Makes a token worth nothing.
-    pub async fn revoke(&self, caller: &Caller, hash: Digest) -> Result<(), Refusal> {
-        let whose = self.access().0.tokens.get(&hash).map(|token| token.user.clone());
-        match whose {
-            None => return Err(Refusal::Unknown("there is no such token".into())),
-            Some(user) if user != caller.user => caller.may(Role::Owner)?,
-            Some(_) => {}
-        }
-        self.decide_server(caller.actor(), |_, _| Ok((vec![Event::TokenRevoked { hash }], ()))).await
-    }
-
-    /// The secret of the one-time link that makes its holder the owner.
-    pub async fn owner_link(&self) -> Result<String, Refusal> {
-        let owner: UserName = "owner".parse().map_err(|_| Refusal::Broken("a constant name".into()))?;
-        let secret = andon_kit::secret::fresh("once_");
-        let hash = Digest::of(secret.as_bytes());
-        self.decide_server(Actor::line("console"), |access, now| {
-            let mut events = Vec::new();
-            if !access.users.values().any(|user| user.roles.contains(&Role::Owner)) {
-                events.push(Event::UserSet { user: owner.clone(), roles: vec![Role::Owner], password_hash: None });
-            }
-            let used = |user: &&UserName| access.users[*user].roles.contains(&Role::Owner);
-            let user = access.users.keys().find(used).cloned().unwrap_or(owner);
-            let expires = Some(now + Span::secs(86_400));
-            let (name, roles, kind) = ("owner link".into(), vec![Role::Owner], TokenKind::OneTime);
-            events.push(Event::TokenIssued { user, name, hash, roles, expires, kind });
-            Ok((events, ()))
-        })
-        .await?;
-        Ok(secret)
-    }
-
-    /// Opens a browser session for whoever holds a one-time secret, which is used up by this.
-    pub async fn enter(&self, secret: &str) -> Result<String, Refusal> {
-        let now = self.now();
-        let caller = self.access().0.holder(secret, now).filter(|caller| caller.kind == Some(TokenKind::OneTime));
-        let Some(caller) = caller else {
-            let why = "this link was used already or is too old\nhint: `andon serve` prints a new one when it starts";
-            return Err(Refusal::Conflict(why.into()));
-        };
-        let used = caller.token.clone();
-        self.session(&caller.user, used).await
-    }
-
-    /// Opens a browser session for whoever knows the password.
-    pub async fn log_in(&self, name: &str, password: &str) -> Result<String, Refusal> {
-        let access = self.access().0.clone();
-        let (name, password) = (name.to_owned(), password.to_owned());
-        let known = tokio::task::spawn_blocking(move || access.knows(&name, &password)).await;
-        let Ok(Some(user)) = known else { return Err(Refusal::Bad("name or password is wrong".into())) };
-        self.session(&user, None).await
-    }
-
-    async fn session(&self, user: &UserName, used: Option<Digest>) -> Result<String, Refusal> {
-        let secret = andon_kit::secret::fresh("session_");
-        let hash = Digest::of(secret.as_bytes());
-        self.decide_server(Actor::User(user.clone()), |access, now| {
-            // Looked at again in this turn: a one-time secret opens once even if it comes twice at the same moment.
-            if used.as_ref().is_some_and(|used| !access.tokens.contains_key(used)) {
-                return Err(Refusal::Conflict("this link was used already".into()));
-            }
-            let roles = access.users.get(user).map(|user| user.roles.iter().copied().collect()).unwrap_or_default();
-            let mut events: Vec<Event> = used.into_iter().map(|hash| Event::TokenRevoked { hash }).collect();
-            let stale = access.tokens.iter().filter(|(_, t)| t.expires.is_some_and(|end| end <= now));
-            events.extend(stale.map(|(hash, _)| Event::TokenRevoked { hash: hash.clone() }));
-            let (name, expires, kind) = ("browser".into(), Some(now + SESSION), TokenKind::Session);
-            events.push(Event::TokenIssued { user: user.clone(), name, hash, roles, expires, kind });
-            Ok((events, ()))
-        })
-        .await?;
-        Ok(secret)
     }
 }
 
@@ -456,5 +353,7 @@ async fn lock(data: &std::path::Path) -> Result<File, Refusal> {
         tokio::time::sleep(LOCK_PAUSE).await;
     }
     let data = data.display();
-    Err(Refusal::Conflict(format!("another server uses {data}\nhint: stop it, or give this one another --data")))
+    Err(Refusal::Conflict(format!(
+        "another server uses {data}\nhint: stop it, or give this one another --data"
+    )))
 }

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
+use andon_cord::PullOn;
 use andon_git::Repository;
 use andon_model::{JobName, Oid, ProjectName, RunId};
-use andon_cord::PullOn;
 use andon_pipeline::{Definition, definition};
 use andon_runtime::ProcessRuntime;
 use tokio_util::sync::CancellationToken;
@@ -50,7 +50,8 @@ impl Project {
     /// A project with this state.
     pub fn new(name: ProjectName, data: &Path, exe: &Path, state: State) -> Result<Project, Refusal> {
         let instances = data.join("instances").join(name.as_str());
-        let runtime = ProcessRuntime::new(instances, exe.to_owned()).map_err(|e| Refusal::Broken(e.to_string()))?;
+        let runtime =
+            ProcessRuntime::new(instances, exe.to_owned()).map_err(|e| Refusal::Broken(e.to_string()))?;
         let repository = Repository::at(data.join("git").join(format!("{name}.git")));
         let room = data.join("work").join(name.as_str());
         Ok(Project {
@@ -83,7 +84,10 @@ impl Project {
         let defined = match self.repository.file(commit, "andon.yaml", andon_pipeline::check::LARGEST).await {
             Ok(Some(text)) => andon_pipeline::read(&text)
                 .map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")),
-            Ok(None) => Err("there is no andon.yaml\nhint: run `andon init` in the repository and commit what it writes".into()),
+            Ok(None) => Err(
+                "there is no andon.yaml\nhint: run `andon init` in the repository and commit what it writes"
+                    .into(),
+            ),
             Err(error @ andon_git::GitError::Answer { .. }) => Err(error.to_string()),
             Err(error) => return Err(error.into()),
         };

@@ -10,7 +10,9 @@ pub fn of(event: &Event) -> Option<(Mark, String, Option<String>)> {
     let change = |id: &ChangeId| Some(format!("changes/{}", id.0));
     let place = |name: &EnvironmentName| Some(format!("environments/{name}"));
     Some(match event {
-        Event::ProjectCreated { trunk } => (Mark::Go, format!("The project was created; its trunk is {trunk}."), None),
+        Event::ProjectCreated { trunk } => {
+            (Mark::Go, format!("The project was created; its trunk is {trunk}."), None)
+        }
         Event::ChangePushed(push) if push.patch_set == 1 => {
             (Mark::Wait, format!("{} {} was pushed.", push.change, push.title), change(&push.change))
         }
@@ -18,18 +20,28 @@ pub fn of(event: &Event) -> Option<(Mark, String, Option<String>)> {
             let words = format!("{} {} has patch set {}.", push.change, push.title, push.patch_set);
             (Mark::Wait, words, change(&push.change))
         }
-        Event::ChangeAbandoned { change: id, why } => (Mark::None, format!("{id} was taken back: {why}"), change(id)),
+        Event::ChangeAbandoned { change: id, why } => {
+            (Mark::None, format!("{id} was taken back: {why}"), change(id))
+        }
         Event::ChangeRefused { change: id, why, .. } => {
             (Mark::Stop, format!("{id} does not land: {}", first(why)), change(id))
         }
-        Event::RunQueued { run, purpose: Purpose::Gate { change: id, .. }, tree, .. } => {
-            (Mark::Live, format!("{id} is tested on the tree that would land, {} ({run}).", tree.short()), change(id))
-        }
-        Event::RunQueued { run, commit, .. } => {
-            (Mark::Live, format!("Trunk {} is tested again ({run}).", commit.short()), Some(format!("runs/{}", run.0)))
-        }
+        Event::RunQueued { run, purpose: Purpose::Gate { change: id, .. }, tree, .. } => (
+            Mark::Live,
+            format!("{id} is tested on the tree that would land, {} ({run}).", tree.short()),
+            change(id),
+        ),
+        Event::RunQueued { run, commit, .. } => (
+            Mark::Live,
+            format!("Trunk {} is tested again ({run}).", commit.short()),
+            Some(format!("runs/{}", run.0)),
+        ),
         Event::Landed { change: id, commit, landed_tree, .. } => {
-            let words = format!("{id} landed as {}; its tree {} is the one that was tested.", commit.short(), landed_tree.short());
+            let words = format!(
+                "{id} landed as {}; its tree {} is the one that was tested.",
+                commit.short(),
+                landed_tree.short()
+            );
             (Mark::Go, words, change(id))
         }
         Event::JobFinished { run, job, ended, took, .. } if *ended != JobEnd::Passed => {
@@ -40,7 +52,12 @@ pub fn of(event: &Event) -> Option<(Mark, String, Option<String>)> {
             (Mark::Wait, format!("{job} is run again: {why}."), Some(format!("runs/{}", run.0)))
         }
         Event::ArtifactBuilt { run, artifact, bytes, commit } => {
-            let words = format!("{} was built from {} ({} kB).", artifact.short(), commit.short(), bytes.div_ceil(1000));
+            let words = format!(
+                "{} was built from {} ({} kB).",
+                artifact.short(),
+                commit.short(),
+                bytes.div_ceil(1000)
+            );
             (Mark::Go, words, Some(format!("runs/{}", run.0)))
         }
         Event::RunFinished { run, verdict, .. } => {
@@ -64,24 +81,31 @@ pub fn of(event: &Event) -> Option<(Mark, String, Option<String>)> {
             (Mark::None, format!("{environment} was destroyed: {why}"), place(environment))
         }
         Event::EnvironmentExtended { environment, expires } => {
-            let end = expires.map_or_else(|| "it stays".into(), |end| format!("it ends at {}", end.rfc3339()));
+            let end =
+                expires.map_or_else(|| "it stays".into(), |end| format!("it ends at {}", end.rfc3339()));
             (Mark::None, format!("{environment} was extended: {end}."), place(environment))
         }
         Event::DriftSeen { environment, drift } => {
-            let words = format!("{environment} differs from its code: {} was {}, is {}.", drift.what, drift.before, drift.after);
+            let words = format!(
+                "{environment} differs from its code: {} was {}, is {}.",
+                drift.what, drift.before, drift.after
+            );
             (Mark::Wait, words, place(environment))
         }
         Event::DriftHealed { environment, what, how } => {
             (Mark::Go, format!("{environment} equals its code again: {what} was {how}."), place(environment))
         }
         Event::DeploymentStarted { deployment, environment, commit, .. } => {
-            let words = format!("{deployment} puts {} into {environment}, beside what serves.", commit.short());
+            let words =
+                format!("{deployment} puts {} into {environment}, beside what serves.", commit.short());
             (Mark::Live, words, place(environment))
         }
         Event::DeploymentFinished { deployment, ok: true, .. } => {
             (Mark::Go, format!("{deployment} is up: every instance is healthy, no user was moved."), None)
         }
-        Event::DeploymentFinished { deployment, why, .. } => (Mark::Stop, format!("{deployment} was given up: {why}"), None),
+        Event::DeploymentFinished { deployment, why, .. } => {
+            (Mark::Stop, format!("{deployment} was given up: {why}"), None)
+        }
         Event::EnvironmentTested { deployment, environment, ok, why, .. } => {
             let mark = if *ok { Mark::Go } else { Mark::Stop };
             (mark, format!("{deployment} was tested in {environment}: {why}"), place(environment))
@@ -91,7 +115,8 @@ pub fn of(event: &Event) -> Option<(Mark, String, Option<String>)> {
         }
         Event::ReleaseStarted { release, environment, service, from, to, strategy_name, .. } => {
             let from = from.as_ref().map_or_else(String::new, |from| format!("{} → ", from.commit()));
-            let words = format!("{release}: {service} in {environment}, {from}{}, {strategy_name}.", to.commit());
+            let words =
+                format!("{release}: {service} in {environment}, {from}{}, {strategy_name}.", to.commit());
             (Mark::Live, words, Some(format!("releases/{}", release.0)))
         }
         Event::WeightChanged { release, basis_points, why } => {
@@ -110,12 +135,18 @@ pub fn of(event: &Event) -> Option<(Mark, String, Option<String>)> {
         Event::FlagChanged { what, .. } => (Mark::None, capital(what), Some("flags".into())),
         Event::CordPulled { andon, cause, why, .. } => {
             let who = if matches!(cause, Cause::Person) { "" } else { " by the line" };
-            (Mark::Stop, format!("{andon}: the cord was pulled{who}: {why}"), Some(format!("andons/{}", andon.0)))
+            (
+                Mark::Stop,
+                format!("{andon}: the cord was pulled{who}: {why}"),
+                Some(format!("andons/{}", andon.0)),
+            )
         }
         Event::CordAcknowledged { andon, owner } => {
             (Mark::Wait, format!("{owner} is on {andon}."), Some(format!("andons/{}", andon.0)))
         }
-        Event::CordNoted { andon, note } => (Mark::None, format!("{andon}: {note}"), Some(format!("andons/{}", andon.0))),
+        Event::CordNoted { andon, note } => {
+            (Mark::None, format!("{andon}: {note}"), Some(format!("andons/{}", andon.0)))
+        }
         Event::CordFixLanded { andon, change: id } => {
             (Mark::Wait, format!("{id} landed to fix {andon}; it is believed when it is proven."), change(id))
         }

@@ -315,9 +315,17 @@ environments:
         let with = |strategy: &str| format!("{GOOD}releases:\n  careful:\n{strategy}");
         assert!(read(&with("    canary: [{weight: 0.5%, for: 2s}, {weight: 25, for: 1s}]\n")).is_ok());
         for (strategy, line, says) in [
-            ("    canary:\n      - {weight: 5, for: 2s}\n      - {weight: 500, for: 2s}\n", 16, "share of users"),
+            (
+                "    canary:\n      - {weight: 5, for: 2s}\n      - {weight: 500, for: 2s}\n",
+                16,
+                "share of users",
+            ),
             ("    canary:\n      - {weight: 5, fro: 2s}\n", 15, "fro"),
-            ("    canary: [{weight: 5, for: 2s}]\n    analysis: {errors: {worse_by: x}}\n", 15, "not a percentage"),
+            (
+                "    canary: [{weight: 5, for: 2s}]\n    analysis: {errors: {worse_by: x}}\n",
+                15,
+                "not a percentage",
+            ),
             ("    canary: [{weight: 5, for: 2s}]\n    dark: {}\n", 14, "exactly one of"),
             ("    canary: [{weight: 5}]\n", 14, "never ends"),
         ] {
@@ -327,7 +335,8 @@ environments:
             assert_eq!(problem.line, line, "{problem}");
             assert!(problem.column > 0, "{problem}");
         }
-        let definition = read(&format!("{GOOD}releases: {{ plain: all-at-once, way: {{ all-at-once: {{}} }} }}")).unwrap();
+        let definition =
+            read(&format!("{GOOD}releases: {{ plain: all-at-once, way: {{ all-at-once: {{}} }} }}")).unwrap();
         assert!(definition.releases.values().all(|s| *s == Strategy::AllAtOnce));
     }
 

@@ -62,7 +62,8 @@ pub fn propose(files: &BTreeSet<String>, read: &dyn Fn(&str) -> Option<String>) 
     } else if python {
         (Kind::Python, self::python(files, read))
     } else {
-        let mut parts = Parts { unit: "./test.sh".into(), package: "./package.sh".into(), ..Parts::default() };
+        let mut parts =
+            Parts { unit: "./test.sh".into(), package: "./package.sh".into(), ..Parts::default() };
         parts.questions.push("how are tests run? (job `unit`)".into());
         parts.questions.push("what is deployed? (job `package`, its `artifact`)".into());
         (Kind::Unknown, parts)
@@ -76,8 +77,13 @@ fn rust(manifest: &str, files: &BTreeSet<String>) -> Parts {
     let mut parts = Parts {
         unit: "cargo test --locked".into(),
         package: match &binary {
-            Some(name) => format!("cargo build --release --locked\nmkdir dist\ncp target/release/{name} dist/"),
-            None => "cargo build --release --locked\nmkdir dist\n# copy the program that is to be run into dist/".into(),
+            Some(name) => {
+                format!("cargo build --release --locked\nmkdir dist\ncp target/release/{name} dist/")
+            }
+            None => {
+                "cargo build --release --locked\nmkdir dist\n# copy the program that is to be run into dist/"
+                    .into()
+            }
         },
         command: binary.map(|name| vec![format!("./{name}")]),
         ..Parts::default()
@@ -113,7 +119,9 @@ fn node(manifest: &str, files: &BTreeSet<String>) -> Parts {
     let build = if script("build").is_some() { "\nnpm run build" } else { "" };
     let mut parts = Parts {
         unit: format!("{install}\nnpm test"),
-        package: format!("{install}{build}\nmkdir ../dist\ncp -R . ../dist/\nmv ../dist dist\nrm -rf dist/.git"),
+        package: format!(
+            "{install}{build}\nmkdir ../dist\ncp -R . ../dist/\nmv ../dist dist\nrm -rf dist/.git"
+        ),
         ..Parts::default()
     };
     if script("test").is_none_or(|test| test.contains("no test specified")) {
@@ -121,7 +129,9 @@ fn node(manifest: &str, files: &BTreeSet<String>) -> Parts {
     }
     match script("start") {
         // Started without npm, which would not pass the request to stop on.
-        Some(start) if start.starts_with("node ") => parts.command = Some(start.split_whitespace().map(str::to_owned).collect()),
+        Some(start) if start.starts_with("node ") => {
+            parts.command = Some(start.split_whitespace().map(str::to_owned).collect())
+        }
         Some(_) => parts.command = Some(vec!["npm".into(), "start".into()]),
         None => parts.questions.push("how is the service started? (service `web`)".into()),
     }
@@ -132,16 +142,25 @@ fn node(manifest: &str, files: &BTreeSet<String>) -> Parts {
 fn python(files: &BTreeSet<String>, read: &dyn Fn(&str) -> Option<String>) -> Parts {
     let mut parts = Parts::default();
     let pyproject = read("pyproject.toml").unwrap_or_default();
-    let installable = files.contains("setup.py") || pyproject.contains("[project]") || pyproject.contains("[tool.poetry]");
-    let mut install = vec!["python3 -m venv \"$TMPDIR/venv\"".to_owned(), "export PATH=\"$TMPDIR/venv/bin:$PATH\"".to_owned()];
-    let requirements: Vec<&str> =
-        ["requirements.txt", "requirements-dev.txt", "requirements-test.txt"].into_iter().filter(|f| files.contains(*f)).collect();
+    let installable =
+        files.contains("setup.py") || pyproject.contains("[project]") || pyproject.contains("[tool.poetry]");
+    let mut install = vec![
+        "python3 -m venv \"$TMPDIR/venv\"".to_owned(),
+        "export PATH=\"$TMPDIR/venv/bin:$PATH\"".to_owned(),
+    ];
+    let requirements: Vec<&str> = ["requirements.txt", "requirements-dev.txt", "requirements-test.txt"]
+        .into_iter()
+        .filter(|f| files.contains(*f))
+        .collect();
     for file in &requirements {
         install.push(format!("pip install --quiet -r {file}"));
     }
     let extra = ["test", "tests", "dev"].into_iter().find(|extra| {
         let section = pyproject.split_once("optional-dependencies").map(|(_, rest)| rest).unwrap_or_default();
-        section.lines().take(40).any(|line| line.trim_start().starts_with(&format!("{extra} =")) || line.trim_start().starts_with(&format!("{extra}=")))
+        section.lines().take(40).any(|line| {
+            line.trim_start().starts_with(&format!("{extra} ="))
+                || line.trim_start().starts_with(&format!("{extra}="))
+        })
     });
     if installable {
         let what = extra.map_or_else(|| ".".to_owned(), |extra| format!("'.[{extra}]'"));
@@ -158,7 +177,10 @@ fn python(files: &BTreeSet<String>, read: &dyn Fn(&str) -> Option<String>) -> Pa
         parts.questions.push("no tests were found (job `unit`)".into());
     }
     // Without a package of its own name the tests find the modules beside them.
-    parts.unit = format!("{}\npython -m pytest --junitxml=unit.xml {cover} --cov-report=lcov:cov.lcov", install.join("\n"));
+    parts.unit = format!(
+        "{}\npython -m pytest --junitxml=unit.xml {cover} --cov-report=lcov:cov.lcov",
+        install.join("\n")
+    );
     parts.junit = Some("unit.xml");
     parts.coverage = Some("cov.lcov");
     let server = server(files, read);
@@ -219,13 +241,20 @@ const HEALTH: [&str; 8] = ["/healthz", "/health", "/_health", "/livez", "/readyz
 fn server(files: &BTreeSet<String>, read: &dyn Fn(&str) -> Option<String>) -> Option<Server> {
     let one = |file: &String| {
         let text = read(file)?;
-        let line = text.lines().find(|line| ["= Flask(", "= FastAPI(", "= Starlette("].iter().any(|make| line.contains(make)))?;
+        let line = text
+            .lines()
+            .find(|line| ["= Flask(", "= FastAPI(", "= Starlette("].iter().any(|make| line.contains(make)))?;
         let app = line.split('=').next()?.trim().split(':').next()?.trim().to_owned();
         let plain = !app.is_empty() && app.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
         let wsgi = line.contains("Flask(");
-        let decorators: Vec<&str> = text.lines().map(str::trim_start).filter(|line| line.starts_with('@')).collect();
+        let decorators: Vec<&str> =
+            text.lines().map(str::trim_start).filter(|line| line.starts_with('@')).collect();
         let routes = decorators.iter().filter(|line| line.starts_with(&format!("@{app}."))).count();
-        let routed = |path: &&&str| decorators.iter().any(|line| line.contains(&format!("\"{path}\"")) || line.contains(&format!("'{path}'")));
+        let routed = |path: &&&str| {
+            decorators
+                .iter()
+                .any(|line| line.contains(&format!("\"{path}\"")) || line.contains(&format!("'{path}'")))
+        };
         let health = HEALTH.iter().find(routed).map(|path| (*path).to_owned());
         plain.then(|| Server { module: module(file), app, wsgi, health, routes })
     };
@@ -236,7 +265,10 @@ fn server(files: &BTreeSet<String>, read: &dyn Fn(&str) -> Option<String>) -> Op
 
 fn is_test(file: &str) -> bool {
     let name = file.rsplit('/').next().unwrap_or(file);
-    name.starts_with("test_") || file.starts_with("tests/") || file.starts_with("test/") || file.contains("/tests/")
+    name.starts_with("test_")
+        || file.starts_with("tests/")
+        || file.starts_with("test/")
+        || file.contains("/tests/")
 }
 
 /// The folder at the top (or below `src/`) that is a package.
@@ -339,7 +371,8 @@ mod tests {
 
     fn repository(files: &[(&str, &str)]) -> Proposal {
         let names = files.iter().map(|(name, _)| (*name).to_owned()).collect();
-        let read = |wanted: &str| files.iter().find(|(name, _)| *name == wanted).map(|(_, text)| (*text).to_owned());
+        let read =
+            |wanted: &str| files.iter().find(|(name, _)| *name == wanted).map(|(_, text)| (*text).to_owned());
         propose(&names, &read)
     }
 
@@ -348,21 +381,36 @@ mod tests {
         let proposal = repository(&[
             ("requirements.txt", "flask"),
             ("shop/a_helper.py", "app = Flask(__name__)"),
-            ("shop/web.py", "site = Flask(__name__)\n@site.route('/')\ndef a(): ...\n@site.route(\"/healthz\")\ndef b(): ..."),
+            (
+                "shop/web.py",
+                "site = Flask(__name__)\n@site.route('/')\ndef a(): ...\n@site.route(\"/healthz\")\ndef b(): ...",
+            ),
             ("test_x.py", ""),
         ]);
         assert!(proposal.yaml.contains("\"shop.web:site\""), "{}", proposal.yaml);
         assert!(proposal.yaml.contains("    health: /healthz\n"), "{}", proposal.yaml);
-        assert!(!proposal.questions.iter().any(|question| question.contains("healthy")), "{:?}", proposal.questions);
+        assert!(
+            !proposal.questions.iter().any(|question| question.contains("healthy")),
+            "{:?}",
+            proposal.questions
+        );
     }
 
     #[test]
     fn whatever_is_proposed_is_a_file_that_andon_reads() {
         let repositories = [
-            repository(&[("Cargo.toml", "[package]\nname = \"shop\""), ("src/main.rs", ""), ("Cargo.lock", "")]),
+            repository(&[
+                ("Cargo.toml", "[package]\nname = \"shop\""),
+                ("src/main.rs", ""),
+                ("Cargo.lock", ""),
+            ]),
             repository(&[("go.mod", "module x"), ("main.go", "")]),
             repository(&[("package.json", "{\"scripts\":{\"test\":\"jest\",\"start\":\"node server.js\"}}")]),
-            repository(&[("pyproject.toml", "[project]\nname='x'"), ("x/__init__.py", "app = Flask(__name__)"), ("test_x.py", "")]),
+            repository(&[
+                ("pyproject.toml", "[project]\nname='x'"),
+                ("x/__init__.py", "app = Flask(__name__)"),
+                ("test_x.py", ""),
+            ]),
             repository(&[("README.md", "")]),
             repository(&[("package.json", "not json")]),
         ];
@@ -377,13 +425,20 @@ mod tests {
     fn a_flask_service_is_found_and_started_with_a_server_of_its_own() {
         let flask = "from flask import Flask\napp = Flask(__name__, template_folder=tmpl_dir)\n";
         let proposal = repository(&[
-            ("pyproject.toml", "[project]\nname = \"httpbin\"\n[project.optional-dependencies]\ntest = [\"pytest\"]\n"),
+            (
+                "pyproject.toml",
+                "[project]\nname = \"httpbin\"\n[project.optional-dependencies]\ntest = [\"pytest\"]\n",
+            ),
             ("httpbin/__init__.py", "from .core import *"),
             ("httpbin/core.py", flask),
             ("tests/test_httpbin.py", ""),
         ]);
         assert_eq!(proposal.kind, Kind::Python);
-        assert!(proposal.yaml.contains(r#""gunicorn", "--bind", "127.0.0.1:$PORT", "httpbin.core:app""#), "{}", proposal.yaml);
+        assert!(
+            proposal.yaml.contains(r#""gunicorn", "--bind", "127.0.0.1:$PORT", "httpbin.core:app""#),
+            "{}",
+            proposal.yaml
+        );
         assert!(proposal.yaml.contains("pip install --quiet '.[test]'"), "{}", proposal.yaml);
         assert!(proposal.yaml.contains("--cov=httpbin"), "{}", proposal.yaml);
     }

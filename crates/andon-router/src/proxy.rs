@@ -50,7 +50,12 @@ pub(crate) async fn answer(
         (subject.arm(plan), subject)
     });
     match assigned {
-        None => own(404, format!("No service answers to {name:?}.\nhint: `andon env show NAME` says where its services answer.")),
+        None => own(
+            404,
+            format!(
+                "No service answers to {name:?}.\nhint: `andon env show NAME` says where its services answer."
+            ),
+        ),
         Some((assigned, subject)) => relay(&inner, peer, host, assigned, subject, request).await,
     }
 }

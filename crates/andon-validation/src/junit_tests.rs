@@ -122,7 +122,10 @@ fn a_name_is_one_line_without_terminal_codes() {
     let text = "<testsuite name='\u{1b}[31msuite'><testcase classname='a&#27;[1mb' name='red&#10;line \u{1b}[2Jend' file='x\u{7}.py'/></testsuite>";
     let report = read(text.as_bytes(), Limits::default()).unwrap();
     let test = &report.cases[0];
-    assert_eq!((test.suite.as_str(), test.class.as_str(), test.name.as_str()), ("suite", "ab", "red line end"));
+    assert_eq!(
+        (test.suite.as_str(), test.class.as_str(), test.name.as_str()),
+        ("suite", "ab", "red line end")
+    );
     assert_eq!(test.file.as_deref(), Some("x.py"));
 }
 

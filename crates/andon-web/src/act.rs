@@ -54,7 +54,7 @@ pub async fn create_project(State(line): State<Arc<Line>>, Who(caller): Who, fie
     match made.await {
         Ok(name) => back(
             &format!("/{name}"),
-            Ok(format!("{name} is there. Its repository is {}/{name}.git", line.settings.url)),
+            Ok(format!("the project {name} is there. Its repository is {}/{name}.git", line.settings.url)),
         ),
         Err(refusal) => back("/", Err(refusal)),
     }
@@ -155,7 +155,7 @@ pub async fn create_environment(
     match made.await {
         Ok(made) => back(
             &below(&name, &format!("environments/{made}")),
-            Ok(format!("{made} is being created from code")),
+            Ok(format!("the environment {made} is being created from code")),
         ),
         Err(refusal) => back(&below(&name, "environments"), Err(refusal)),
     }
@@ -182,7 +182,9 @@ pub async fn destroy(
         line.destroy_environment(&*line.project(&name)?, &caller, place, false, field(&fields, "why")).await
     };
     match ended.await {
-        Ok(()) => back(&below(&name, "environments"), Ok(format!("{environment} is destroyed"))),
+        Ok(()) => {
+            back(&below(&name, "environments"), Ok(format!("the environment {environment} is destroyed")))
+        }
         Err(refusal) => back(&below(&name, &format!("environments/{environment}")), Err(refusal)),
     }
 }
@@ -195,7 +197,7 @@ pub async fn rebuild(
     fields: Fields,
 ) -> Response {
     on_environment(&line, &name, &environment, async |project, place| {
-        let words = format!("{place} is being rebuilt from code");
+        let words = format!("the environment {place} is being rebuilt from code");
         line.destroy_environment(&project, &caller, place, true, field(&fields, "why")).await?;
         Ok(words)
     })
@@ -211,7 +213,7 @@ pub async fn extend(
 ) -> Response {
     on_environment(&line, &name, &environment, async |project, place| {
         let lasts: Span = parse(field(&fields, "lasts"))?;
-        let words = format!("{place} ends in {lasts}");
+        let words = format!("the environment {place} ends in {lasts}");
         line.extend_environment(&project, &caller, place, lasts).await?;
         Ok(words)
     })

@@ -30,10 +30,13 @@ pub fn band((hit, of): (u64, u64)) -> (f64, f64, f64) {
 pub fn errors(curve: &[Point], stable: &str, canary: &str) -> Markup {
     let points = thin(curve);
     let Some(last) = points.last() else { return nothing() };
+    if last.stable.1 + last.canary.1 == 0 {
+        return nothing();
+    }
     let (old, new) = (band(last.stable), band(last.canary));
     let rates = points.iter().flat_map(|p| [band(p.stable).1, band(p.canary).1]);
     // The band of the first few users covers everything: the newest one decides the scale.
-    let top = nice(rates.fold(old.2.max(new.2), f64::max) * 1000.0 * 1.05);
+    let top = nice(rates.fold(old.2.max(new.2), f64::max) * 1000.0 * 1.05).min(1000.0);
     let x = across(&points);
     let y = |share: f64| BOTTOM - (share * 1000.0 / top).min(1.0) * (BOTTOM - TOP);
     let area = |of: fn(&Point) -> (u64, u64)| {

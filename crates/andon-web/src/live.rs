@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use andon_line::{Caller, Line, Project, State};
+use andon_line::{Caller, Line, Project, State, view};
 use andon_model::{JobName, Recorded, RunId};
 use axum::extract::{Path, Query, State as Shared};
 use axum::response::Sse;
@@ -17,6 +17,7 @@ use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::place::Place;
+use crate::shell::Sheet;
 use crate::show::{Who, draw};
 use crate::trouble::Trouble;
 use crate::{log, shell};
@@ -48,13 +49,14 @@ struct Feed {
     /// What the page looks like already: cord with bar, and everything below.
     known: (String, String),
     follow: Option<Follow>,
+    /// The attempt of the job whose output is open.
+    attempt: Option<u32>,
 }
 
 /// A growing output that is followed.
 struct Follow {
     run: RunId,
     job: JobName,
-    attempt: u32,
     at: u64,
     number: u64,
 }
@@ -70,9 +72,12 @@ pub async fn live(
     let place = Place::read(&open.page).filter(|(name, _)| *name == project.name).map(|(_, place)| place);
     let follow = match (&place, open.at, open.line) {
         (Some(Place::Log(run, job)), Some(at), Some(number)) => {
-            let attempt = attempt(&project.state(), *run, job);
-            Some(Follow { run: *run, job: job.clone(), attempt, at, number })
+            Some(Follow { run: *run, job: job.clone(), at, number })
         }
+        _ => None,
+    };
+    let attempt = match &place {
+        Some(Place::Log(run, job)) => Some(attempt(&project.state(), *run, job)),
         _ => None,
     };
     let feed = Feed {
@@ -84,6 +89,7 @@ pub async fn live(
         drawn: Instant::now(),
         known: Default::default(),
         follow,
+        attempt,
     };
     let flow = stream::unfold(feed, async |mut feed| Some((Ok(feed.next().await?), feed)));
     Ok(Sse::new(flow).keep_alive(KeepAlive::new().interval(Duration::from_secs(15))))
@@ -93,7 +99,7 @@ impl Feed {
     /// The next thing that the page does not know yet; none when its reader may no longer see it.
     async fn next(&mut self) -> Option<Event> {
         loop {
-            if !self.known.1.is_empty() || self.place.is_none() {
+            if !self.known.0.is_empty() {
                 self.wait().await?;
             }
             if !self.still_in() {
@@ -141,7 +147,14 @@ impl Feed {
     }
 
     async fn page(&mut self) -> Option<Event> {
-        let sheet = draw(&self.line, &self.project, self.place.as_ref()?, &self.caller).await.ok()?;
+        let sheet = match &self.place {
+            Some(place) => draw(&self.line, &self.project, place, &self.caller).await.ok()?,
+            // A page that does not change by itself still has the cord over it.
+            None => {
+                let frame = view::frame(&self.project.state(), self.project.name.as_str(), self.line.now());
+                Sheet { title: frame.project.clone(), entry: "none", frame, main: maud::html! {} }
+            }
+        };
         self.drawn = Instant::now();
         let (header, main) = (shell::header(&sheet, &self.caller).0, sheet.main.0);
         let (header, main) =
@@ -149,7 +162,8 @@ impl Feed {
         if header.is_none() && main.is_none() {
             return None;
         }
-        let event = json!({ "title": format!("{} · andon", sheet.title), "header": header, "main": main });
+        let title = self.place.is_some().then(|| format!("{} · andon", sheet.title));
+        let event = json!({ "title": title, "header": header, "main": main });
         if let Some(header) = header {
             self.known.0 = header;
         }
@@ -160,12 +174,14 @@ impl Feed {
     }
 
     async fn lines(&mut self) -> Option<Event> {
-        let follow = self.follow.as_mut()?;
-        let now = attempt(&self.project.state(), follow.run, &follow.job);
-        if now != follow.attempt {
-            self.follow = None;
-            return Some(Event::default().event("again").data("another attempt"));
+        if let (Some(Place::Log(run, job)), Some(known)) = (&self.place, self.attempt) {
+            let now = attempt(&self.project.state(), *run, job);
+            if now != known {
+                (self.follow, self.attempt) = (None, Some(now));
+                return Some(Event::default().event("again").data("another attempt"));
+            }
         }
+        let follow = self.follow.as_mut()?;
         // Whether it still runs is asked before the rest is read: what comes between is read in the next turn.
         let over = !running(&self.project.state(), follow.run, &follow.job);
         let file = self.line.log_file(&self.project, follow.run, &follow.job).ok()?;

@@ -227,7 +227,7 @@ pub async fn jump(
         }
     };
     let frame = view::frame(&project.state(), project.name.as_str(), line.now());
-    let sheet = Sheet { title: heading, entry: "jump", frame, main };
+    let sheet = Sheet { title: heading, entry: "none", frame, main };
     let live = format!("/{}/live?page=none", project.name);
     Ok(shell::document(&sheet, &caller, None, &live).into_response())
 }

@@ -59,7 +59,8 @@ pub fn keep(login: &Login) -> Result<(), Failure> {
     let write = || {
         std::fs::create_dir_all(file.parent().unwrap_or(&file))?;
         let text = serde_json::to_string(login)?;
-        let mut out = std::fs::File::options().create(true).truncate(true).write(true).mode(0o600).open(&file)?;
+        let mut out =
+            std::fs::File::options().create(true).truncate(true).write(true).mode(0o600).open(&file)?;
         out.write_all(text.as_bytes())
     };
     write().map_err(|error| format!("{}: {error}", file.display()).into())
@@ -76,8 +77,9 @@ pub struct Client {
 impl Client {
     /// From the environment, else from the kept login.
     pub fn new(server: Option<String>, token: Option<String>) -> Result<Client, Failure> {
-        let kept: Option<Login> =
-            file().and_then(|file| std::fs::read_to_string(file).ok()).and_then(|text| serde_json::from_str(&text).ok());
+        let kept: Option<Login> = file()
+            .and_then(|file| std::fs::read_to_string(file).ok())
+            .and_then(|text| serde_json::from_str(&text).ok());
         let server = server.or_else(|| kept.as_ref().map(|login| login.server.clone()));
         let server = server.unwrap_or_else(|| "http://127.0.0.1:7070".into());
         let same = kept.filter(|login| login.server == server);
@@ -137,7 +139,8 @@ impl Client {
     }
 
     fn unreachable(&self, error: &ureq::Error) -> Failure {
-        let words = format!("{} cannot be reached: {error}\nhint: is `andon serve` running?", self.login.server);
+        let words =
+            format!("{} cannot be reached: {error}\nhint: is `andon serve` running?", self.login.server);
         Failure { words, status: status::UNREACHABLE }
     }
 
@@ -150,7 +153,9 @@ impl Client {
         if status.is_success() {
             return Ok(value);
         }
-        let error = value["error"].as_str().map_or_else(|| format!("the server answered {status}: {value}"), str::to_owned);
+        let error = value["error"]
+            .as_str()
+            .map_or_else(|| format!("the server answered {status}: {value}"), str::to_owned);
         let words = match value["hint"].as_str() {
             Some(hint) => format!("{error}\nhint: {hint}"),
             None => error,

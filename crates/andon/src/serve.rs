@@ -51,7 +51,8 @@ pub fn run(options: Serve) -> Result<(), String> {
         )
         .with_writer(std::io::stderr)
         .init();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(cores().clamp(2, 8)).enable_all().build();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(cores().clamp(2, 8)).enable_all().build();
     runtime.map_err(|error| error.to_string())?.block_on(serve(options))
 }
 
@@ -73,13 +74,15 @@ async fn serve(options: Serve) -> Result<(), String> {
         exe: std::env::current_exe().map_err(|error| error.to_string())?,
         slots: options.slots.unwrap_or_else(cores),
     };
-    let line = Line::open(settings, Box::new(SystemClock::default())).await.map_err(|error| error.to_string())?;
+    let line =
+        Line::open(settings, Box::new(SystemClock::default())).await.map_err(|error| error.to_string())?;
     let stop = CancellationToken::new();
     let mut doors = andon_api::routes::doors();
     doors.extend(andon_api::git::doors());
     doors.extend(andon_api::ofrep::doors());
     doors.extend(andon_web::pages().into_iter().map(door));
-    let service = andon_api::open(Arc::clone(&line), doors).layer(axum::middleware::from_fn(andon_web::readable));
+    let service =
+        andon_api::open(Arc::clone(&line), doors).layer(axum::middleware::from_fn(andon_web::readable));
     let service = service.into_make_service_with_connect_info::<SocketAddr>();
     let stations = tokio::spawn(andon_line::stations::run(Arc::clone(&line), stop.clone()));
     tokio::spawn(keep_lease(Arc::clone(&line), stop.clone()));
@@ -99,6 +102,7 @@ async fn serve(options: Serve) -> Result<(), String> {
     told_to_stop(&stop).await;
     stop.cancel();
     let _ = tokio::time::timeout(GOODBYE, stations).await;
+    line.end_news();
     let _ = tokio::time::timeout(GOODBYE, pages).await;
     let _ = tokio::time::timeout(GOODBYE, traffic).await;
     Ok(())
@@ -128,7 +132,10 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, String> {
 }
 
 async fn told_to_stop(stop: &CancellationToken) {
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else { return };
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        return;
+    };
     tokio::select! {
         _ = term.recv() => {}
         _ = int.recv() => {}

@@ -1,6 +1,8 @@
 //! Every door with every kind of caller, on a real line: programs' doors, git's, OpenFeature's and the pages'. The tables that the server is
 //! built from are the list, so a door that is added is tried.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -44,6 +46,7 @@ fn doors() -> Vec<Door> {
         needs: page.needs,
         handler: page.handler,
         any_length: false,
+        reads: false,
     }));
     doors
 }

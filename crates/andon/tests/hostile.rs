@@ -1,6 +1,9 @@
 //! Bad input at every door of the real server: files, pushes, reports, logs, artifacts, services, requests. Each gets a clear answer, nothing is
 //! lost by it, and the line goes on.
 
+#![allow(clippy::print_stdout, reason = "a test says what it measured")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
+
 mod support;
 
 use std::io::{Read, Write};

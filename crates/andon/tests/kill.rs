@@ -3,6 +3,9 @@
 //!
 //! `ANDON_KILLS` says how often (default 12), `ANDON_SEED` repeats a run. With `ANDON_KILL_FIGURES=FILE` the times to readiness are kept.
 
+#![allow(clippy::print_stdout, reason = "a test says what it measured")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
+
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

@@ -1,5 +1,7 @@
 //! The line from push to users, on the real binary with the real git.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
+
 mod support;
 
 use serde_json::json;
@@ -19,7 +21,8 @@ fn a_green_change_lands_and_reaches_every_user_by_itself() {
     assert_eq!(view["proof"]["tested_tree"], view["proof"]["landed_tree"]);
     // And one digest went through both environments.
     let journal = server.journal();
-    let digests: Vec<_> = of_type(&journal, "deployment_started").iter().map(|e| e["event"]["artifact"].clone()).collect();
+    let digests: Vec<_> =
+        of_type(&journal, "deployment_started").iter().map(|e| e["event"]["artifact"].clone()).collect();
     assert_eq!(digests.len(), 4, "{digests:?}");
     assert_eq!(digests[2], digests[3]);
 }
@@ -36,7 +39,10 @@ pipeline:
         exit 1
       reports: { junit: unit.xml }
 ";
-    let (server, repo) = Server::with_project(&[("andon.yaml", "version: 1\npipeline: { jobs: { unit: { run: \"true\" } } }\n")]);
+    let (server, repo) = Server::with_project(&[(
+        "andon.yaml",
+        "version: 1\npipeline: { jobs: { unit: { run: \"true\" } } }\n",
+    )]);
     let first = repo.propose("Begin");
     let before = server.decided(first)["frame"]["commit"].clone();
     repo.write("andon.yaml", yaml);
@@ -48,10 +54,12 @@ pipeline:
 
 #[test]
 fn a_second_push_of_the_same_change_is_a_patch_set_and_stops_the_old_run() {
-    let slow = "version: 1\npipeline: { jobs: { unit: { run: \"while [ ! -e go ]; do sleep 0.05; done\" } } }\n";
+    let slow =
+        "version: 1\npipeline: { jobs: { unit: { run: \"while [ ! -e go ]; do sleep 0.05; done\" } } }\n";
     let (server, repo) = Server::with_project(&[("andon.yaml", slow)]);
     let change = repo.propose("Take long");
-    server.until("the run started", &format!("/changes/{change}"), |view| view["row"]["standing"] == "testing");
+    server
+        .until("the run started", &format!("/changes/{change}"), |view| view["row"]["standing"] == "testing");
     repo.write("go", "");
     repo.git(&["add", "-A"]);
     repo.git(&["commit", "-q", "--amend", "-m", "Take long"]);
@@ -67,7 +75,13 @@ fn a_second_push_of_the_same_change_is_a_patch_set_and_stops_the_old_run() {
 fn trunk_moves_only_by_landing() {
     let (server, repo) = Server::with_project(&[("andon.yaml", LINE), ("app.py", HELLO)]);
     repo.commit("Sneak in");
-    for refs in ["HEAD:refs/heads/main", "HEAD:refs/heads/other", "HEAD:refs/tags/v1", "HEAD:refs/for/other", "HEAD:refs/andon/tested/x"] {
+    for refs in [
+        "HEAD:refs/heads/main",
+        "HEAD:refs/heads/other",
+        "HEAD:refs/tags/v1",
+        "HEAD:refs/for/other",
+        "HEAD:refs/andon/tested/x",
+    ] {
         let (ok, words) = repo.push_as(&[refs]);
         assert!(!ok && (words.contains("hint") || words.contains("hidden")), "{refs}: {words}");
     }
@@ -127,10 +141,13 @@ fn drift_is_seen_and_healed_by_replacement() {
     let instance = staging["services"][0]["instances"][0]["id"].as_str().unwrap().to_owned();
     let file = server.room.path().join(format!("data/instances/shop/{instance}/release/app.py"));
     std::fs::write(&file, "raise SystemExit('tampered')").unwrap();
-    server.until("the drift", "/environments/staging", |view| view["timeline"].to_string().contains("differs from its code"));
+    server.until("the drift", "/environments/staging", |view| {
+        view["timeline"].to_string().contains("differs from its code")
+    });
     server.until("the replacement", "/environments/staging", |view| {
         let instances = view["services"][0]["instances"].as_array().unwrap();
-        view["drifts"].as_array().unwrap().is_empty() && instances.iter().any(|i| i["mark"] == "go" && i["id"] != instance.as_str())
+        view["drifts"].as_array().unwrap().is_empty()
+            && instances.iter().any(|i| i["mark"] == "go" && i["id"] != instance.as_str())
     });
     assert!(server.visit("web.staging.shop.localhost", "/").1.starts_with("v1"));
 }

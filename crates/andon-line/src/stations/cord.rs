@@ -30,7 +30,12 @@ impl Line {
     }
 
     /// Somebody has it.
-    pub async fn acknowledge(&self, project: &Project, caller: &Caller, andon: AndonId) -> Result<(), Refusal> {
+    pub async fn acknowledge(
+        &self,
+        project: &Project,
+        caller: &Caller,
+        andon: AndonId,
+    ) -> Result<(), Refusal> {
         caller.may(Role::Developer)?;
         self.decide(project, caller.actor(), |state, _| {
             Ok((vec![command::acknowledge(&state.cord, andon, caller.user.clone()).map_err(refused)?], ()))
@@ -39,7 +44,13 @@ impl Line {
     }
 
     /// A word for the timeline.
-    pub async fn note(&self, project: &Project, caller: &Caller, andon: AndonId, note: &str) -> Result<(), Refusal> {
+    pub async fn note(
+        &self,
+        project: &Project,
+        caller: &Caller,
+        andon: AndonId,
+        note: &str,
+    ) -> Result<(), Refusal> {
         caller.may(Role::Developer)?;
         let note = crate::intake::plain(note);
         self.decide(project, caller.actor(), |state, _| {
@@ -49,7 +60,13 @@ impl Line {
     }
 
     /// The line runs again because a person says so, with a reason.
-    pub async fn release_cord(&self, project: &Project, caller: &Caller, andon: AndonId, why: &str) -> Result<(), Refusal> {
+    pub async fn release_cord(
+        &self,
+        project: &Project,
+        caller: &Caller,
+        andon: AndonId,
+        why: &str,
+    ) -> Result<(), Refusal> {
         caller.may(Role::Developer)?;
         let why = crate::intake::plain(why);
         self.decide(project, caller.actor(), |state, _| {

@@ -15,13 +15,28 @@ use crate::{Line, Project, Refusal};
 const LOG_LIMIT: u64 = 256 << 20;
 
 /// Runs the tests of a deployment and records what they say. A server that is stopped meanwhile records nothing: they run again.
-pub(super) async fn test(line: &Arc<Line>, project: &Arc<Project>, id: DeploymentId, stop: &CancellationToken) {
+pub(super) async fn test(
+    line: &Arc<Line>,
+    project: &Arc<Project>,
+    id: DeploymentId,
+    stop: &CancellationToken,
+) {
     let event = match run(line, project, id, stop).await {
         Ok(Some(event)) => event,
         Ok(None) => return,
         Err(error) => {
-            let Some(environment) = project.state().estate.deployments.get(&id).map(|d| d.environment.clone()) else { return };
-            Event::EnvironmentTested { deployment: id, environment, ok: false, why: error.to_string(), log: None }
+            let Some(environment) =
+                project.state().estate.deployments.get(&id).map(|d| d.environment.clone())
+            else {
+                return;
+            };
+            Event::EnvironmentTested {
+                deployment: id,
+                environment,
+                ok: false,
+                why: error.to_string(),
+                log: None,
+            }
         }
     };
     if stop.is_cancelled() {
@@ -32,11 +47,22 @@ pub(super) async fn test(line: &Arc<Line>, project: &Arc<Project>, id: Deploymen
     }
 }
 
-async fn run(line: &Line, project: &Project, id: DeploymentId, stop: &CancellationToken) -> Result<Option<Event>, Refusal> {
+async fn run(
+    line: &Line,
+    project: &Project,
+    id: DeploymentId,
+    stop: &CancellationToken,
+) -> Result<Option<Event>, Refusal> {
     let found = project.state().estate.deployments.get(&id).cloned();
     let Some(deployment) = found else { return Ok(None) };
     let environment = deployment.environment.clone();
-    let said = |ok: bool, why: String, log| Event::EnvironmentTested { deployment: id, environment: environment.clone(), ok, why, log };
+    let said = |ok: bool, why: String, log| Event::EnvironmentTested {
+        deployment: id,
+        environment: environment.clone(),
+        ok,
+        why,
+        log,
+    };
     let trunk = project.trunk_definition().await?;
     let own = project.definition(&deployment.commit).await?;
     let (Some(Ok(trunk)), Ok(own)) = (trunk.as_deref(), own.as_ref()) else {
@@ -54,7 +80,9 @@ async fn run(line: &Line, project: &Project, id: DeploymentId, stop: &Cancellati
     project.repository.check_out(&deployment.commit, &tree).await?;
     let mut outcome = (true, Vec::new());
     for name in tests {
-        let Some(job) = own.pipeline.jobs.get(&name).or_else(|| trunk.pipeline.jobs.get(&name)) else { continue };
+        let Some(job) = own.pipeline.jobs.get(&name).or_else(|| trunk.pipeline.jobs.get(&name)) else {
+            continue;
+        };
         let mut env = job_env(&own.pipeline, job, project, &name, &tmp);
         env.extend(addresses(project, &deployment));
         let order = Order {
@@ -87,8 +115,13 @@ async fn run(line: &Line, project: &Project, id: DeploymentId, stop: &Cancellati
     Ok(Some(said(outcome.0, outcome.1.join(": "), kept)))
 }
 
-fn environment_tests(project: &Project, trunk: &andon_pipeline::Definition, name: &andon_model::EnvironmentName) -> Vec<JobName> {
-    let like = project.state().estate.environments.get(name).filter(|e| !e.standing).and_then(|e| e.like.clone());
+fn environment_tests(
+    project: &Project,
+    trunk: &andon_pipeline::Definition,
+    name: &andon_model::EnvironmentName,
+) -> Vec<JobName> {
+    let like =
+        project.state().estate.environments.get(name).filter(|e| !e.standing).and_then(|e| e.like.clone());
     trunk.resolve(like.as_ref().unwrap_or(name)).map(|resolved| resolved.tests).unwrap_or_default()
 }
 

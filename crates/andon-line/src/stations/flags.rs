@@ -28,7 +28,13 @@ pub enum Command {
 
 impl Line {
     /// Changes one flag. Returns what changed, in a sentence.
-    pub async fn flag(&self, project: &Project, caller: &Caller, key: &str, command: Command) -> Result<String, Refusal> {
+    pub async fn flag(
+        &self,
+        project: &Project,
+        caller: &Caller,
+        key: &str,
+        command: Command,
+    ) -> Result<String, Refusal> {
         caller.may(Role::Releaser)?;
         self.decide(project, caller.actor(), |state, _| {
             let set: &FlagSet = &state.flags;
@@ -53,7 +59,12 @@ impl Line {
     }
 
     /// Takes in a whole flagd file. Returns how many flags changed.
-    pub async fn import_flags(&self, project: &Project, caller: &Caller, file: &str) -> Result<usize, Refusal> {
+    pub async fn import_flags(
+        &self,
+        project: &Project,
+        caller: &Caller,
+        file: &str,
+    ) -> Result<usize, Refusal> {
         caller.may(Role::Releaser)?;
         self.decide(project, caller.actor(), |state, _| {
             let events = transfer::import(&state.flags, file).map_err(|bad| Refusal::Bad(bad.to_string()))?;

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use andon_gate::plan::{Decision, plan};
 use andon_gate::Standing;
+use andon_gate::plan::{Decision, plan};
 use andon_git::Merge;
 use andon_model::event::{Event, PlannedJob, Purpose, Role, TestCounts, Verdict};
 use andon_model::{ChangeId, Oid, RunId};
@@ -40,7 +40,9 @@ async fn step(line: &Line, project: &Project) -> Result<(), Refusal> {
             Decision::Test { change, patch_set, head } => {
                 test(line, project, change, patch_set, &head, trunk.as_ref()).await?;
             }
-            Decision::Land { change, patch_set, run } => land(line, project, &branch, change, patch_set, run).await?,
+            Decision::Land { change, patch_set, run } => {
+                land(line, project, &branch, change, patch_set, run).await?
+            }
             Decision::Refuse { change, patch_set, run, why } => {
                 let refused = Event::ChangeRefused { change, patch_set, run: Some(run), why };
                 line.tell(project, GATE, vec![refused]).await?;
@@ -63,7 +65,9 @@ async fn finish_landing(line: &Line, project: &Project, trunk: Option<&Oid>) -> 
         let moved = trunk.filter(|trunk| state.queue.trunk.as_ref() != Some(*trunk));
         moved.and_then(|trunk| {
             state.queue.open().find_map(|change| match &change.standing {
-                Standing::Green { run, .. } if state.queue.runs.get(run).is_some_and(|r| r.commit == *trunk) => {
+                Standing::Green { run, .. }
+                    if state.queue.runs.get(run).is_some_and(|r| r.commit == *trunk) =>
+                {
                     Some((change.id, change.push.patch_set, *run))
                 }
                 _ => None,
@@ -92,7 +96,9 @@ async fn test(
     let message = format!("Land {change}: {title}\n\nChange: {change} patch set {patch_set}\nHead: {head}\n");
     let (commit, tree) = match project.repository.merge(trunk, head, &message, at).await {
         Ok(Merge::Made { commit, tree }) => (commit, tree),
-        Ok(Merge::Contained) => return line.tell(project, GATE, vec![refuse("trunk has it already".into())]).await,
+        Ok(Merge::Contained) => {
+            return line.tell(project, GATE, vec![refuse("trunk has it already".into())]).await;
+        }
         Ok(Merge::Conflict { files }) => {
             let files: Vec<&str> = files.iter().map(String::as_str).take(20).collect();
             let why = format!(
@@ -115,7 +121,11 @@ async fn test(
     let (parent, purpose) = (trunk.cloned(), Purpose::Gate { change, patch_set });
     line.decide(project, andon_model::Actor::line(GATE), |state, _| {
         // A newer patch set may have come while git was merging: it is planned again then.
-        let current = state.queue.changes.get(&change).is_some_and(|c| c.push.patch_set == patch_set && c.standing.is_open());
+        let current = state
+            .queue
+            .changes
+            .get(&change)
+            .is_some_and(|c| c.push.patch_set == patch_set && c.standing.is_open());
         let queued = Event::RunQueued { run: state.runs.next_id(), purpose, commit, tree, parent, jobs };
         Ok((if current { vec![queued] } else { vec![] }, ()))
     })
@@ -150,7 +160,9 @@ async fn land(
     let Some(tested) = tested else { return Ok(()) };
     if project.repository.tree(&tested.commit).await? != tested.tree {
         let why = format!("the commit of {run} does not have the tree that was tested: it does not land");
-        return line.tell(project, GATE, vec![Event::ChangeRefused { change, patch_set, run: Some(run), why }]).await;
+        return line
+            .tell(project, GATE, vec![Event::ChangeRefused { change, patch_set, run: Some(run), why }])
+            .await;
     }
     if project.repository.land(branch, tested.parent.as_ref(), &tested.commit).await? {
         record_landing(line, project, change, patch_set, run).await?;
@@ -185,14 +197,20 @@ async fn record_landing(
 
 impl Line {
     /// Takes a change back.
-    pub async fn abandon(&self, project: &Project, caller: &Caller, change: ChangeId, why: &str) -> Result<(), Refusal> {
+    pub async fn abandon(
+        &self,
+        project: &Project,
+        caller: &Caller,
+        change: ChangeId,
+        why: &str,
+    ) -> Result<(), Refusal> {
         caller.may(Role::Developer)?;
         let why = crate::intake::plain(why);
         self.decide(project, caller.actor(), |state, _| match state.queue.changes.get(&change) {
             None => Err(Refusal::Unknown(format!("there is no change {change}"))),
-            Some(found) if matches!(found.standing, Standing::Landed { .. }) => {
-                Err(Refusal::Conflict(format!("{change} is on trunk already\nhint: push a change that reverts it")))
-            }
+            Some(found) if matches!(found.standing, Standing::Landed { .. }) => Err(Refusal::Conflict(
+                format!("{change} is on trunk already\nhint: push a change that reverts it"),
+            )),
             Some(_) => Ok((vec![Event::ChangeAbandoned { change, why }], ())),
         })
         .await
@@ -202,13 +220,17 @@ impl Line {
     pub async fn test_trunk(&self, project: &Project, caller: &Caller) -> Result<RunId, Refusal> {
         caller.may(Role::Developer)?;
         let trunk = project.state().queue.trunk.clone();
-        let commit = trunk.ok_or_else(|| Refusal::Conflict("trunk is empty: nothing can be tested".into()))?;
+        let commit =
+            trunk.ok_or_else(|| Refusal::Conflict("trunk is empty: nothing can be tested".into()))?;
         let tree = project.repository.tree(&commit).await?;
         let defined = project.definition(&commit).await?;
         let jobs = jobs(defined.as_ref().as_ref().map_err(|problem| Refusal::Conflict(problem.clone()))?);
         self.decide(project, caller.actor(), |state, _| {
             let run = state.runs.next_id();
-            Ok((vec![Event::RunQueued { run, purpose: Purpose::Trunk, commit, tree, parent: None, jobs }], run))
+            Ok((
+                vec![Event::RunQueued { run, purpose: Purpose::Trunk, commit, tree, parent: None, jobs }],
+                run,
+            ))
         })
         .await
     }

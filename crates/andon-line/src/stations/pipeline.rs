@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use andon_model::event::{Event, JobEnd, Purpose, TestCounts};
 use andon_model::{Digest, JobName, RunId};
+use andon_pipeline::JobState;
 use andon_pipeline::definition::{Job, Pipeline};
 use andon_pipeline::plan::{Decision, plan};
-use andon_pipeline::JobState;
 use andon_runner::{End, Order, gather};
 use andon_validation::junit::{self, Limits, Report};
 use andon_validation::limits::{CoverageLimits, judge};
@@ -64,7 +64,12 @@ async fn after_restart(line: &Line, project: &Project) -> Result<(), Refusal> {
         for run in state.runs.open() {
             for job in run.jobs.iter().filter(|job| matches!(job.state, JobState::Running { .. })) {
                 let why = "the server stopped under it".into();
-                lost.push(Event::JobLost { run: run.id, job: job.plan.name.clone(), attempt: job.attempts, why });
+                lost.push(Event::JobLost {
+                    run: run.id,
+                    job: job.plan.name.clone(),
+                    attempt: job.attempts,
+                    why,
+                });
             }
         }
         Ok((lost, ()))
@@ -228,7 +233,12 @@ impl Attempt {
         let (blobs, passed) = (line.blobs.clone(), ended == JobEnd::Passed);
         let done = tokio::task::spawn_blocking(move || {
             let gathered = gather_reports(&self.order.workdir, &self.job);
-            let artifact = self.job.artifact.as_ref().filter(|_| passed).map(|what| pack(&blobs, &self.order.workdir, what));
+            let artifact = self
+                .job
+                .artifact
+                .as_ref()
+                .filter(|_| passed)
+                .map(|what| pack(&blobs, &self.order.workdir, what));
             (gathered, artifact, self.run, self.commit)
         })
         .await;
@@ -238,7 +248,9 @@ impl Attempt {
         };
         match artifact {
             None => (ended, gathered, None),
-            Some(Ok((artifact, bytes))) => (ended, gathered, Some(Event::ArtifactBuilt { run, artifact, bytes, commit })),
+            Some(Ok((artifact, bytes))) => {
+                (ended, gathered, Some(Event::ArtifactBuilt { run, artifact, bytes, commit }))
+            }
             Some(Err(error)) => {
                 let mut gathered = gathered;
                 gathered.unreadable.push(error.to_string());
@@ -256,7 +268,8 @@ pub(super) fn job_env(
     name: &JobName,
     tmp: &Path,
 ) -> BTreeMap<String, String> {
-    let of_machine = ["PATH", "HOME", "LANG", "LC_ALL", "USER", "SSL_CERT_FILE", "http_proxy", "https_proxy", "no_proxy"];
+    let of_machine =
+        ["PATH", "HOME", "LANG", "LC_ALL", "USER", "SSL_CERT_FILE", "http_proxy", "https_proxy", "no_proxy"];
     let machine = of_machine.iter().filter_map(|key| Some(((*key).to_owned(), std::env::var(key).ok()?)));
     let mut env: BTreeMap<String, String> = machine.collect();
     env.extend([
@@ -284,7 +297,8 @@ fn gather_reports(workdir: &Path, job: &Job) -> Gathered {
     for pattern in job.reports.junit.iter() {
         for path in found(workdir, pattern, &mut made) {
             let read = std::fs::File::open(&path).map_err(|error| error.to_string()).and_then(|file| {
-                junit::read(std::io::BufReader::new(file), Limits::default()).map_err(|error| error.to_string())
+                junit::read(std::io::BufReader::new(file), Limits::default())
+                    .map_err(|error| error.to_string())
             });
             match read {
                 Ok(report) => made.tests.push(report),
@@ -351,9 +365,11 @@ async fn give_verdict(line: &Arc<Line>, project: &Project, id: RunId) -> Result<
         diff: limits.diff,
         ratchet: limits.ratchet,
     };
-    // A run of trunk changes nothing, and the first change of an empty trunk brings all there is: neither is a diff to judge.
+    // A run of trunk changes nothing, and what a team brings along with its first push is not what it changes.
     let text = match (&run.purpose, &run.parent) {
-        (Purpose::Gate { .. }, Some(parent)) => Some(project.repository.diff(Some(parent), &run.commit).await?),
+        (Purpose::Gate { .. }, Some(parent)) => {
+            Some(project.repository.diff(Some(parent), &run.commit).await?)
+        }
         _ => None,
     };
     let blobs = line.blobs.clone();

@@ -10,9 +10,9 @@ use andon_model::event::{Event, Revision, Role};
 use andon_model::strategy::Strategy;
 use andon_model::{Actor, EnvironmentName, ReleaseId, ServiceName, Time};
 use andon_release::command::{self, WayBack};
+use andon_release::plan::plan;
 use andon_release::state::ROLL_BACK;
 use andon_release::{ArmCounts, Decision, EpochCounts, Explanation, Observed, Release, Sample, look};
-use andon_release::plan::plan;
 use andon_router::{Arm, ArmSignals, Differences, Router};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
@@ -107,10 +107,14 @@ async fn begin(line: &Line, project: &Project) -> Result<(), Refusal> {
         .decide(project, Actor::line(RELEASE), |state, _| {
             let mut events = Vec::new();
             let mut next = state.releases.next();
-            for deployment in state.estate.deployments.values().filter(|d| d.state == DeploymentState::Ready) {
-                let Some(environment) = state.estate.environments.get(&deployment.environment) else { continue };
+            for deployment in state.estate.deployments.values().filter(|d| d.state == DeploymentState::Ready)
+            {
+                let Some(environment) = state.estate.environments.get(&deployment.environment) else {
+                    continue;
+                };
                 let like = environment.like.as_ref().filter(|_| !environment.standing);
-                let resolved = defined.as_ref().as_ref().ok().and_then(|d| d.resolve(like.unwrap_or(&environment.name)));
+                let resolved =
+                    defined.as_ref().as_ref().ok().and_then(|d| d.resolve(like.unwrap_or(&environment.name)));
                 // Nobody lives in an environment that was asked for: no ceremony there.
                 let (strategy, name) = match (resolved, like) {
                     (Some(resolved), None) => (resolved.strategy, resolved.strategy_name),
@@ -119,17 +123,22 @@ async fn begin(line: &Line, project: &Project) -> Result<(), Refusal> {
                 for service in &deployment.services {
                     let tried = |r: &Release| r.deployment == deployment.id && r.service == service.name;
                     let busy = state.releases.of(&environment.name, &service.name).is_some();
-                    if busy || deployment.released.contains(&service.name) || state.releases.iter().any(tried) {
+                    if busy || deployment.released.contains(&service.name) || state.releases.iter().any(tried)
+                    {
                         continue;
                     }
-                    let from = environment.serving.get(&service.name).and_then(|serving| serving.stable.clone());
+                    let from =
+                        environment.serving.get(&service.name).and_then(|serving| serving.stable.clone());
                     let key = routes::key(&project.name, &environment.name, &service.name);
                     events.push(Event::ReleaseStarted {
                         release: next,
                         deployment: deployment.id,
                         environment: environment.name.clone(),
                         service: service.name.clone(),
-                        limits_us: from.as_ref().map(|from| limits(&line.router, &key, from)).unwrap_or_default(),
+                        limits_us: from
+                            .as_ref()
+                            .map(|from| limits(&line.router, &key, from))
+                            .unwrap_or_default(),
                         from,
                         to: deployment.revision(),
                         strategy: strategy.clone(),
@@ -152,7 +161,11 @@ async fn begin(line: &Line, project: &Project) -> Result<(), Refusal> {
 fn limits(router: &Router, key: &str, revision: &Revision) -> Vec<u64> {
     let signals = router.signals();
     let newest = signals.iter().rev().filter(|s| s.service == key).find_map(|service| {
-        service.arms.iter().find(|arm| arm.revision == *revision && arm.latency.count >= FEW).map(|arm| arm.latency)
+        service
+            .arms
+            .iter()
+            .find(|arm| arm.revision == *revision && arm.latency.count >= FEW)
+            .map(|arm| arm.latency)
     });
     newest.map_or_else(Vec::new, |l| vec![l.p50_us, l.p75_us, l.p90_us, l.p95_us, l.p99_us])
 }
@@ -168,12 +181,14 @@ fn watch(line: &Line, project: &Project) {
         let key = routes::key(&project.name, &release.environment, &release.service);
         let salt = format!("{} {}", project.name, release.id);
         let mine = signals.iter().filter(|s| s.service == key && s.salt.as_deref() == Some(salt.as_str()));
-        let epochs: Vec<EpochCounts> = mine.map(|s| EpochCounts {
-            epoch: s.epoch,
-            weight_bp: s.weight_bp,
-            stable: counts(&s.arms, Arm::Stable),
-            canary: counts(&s.arms, Arm::Candidate),
-        }).collect();
+        let epochs: Vec<EpochCounts> = mine
+            .map(|s| EpochCounts {
+                epoch: s.epoch,
+                weight_bp: s.weight_bp,
+                stable: counts(&s.arms, Arm::Stable),
+                canary: counts(&s.arms, Arm::Candidate),
+            })
+            .collect();
         let sample = Sample { epochs, limits_us: release.limits_us.clone() };
         let before = watched.looks.get(&release.id).map_or(0.0, |look| look.highest);
         let seen = look(&guard.analysis, release.to.commit(), &sample, before);
@@ -273,7 +288,10 @@ impl Line {
         caller.may(Role::Releaser)?;
         let why = crate::intake::plain(why);
         self.decide(project, caller.actor(), |state, _| {
-            let release = state.releases.get(id).ok_or_else(|| Refusal::Unknown(format!("there is no release {id}")))?;
+            let release = state
+                .releases
+                .get(id)
+                .ok_or_else(|| Refusal::Unknown(format!("there is no release {id}")))?;
             let seen = observe(self, project, state, release);
             let said = || if why.is_empty() { format!("by {}", caller.user) } else { why.clone() };
             let decisions = match command {
@@ -302,10 +320,13 @@ impl Line {
         let id = self
             .decide(project, caller.actor(), |state, _| {
                 let place = state.estate.environments.get(environment);
-                let place = place.ok_or_else(|| Refusal::Unknown(format!("there is no environment {environment}")))?;
+                let place = place
+                    .ok_or_else(|| Refusal::Unknown(format!("there is no environment {environment}")))?;
                 let service = match (service, place.serving.len()) {
                     (Some(service), _) => service.clone(),
-                    (None, 1) => place.serving.keys().next().cloned().unwrap_or_else(|| unreachable!("there is one")),
+                    (None, 1) => {
+                        place.serving.keys().next().cloned().unwrap_or_else(|| unreachable!("there is one"))
+                    }
                     (None, _) => {
                         let names: Vec<String> = place.serving.keys().map(ToString::to_string).collect();
                         return Err(Refusal::Bad(format!("which service? {}", names.join(", "))));

@@ -33,7 +33,9 @@ pub fn routes(project: &ProjectName, state: &State) -> Vec<Route> {
         for (service, serving) in &environment.serving {
             let release = state.releases.of(&environment.name, service);
             let everyone = serving.incoming.as_ref().filter(|incoming| incoming.basis_points == 10_000);
-            let Some(stable) = serving.stable.as_ref().or(everyone.map(|incoming| &incoming.revision)) else { continue };
+            let Some(stable) = serving.stable.as_ref().or(everyone.map(|incoming| &incoming.revision)) else {
+                continue;
+            };
             routes.push(route(project, state, environment, service, stable, release));
         }
     }
@@ -79,7 +81,8 @@ fn route(
         }
         strategy => {
             let salt = format!("{project} {}", release.id);
-            made.candidate = Some(Candidate { revision: release.to.clone(), weight_bp: release.weight_bp, salt });
+            made.candidate =
+                Some(Candidate { revision: release.to.clone(), weight_bp: release.weight_bp, salt });
             let allowed = strategy.guard().and_then(|guard| guard.analysis.latency_p95);
             let factor = 1.0 + allowed.map_or(0.0, |allowed| allowed.worse_by.fraction());
             made.slow_thresholds_us = release.limits_us.clone();
@@ -90,8 +93,16 @@ fn route(
     made
 }
 
-fn addresses(estate: &Estate, environment: &EnvironmentName, service: &ServiceName, revision: &Revision) -> Vec<SocketAddr> {
-    estate.healthy(environment, service, revision).map(|i| SocketAddr::from((Ipv4Addr::LOCALHOST, i.port))).collect()
+fn addresses(
+    estate: &Estate,
+    environment: &EnvironmentName,
+    service: &ServiceName,
+    revision: &Revision,
+) -> Vec<SocketAddr> {
+    estate
+        .healthy(environment, service, revision)
+        .map(|i| SocketAddr::from((Ipv4Addr::LOCALHOST, i.port)))
+        .collect()
 }
 
 impl Line {

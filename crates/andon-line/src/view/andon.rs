@@ -100,16 +100,31 @@ pub fn andon(state: &State, project: &str, id: AndonId, now: Time) -> Result<And
     let found = state.cord.get(id).ok_or_else(|| Refusal::Unknown(format!("there is no andon {id}")))?;
     let row = row(found, now);
     let waiting: Vec<u32> = match found.is_open() {
-        true => state.queue.open().filter(|change| change.fixes() != Some(id)).map(|change| change.id.0).collect(),
+        true => {
+            state.queue.open().filter(|change| change.fixes() != Some(id)).map(|change| change.id.0).collect()
+        }
         false => Vec::new(),
     };
     let sentence = match (&found.released, &found.fix) {
-        (Some(end), _) => format!("Pulled by {} at {}; over after {}: {}.", found.pulled_by, found.pulled_at.hh_mm(), found.red_for(now), end.why),
+        (Some(end), _) => format!(
+            "Pulled by {} at {}; over after {}: {}.",
+            found.pulled_by,
+            found.pulled_at.hh_mm(),
+            found.red_for(now),
+            end.why
+        ),
         (None, Some(fix)) => match &fix.disproved {
             Some(why) => format!("{} was believed to fix it, but {why}.", fix.change),
-            None => format!("{} landed to fix it; the cord is released when that is proven where it failed.", fix.change),
+            None => format!(
+                "{} landed to fix it; the cord is released when that is proven where it failed.",
+                fix.change
+            ),
         },
-        (None, None) => format!("Pulled by {} {}. Until it is fixed, only what names {id} lands.", found.pulled_by, ago(now, found.pulled_at)),
+        (None, None) => format!(
+            "Pulled by {} {}. Until it is fixed, only what names {id} lands.",
+            found.pulled_by,
+            ago(now, found.pulled_at)
+        ),
     };
     let owner = match (&found.owner, found.acknowledged_after()) {
         (Some(owner), Some(after)) => fact(owner.to_string(), format!("has it, acknowledged after {after}")),

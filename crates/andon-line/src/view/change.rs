@@ -1,12 +1,13 @@
 //! One change on one page: from commit to users, with the proof of its landing.
 
-use andon_gate::state::Change;
 use andon_gate::Standing;
+use andon_gate::state::Change;
 use andon_model::event::{Event, Purpose, Recorded};
 use andon_model::{ChangeId, EnvironmentName, RunId, Time};
 use serde::{Deserialize, Serialize};
 
 use super::queue::{ChangeRow, row};
+use super::wall::serves;
 use super::{Fact, Frame, Mark, Moment, fact, frame, moments, verdict};
 use crate::State;
 
@@ -79,9 +80,17 @@ pub fn change(
         _ => format!("{} {}", change.id, change.push.title),
     };
     let whose = change.push.author.split(" <").next().unwrap_or_default();
-    let sentence = format!("By {whose}. {}", capital(&row.words));
+    // A reason may begin with the name of a test, which is written as it is written.
+    let said = match &change.standing {
+        Standing::Refused { why, .. } => format!("refused: {}", why.lines().next().unwrap_or_default()),
+        _ => row.words.clone(),
+    };
+    let sentence = format!("By {whose}. {}", capital(&said));
     let mut facts = vec![
-        fact(change.push.patch_set.to_string(), if change.push.patch_set == 1 { "patch set" } else { "patch sets" }),
+        fact(
+            change.push.patch_set.to_string(),
+            if change.push.patch_set == 1 { "patch set" } else { "patch sets" },
+        ),
         fact(now.since(change.first_pushed).to_string(), "since it was first pushed"),
     ];
     if let Standing::Landed { at, .. } = change.standing {
@@ -125,19 +134,31 @@ fn proof(state: &State, id: ChangeId) -> Option<Proof> {
 fn places(state: &State, declared: &[EnvironmentName], id: ChangeId) -> Vec<(String, Mark, String)> {
     use andon_environment::DeploymentState;
     // A change without an artifact goes nowhere by itself.
-    let Some(place) = state.estate.landings.iter().position(|l| l.change == id && l.artifact.is_some()) else { return Vec::new() };
-    let has = |d: &&andon_environment::Deployment| {
-        let artifact = state.estate.landings[place].artifact.as_ref();
-        let serves = |name: &EnvironmentName| state.estate.deployments.values().rev().find(|d| d.environment == *name && matches!(d.state, DeploymentState::Released { .. }));
-        // A change that leaves the artifact as what serves is there already.
-        let unchanged = Some(&d.artifact) == artifact && serves(&d.environment).is_some_and(|serving| serving.id == d.id);
-        unchanged || state.estate.landings.iter().position(|l| l.run == d.run).is_some_and(|have| have >= place)
+    let Some(place) = state.estate.landings.iter().position(|l| l.change == id && l.artifact.is_some())
+    else {
+        return Vec::new();
     };
+    let has =
+        |d: &&andon_environment::Deployment| {
+            let artifact = state.estate.landings[place].artifact.as_ref();
+            let released =
+                |name: &EnvironmentName| {
+                    state.estate.deployments.values().rev().find(|d| {
+                        d.environment == *name && matches!(d.state, DeploymentState::Released { .. })
+                    })
+                };
+            // A change that leaves the artifact as what serves is there already.
+            let unchanged = Some(&d.artifact) == artifact
+                && released(&d.environment).is_some_and(|serving| serving.id == d.id);
+            unchanged
+                || state.estate.landings.iter().position(|l| l.run == d.run).is_some_and(|have| have >= place)
+        };
     let mut places = Vec::new();
     for name in declared {
         let here = state.estate.deployments.values().filter(|d| &d.environment == name).filter(has);
-        let best = here.max_by_key(|d| match d.state {
-            DeploymentState::Released { .. } => 4,
+        // Of several that reached everyone the first one counts: since then they have it.
+        let best = here.rev().max_by_key(|d| match d.state {
+            DeploymentState::Released { .. } if serves(state, d) => 4,
             DeploymentState::Ready => 3,
             DeploymentState::Up => 2,
             DeploymentState::Starting => 1,
@@ -145,7 +166,12 @@ fn places(state: &State, declared: &[EnvironmentName], id: ChangeId) -> Vec<(Str
         });
         let (mark, words) = match best.map(|d| (&d.state, d)) {
             None => (Mark::Wait, "not there yet".to_owned()),
-            Some((DeploymentState::Released { at }, d)) => (Mark::Go, format!("everyone has it since {} ({})", at.hh_mm_ss(), d.id)),
+            Some((DeploymentState::Released { .. }, d)) if !serves(state, d) => {
+                (Mark::Wait, format!("nobody has it any more: users went back from {}", d.id))
+            }
+            Some((DeploymentState::Released { at }, d)) => {
+                (Mark::Go, format!("everyone has it since {} ({})", at.hh_mm_ss(), d.id))
+            }
             Some((DeploymentState::Failed { why }, d)) => (Mark::Stop, format!("{}: {why}", d.id)),
             Some((DeploymentState::Superseded, d)) => (Mark::None, format!("{} was superseded", d.id)),
             Some((_, d)) => (Mark::Live, format!("{} is on its way to users", d.id)),
@@ -176,9 +202,10 @@ pub fn concerns(state: &State, id: ChangeId, recorded: &Recorded) -> bool {
         | Event::Landed { change, .. }
         | Event::CordFixLanded { change, .. }
         | Event::RunQueued { purpose: Purpose::Gate { change, .. }, .. } => *change == id,
-        Event::RunFinished { run, .. } | Event::JobFinished { run, .. } | Event::ArtifactBuilt { run, .. } | Event::JobLost { run, .. } => {
-            runs_for_it(run)
-        }
+        Event::RunFinished { run, .. }
+        | Event::JobFinished { run, .. }
+        | Event::ArtifactBuilt { run, .. }
+        | Event::JobLost { run, .. } => runs_for_it(run),
         Event::DeploymentStarted { changes, .. } => changes.contains(&id),
         Event::DeploymentFinished { deployment, .. }
         | Event::EnvironmentTested { deployment, .. }
@@ -186,7 +213,8 @@ pub fn concerns(state: &State, id: ChangeId, recorded: &Recorded) -> bool {
             state.estate.deployments.get(deployment).is_some_and(|d| d.changes.contains(&id))
         }
         Event::WeightChanged { release, .. } | Event::ReleaseFinished { release, .. } => {
-            let deployment = state.releases.get(*release).and_then(|r| state.estate.deployments.get(&r.deployment));
+            let deployment =
+                state.releases.get(*release).and_then(|r| state.estate.deployments.get(&r.deployment));
             deployment.is_some_and(|d| d.changes.contains(&id))
         }
         _ => false,

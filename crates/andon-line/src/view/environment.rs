@@ -4,7 +4,7 @@ use andon_environment::{Environment, Instance};
 use andon_model::{EnvironmentName, ServiceName, Span, Time};
 use serde::{Deserialize, Serialize};
 
-use super::wall::{deployment_words, order, signals};
+use super::wall::{deployment_words, order, shown, signals};
 use super::{Fact, Frame, Mark, Moment, ago, count, fact, frame, moments};
 use crate::stations::routes;
 use crate::{Line, Project, Refusal, State};
@@ -141,8 +141,11 @@ pub struct DriftRow {
 pub fn environments(project: &Project, now: Time) -> EnvironmentsView {
     let state = project.state();
     let names = order(project, &state);
-    let rows: Vec<EnvironmentRow> =
-        names.iter().filter_map(|name| state.estate.environments.get(name)).map(|e| row(&state, e, now)).collect();
+    let rows: Vec<EnvironmentRow> = names
+        .iter()
+        .filter_map(|name| state.estate.environments.get(name))
+        .map(|e| row(&state, e, now))
+        .collect();
     let drifting = rows.iter().filter(|row| row.drifts > 0).count();
     let heading = match (rows.len(), drifting) {
         (0, _) => "There is no environment yet".to_owned(),
@@ -152,16 +155,19 @@ pub fn environments(project: &Project, now: Time) -> EnvironmentsView {
     EnvironmentsView {
         frame: frame(&state, project.name.as_str(), now),
         heading,
-        sentence: "Created from code, rebuilt rather than repaired. A manual change is shown and healed.".into(),
+        sentence: "Created from code, rebuilt rather than repaired. A manual change is shown and healed."
+            .into(),
         rows,
     }
 }
 
 fn row(state: &State, environment: &Environment, now: Time) -> EnvironmentRow {
-    let newest = state.estate.deployments.values().rev().find(|d| d.environment == environment.name);
+    let newest = shown(state, &environment.name);
     let (mark, words) = match (environment.destroying, environment.drifts.first(), newest) {
         (Some(_), ..) => (Mark::Live, "is being rebuilt from code".into()),
-        (None, Some((since, drift)), _) => (Mark::Wait, format!("{} differs from code for {}, healing", drift.what, now.since(*since))),
+        (None, Some((since, drift)), _) => {
+            (Mark::Wait, format!("{} differs from code for {}, healing", drift.what, now.since(*since)))
+        }
         (None, None, Some(deployment)) => deployment_words(state, deployment),
         (None, None, None) => (Mark::Wait, "waits for its first artifact".into()),
     };
@@ -174,19 +180,33 @@ fn row(state: &State, environment: &Environment, now: Time) -> EnvironmentRow {
         serving: environment
             .serving
             .iter()
-            .filter_map(|(service, serving)| Some((service.to_string(), serving.stable.as_ref()?.commit().to_owned())))
+            .filter_map(|(service, serving)| {
+                Some((service.to_string(), serving.stable.as_ref()?.commit().to_owned()))
+            })
             .collect(),
-        instances: state.estate.instances_in(&environment.name).filter(|i| i.retired.is_none() && i.healthy.is_some()).count(),
+        instances: state
+            .estate
+            .instances_in(&environment.name)
+            .filter(|i| i.retired.is_none() && i.healthy.is_some())
+            .count(),
         drifts: environment.drifts.len(),
         expires: environment.expires,
     }
 }
 
 /// One environment at this moment.
-pub fn environment(line: &Line, project: &Project, name: &EnvironmentName) -> Result<EnvironmentView, Refusal> {
+pub fn environment(
+    line: &Line,
+    project: &Project,
+    name: &EnvironmentName,
+) -> Result<EnvironmentView, Refusal> {
     let (state, now) = (project.state(), line.now());
     let found = state.estate.environments.get(name);
-    let found = found.ok_or_else(|| Refusal::Unknown(format!("there is no environment {name}\nhint: `andon env list` shows those there are")))?;
+    let found = found.ok_or_else(|| {
+        Refusal::Unknown(format!(
+            "there is no environment {name}\nhint: `andon env list` shows those there are"
+        ))
+    })?;
     let row = row(&state, found, now);
     let until = match found.expires {
         Some(end) => format!("It ends by itself in {}.", Span((end.0 - now.0).max(0) as u64)),
@@ -194,23 +214,30 @@ pub fn environment(line: &Line, project: &Project, name: &EnvironmentName) -> Re
     };
     let like = found.like.as_ref().map(|like| format!(" like {like}")).unwrap_or_default();
     let here = state.estate.deployments.values().rev().filter(|d| d.environment == *name);
-    let deployments: Vec<DeploymentRow> = here.clone().take(DEPLOYMENTS).map(|d| {
-        let (mark, words) = deployment_words(&state, d);
-        DeploymentRow {
-            id: d.id.to_string(),
-            commit: d.commit.short().to_owned(),
-            artifact: d.artifact.to_string(),
-            changes: d.changes.iter().map(|change| change.0).collect(),
-            mark,
-            words,
-            tested: d.tested.clone(),
-            started: d.started,
-        }
-    }).collect();
+    let deployments: Vec<DeploymentRow> = here
+        .clone()
+        .take(DEPLOYMENTS)
+        .map(|d| {
+            let (mark, words) = deployment_words(&state, d);
+            DeploymentRow {
+                id: d.id.to_string(),
+                commit: d.commit.short().to_owned(),
+                artifact: d.artifact.to_string(),
+                changes: d.changes.iter().map(|change| change.0).collect(),
+                mark,
+                words,
+                tested: d.tested.clone(),
+                started: d.started,
+            }
+        })
+        .collect();
     let facts = vec![
         fact(row.instances.to_string(), "healthy instances"),
         fact(here.count().to_string(), "deployments"),
-        Fact { mark: if row.drifts == 0 { Mark::Go } else { Mark::Wait }, ..fact(row.drifts.to_string(), "differences from code") },
+        Fact {
+            mark: if row.drifts == 0 { Mark::Go } else { Mark::Wait },
+            ..fact(row.drifts.to_string(), "differences from code")
+        },
         fact(found.heals.len().to_string(), "healed so far"),
     ];
     let about = |event: &&andon_model::Recorded| concerns(&state, name, event);
@@ -221,18 +248,28 @@ pub fn environment(line: &Line, project: &Project, name: &EnvironmentName) -> Re
         facts,
         services: services(line, project, &state, found, now),
         deployments,
-        drifts: found.drifts.iter().map(|(since, d)| DriftRow {
-            since: *since,
-            what: d.what.clone(),
-            before: d.before.clone(),
-            after: d.after.clone(),
-        }).collect(),
+        drifts: found
+            .drifts
+            .iter()
+            .map(|(since, d)| DriftRow {
+                since: *since,
+                what: d.what.clone(),
+                before: d.before.clone(),
+                after: d.after.clone(),
+            })
+            .collect(),
         timeline: moments(state.feed.iter().filter(about), 60),
         row,
     })
 }
 
-fn services(line: &Line, project: &Project, state: &State, environment: &Environment, now: Time) -> Vec<ServicePlace> {
+fn services(
+    line: &Line,
+    project: &Project,
+    state: &State,
+    environment: &Environment,
+    now: Time,
+) -> Vec<ServicePlace> {
     let mut names: Vec<&ServiceName> = environment.serving.keys().collect();
     names.extend(state.estate.instances_in(&environment.name).map(|i| &i.service));
     names.sort();
@@ -261,7 +298,13 @@ fn instance_row(instance: &Instance, now: Time) -> InstanceRow {
         (None, Some(since)) => (Mark::Go, format!("healthy for {}", now.since(since))),
         (None, None) => (Mark::Live, format!("starting for {}", now.since(instance.planned))),
     };
-    InstanceRow { id: instance.id.to_string(), revision: instance.revision.commit().to_owned(), mark, words, port: instance.port }
+    InstanceRow {
+        id: instance.id.to_string(),
+        revision: instance.revision.commit().to_owned(),
+        mark,
+        words,
+        port: instance.port,
+    }
 }
 
 fn concerns(state: &State, name: &EnvironmentName, recorded: &andon_model::Recorded) -> bool {
@@ -275,11 +318,15 @@ fn concerns(state: &State, name: &EnvironmentName, recorded: &andon_model::Recor
         | E::DeploymentStarted { environment, .. }
         | E::EnvironmentTested { environment, .. }
         | E::ReleaseStarted { environment, .. } => environment == name,
-        E::DeploymentFinished { deployment, .. } => state.estate.deployments.get(deployment).is_some_and(|d| d.environment == *name),
+        E::DeploymentFinished { deployment, .. } => {
+            state.estate.deployments.get(deployment).is_some_and(|d| d.environment == *name)
+        }
         E::ReleaseFinished { release, .. } | E::WeightChanged { release, .. } => {
             state.releases.get(*release).is_some_and(|r| r.environment == *name)
         }
-        E::InstanceRetired { instance, .. } => state.estate.instances.get(instance).is_some_and(|i| i.environment == *name),
+        E::InstanceRetired { instance, .. } => {
+            state.estate.instances.get(instance).is_some_and(|i| i.environment == *name)
+        }
         _ => false,
     }
 }

@@ -75,7 +75,9 @@ pub fn flags(state: &State, project: &str, now: Time) -> FlagsView {
     FlagsView {
         frame: frame(state, project, now),
         heading,
-        sentence: format!("OpenFeature clients ask at /{project}/ofrep/v1. A change reaches the next evaluation."),
+        sentence: format!(
+            "OpenFeature clients ask at /{project}/ofrep/v1. A change reaches the next evaluation."
+        ),
         rows,
         timeline: moments(changes, 60),
     }

@@ -78,7 +78,12 @@ pub fn flow(state: &State, project: &str, now: Time) -> FlowView {
     stages.sort_by_key(|stage| std::cmp::Reverse(stage.total_ms));
     let mut ids: Vec<_> = state.flow.changes().collect();
     ids.reverse();
-    let changes = ids.into_iter().take(CHANGES).filter_map(|id| state.flow.timeline(id)).map(|way| self::way(&way)).collect();
+    let changes = ids
+        .into_iter()
+        .take(CHANGES)
+        .filter_map(|id| state.flow.timeline(id))
+        .map(|way| self::way(&way))
+        .collect();
     let heading = match summary.lead_time_from_push.p50 {
         Some(p50) => format!("From push to every user in {p50}"),
         None => "Nothing has reached users yet".to_owned(),
@@ -86,7 +91,10 @@ pub fn flow(state: &State, project: &str, now: Time) -> FlowView {
     FlowView {
         frame: frame(state, project, now),
         heading,
-        sentence: format!("The last 30 days: {} with something new. Computed from the journal; nothing is configured.", count(summary.deployments as usize, "deployment")),
+        sentence: format!(
+            "The last 30 days: {} with something new. Computed from the journal; nothing is configured.",
+            count(summary.deployments as usize, "deployment")
+        ),
         metrics: metrics(&summary),
         summary: serde_json::to_value(&summary).unwrap_or_default(),
         stages,
@@ -108,7 +116,11 @@ pub fn way(way: &Timeline) -> WayRow {
         title: way.title.clone(),
         working_ms: way.total(Kind::Working).0,
         waiting_ms: way.total(Kind::Waiting).0,
-        segments: way.segments.iter().map(|s| (s.from.words(), s.to.words(), kind(s.kind).to_owned(), s.took.0)).collect(),
+        segments: way
+            .segments
+            .iter()
+            .map(|s| (s.from.words(), s.to.words(), kind(s.kind).to_owned(), s.took.0))
+            .collect(),
     }
 }
 
@@ -124,7 +136,13 @@ pub fn metrics(summary: &FlowSummary) -> Vec<Fact> {
         Some(n) if n > 0.0 => format!("{:.1} a week", n * 7.0),
         _ => "–".to_owned(),
     };
-    let failed = Fact { mark: if summary.unrecovered.is_empty() { Mark::None } else { Mark::Stop }, ..fact(median(&summary.recovery), format!("to recover from a failed deployment, {}", rest(&summary.recovery))) };
+    let failed = Fact {
+        mark: if summary.unrecovered.is_empty() { Mark::None } else { Mark::Stop },
+        ..fact(
+            median(&summary.recovery),
+            format!("to recover from a failed deployment, {}", rest(&summary.recovery)),
+        )
+    };
     vec![
         fact(median(lead), format!("lead time from commit to every user, {}", rest(lead))),
         fact(frequency, format!("deployments with something new (n = {})", summary.deployments)),

@@ -192,15 +192,27 @@ pub fn moment(recorded: &Recorded) -> Option<Moment> {
 
 impl crate::Line {
     /// The page of a change.
-    pub fn change_view(&self, project: &crate::Project, id: andon_model::ChangeId) -> Result<ChangeView, crate::Refusal> {
+    pub fn change_view(
+        &self,
+        project: &crate::Project,
+        id: andon_model::ChangeId,
+    ) -> Result<ChangeView, crate::Refusal> {
         let state = project.state();
-        let found = state.queue.changes.get(&id).ok_or_else(|| crate::Refusal::Unknown(format!("there is no change {id}")))?;
+        let found = state
+            .queue
+            .changes
+            .get(&id)
+            .ok_or_else(|| crate::Refusal::Unknown(format!("there is no change {id}")))?;
         let places = wall::places(project, &state);
         Ok(change::change(&state, project.name.as_str(), &places, found, self.now()))
     }
 
     /// The page of a run, with its report once it is over.
-    pub async fn run_view(&self, project: &crate::Project, id: andon_model::RunId) -> Result<RunView, crate::Refusal> {
+    pub async fn run_view(
+        &self,
+        project: &crate::Project,
+        id: andon_model::RunId,
+    ) -> Result<RunView, crate::Refusal> {
         let unknown = || crate::Refusal::Unknown(format!("there is no {id}"));
         let digest = project.state().runs.all.get(&id).ok_or_else(unknown)?.report.clone();
         let report = match digest {

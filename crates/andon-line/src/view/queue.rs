@@ -1,8 +1,8 @@
 //! The queue: what lands next, what waits and what for, what was decided lately.
 
+use andon_gate::Standing;
 use andon_gate::plan::waits_for;
 use andon_gate::state::Change;
-use andon_gate::Standing;
 use andon_model::{Span, Time};
 use serde::{Deserialize, Serialize};
 
@@ -71,7 +71,9 @@ pub fn queue(state: &State, project: &str, now: Time) -> QueueView {
     };
     let sentence = match (&hold, state.queue.landed.last().and_then(|id| state.queue.changes.get(id))) {
         (Some(andon), _) => format!("The line is stopped. Only what names {andon} lands."),
-        (None, Some(last)) => format!("Last landing: {} {}, {}.", last.id, last.push.title, ago(now, since(last))),
+        (None, Some(last)) => {
+            format!("Last landing: {} {}, {}.", last.id, last.push.title, ago(now, since(last)))
+        }
         (None, None) => "Nothing has landed yet: git push andon HEAD:refs/for/".to_owned() + &state.trunk,
     };
     let recent = decided.into_iter().take(RECENT).map(|change| row(state, change, now)).collect();
@@ -81,7 +83,9 @@ pub fn queue(state: &State, project: &str, now: Time) -> QueueView {
 /// Since when a change stands as it does.
 pub(super) fn since(change: &Change) -> Time {
     match &change.standing {
-        Standing::Waiting { since } | Standing::Testing { since, .. } | Standing::Green { since, .. } => *since,
+        Standing::Waiting { since } | Standing::Testing { since, .. } | Standing::Green { since, .. } => {
+            *since
+        }
         Standing::Landed { at, .. } | Standing::Refused { at, .. } | Standing::Abandoned { at, .. } => *at,
     }
 }

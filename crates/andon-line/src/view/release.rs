@@ -133,7 +133,8 @@ pub struct DifferenceRow {
 /// All releases at this moment.
 pub fn releases(line: &Line, project: &Project) -> ReleasesView {
     let (state, now) = (project.state(), line.now());
-    let rows: Vec<ReleaseRow> = state.releases.iter().rev().take(LIST).map(|r| row(line, project, &state, r, now)).collect();
+    let rows: Vec<ReleaseRow> =
+        state.releases.iter().rev().take(LIST).map(|r| row(line, project, &state, r, now)).collect();
     let moving = state.releases.under_way().count();
     let heading = match moving {
         0 => "No users are being moved".to_owned(),
@@ -186,7 +187,9 @@ fn row(line: &Line, project: &Project, state: &State, release: &Release, now: Ti
 pub fn release(line: &Line, project: &Project, id: ReleaseId) -> Result<ReleaseView, Refusal> {
     let (state, now) = (project.state(), line.now());
     let found = state.releases.get(id);
-    let found = found.ok_or_else(|| Refusal::Unknown(format!("there is no release {id}\nhint: `andon release list` shows them")))?;
+    let found = found.ok_or_else(|| {
+        Refusal::Unknown(format!("there is no release {id}\nhint: `andon release list` shows them"))
+    })?;
     let row = row(line, project, &state, found, now);
     let watched = project.watched.lock().unwrap_or_else(PoisonError::into_inner);
     let look = watched.looks.get(&id).cloned().or_else(|| ended_look(&state, id));
@@ -208,7 +211,10 @@ pub fn release(line: &Line, project: &Project, id: ReleaseId) -> Result<ReleaseV
     let differing = differences(line, project, found);
     if let Some(found) = &differing {
         let mark = if found.different > 0 { Mark::Stop } else { Mark::Go };
-        facts.push(Fact { mark, ..fact(found.different.to_string(), format!("of {} mirrored answers differ", found.compared)) });
+        facts.push(Fact {
+            mark,
+            ..fact(found.different.to_string(), format!("of {} mirrored answers differ", found.compared))
+        });
     }
     let about = |event: &&andon_model::Recorded| match &event.event {
         Event::ReleaseStarted { release, .. }
@@ -222,7 +228,13 @@ pub fn release(line: &Line, project: &Project, id: ReleaseId) -> Result<ReleaseV
     Ok(ReleaseView {
         frame: frame(&state, project.name.as_str(), now),
         heading: format!("{} in {}: {who}", found.service, found.environment),
-        sentence: format!("Release {id}, {} “{}”, started {}. {}.", row.kind, row.strategy, ago(now, found.started), capital(&row.words)),
+        sentence: format!(
+            "Release {id}, {} “{}”, started {}. {}.",
+            row.kind,
+            row.strategy,
+            ago(now, found.started),
+            capital(&row.words)
+        ),
         changes,
         facts,
         steps: steps(found),
@@ -231,13 +243,20 @@ pub fn release(line: &Line, project: &Project, id: ReleaseId) -> Result<ReleaseV
         evidence: look.as_ref().map(|look| (look.highest, look.evidence_needed)),
         look: look.and_then(|look| serde_json::to_value(look).ok()),
         curve,
-        differences: differing.map(|d| d.last.iter().map(|d| DifferenceRow {
-            request: format!("{} {}", d.method, d.path),
-            status: (d.primary_status, d.shadow_status),
-            at: d.at.clone(),
-            stable: d.primary.clone(),
-            canary: d.shadow.clone(),
-        }).collect()).unwrap_or_default(),
+        differences: differing
+            .map(|d| {
+                d.last
+                    .iter()
+                    .map(|d| DifferenceRow {
+                        request: format!("{} {}", d.method, d.path),
+                        status: (d.primary_status, d.shadow_status),
+                        at: d.at.clone(),
+                        stable: d.primary.clone(),
+                        canary: d.shadow.clone(),
+                    })
+                    .collect()
+            })
+            .unwrap_or_default(),
         commands: commands(found),
         timeline: moments(state.feed.iter().filter(about), 100),
         row,
@@ -256,10 +275,16 @@ fn ended_look(state: &State, id: ReleaseId) -> Option<Explanation> {
 fn look_facts(look: &Explanation) -> Vec<Fact> {
     let mut facts = Vec::new();
     if let Some(errors) = look.metrics.iter().find(|metric| metric.metric == Metric::Errors) {
-        facts.push(fact(errors.canary.of.to_string(), format!("users on it, {} saw an error", errors.canary.users)));
+        facts.push(fact(
+            errors.canary.of.to_string(),
+            format!("users on it, {} saw an error", errors.canary.users),
+        ));
         if let Some(ratio) = errors.ratio {
             let to = errors.ratio_to.map_or("…".to_owned(), |to| format!("{to:.1}"));
-            facts.push(fact(format!("{ratio:.1} ×"), format!("errors against the old one (band {:.1} – {to})", errors.ratio_from)));
+            facts.push(fact(
+                format!("{ratio:.1} ×"),
+                format!("errors against the old one (band {:.1} – {to})", errors.ratio_from),
+            ));
         }
     }
     let mark = match look.outcome {
@@ -267,7 +292,13 @@ fn look_facts(look: &Explanation) -> Vec<Fact> {
         Outcome::Certified => Mark::Go,
         Outcome::Inconclusive => Mark::Live,
     };
-    facts.push(Fact { mark, ..fact(format!("{:.0} : 1", look.highest.max(1.0)), format!("evidence that it is worse; taken back at {:.0}", look.evidence_needed)) });
+    facts.push(Fact {
+        mark,
+        ..fact(
+            format!("{:.0} : 1", look.highest.max(1.0)),
+            format!("evidence that it is worse; taken back at {:.0}", look.evidence_needed),
+        )
+    });
     if let Some(missing) = look.users_missing {
         facts.push(fact(format!("~{missing}"), "more users until it is proven healthy"));
     }
@@ -275,7 +306,9 @@ fn look_facts(look: &Explanation) -> Vec<Fact> {
 }
 
 fn signals(look: &Explanation) -> Vec<SignalRow> {
-    let share = |hit: &andon_release::explain::Hit| format!("{} of {} ({:.2} %)", hit.users, hit.of, hit.rate * 100.0);
+    let share = |hit: &andon_release::explain::Hit| {
+        format!("{} of {} ({:.2} %)", hit.users, hit.of, hit.rate * 100.0)
+    };
     look.metrics
         .iter()
         .map(|metric| {
@@ -294,7 +327,14 @@ fn signals(look: &Explanation) -> Vec<SignalRow> {
                 (Some(ratio), None) => format!("{ratio:.1} × (at least {:.1})", metric.ratio_from),
                 (None, _) => "–".into(),
             };
-            SignalRow { name: name.into(), stable: share(&metric.stable), canary: share(&metric.canary), ratio, mark, says }
+            SignalRow {
+                name: name.into(),
+                stable: share(&metric.stable),
+                canary: share(&metric.canary),
+                ratio,
+                mark,
+                says,
+            }
         })
         .collect()
 }
@@ -340,7 +380,9 @@ fn commands(release: &Release) -> Vec<String> {
             Some(_) => commands.push("resume"),
             None => commands.extend(["promote", "pause"]),
         }
-        if release.current().is_some_and(|stage| stage.ends == andon_release::state::Ends::Approved) && !release.approved {
+        if release.current().is_some_and(|stage| stage.ends == andon_release::state::Ends::Approved)
+            && !release.approved
+        {
             commands.push("approve");
         }
         commands.push("abort");

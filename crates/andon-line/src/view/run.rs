@@ -140,7 +140,10 @@ pub fn run(state: &State, project: &str, run: &Run, report: Option<&RunReport>, 
         facts.push(Fact { value: run.tests.passed.to_string(), label, mark });
     }
     if let Some(coverage) = run.coverage {
-        facts.push(fact(format!("{:.1} %", coverage.percent()), format!("of {} lines ran in tests", coverage.lines)));
+        facts.push(fact(
+            format!("{:.1} %", coverage.percent()),
+            format!("of {} lines ran in tests", coverage.lines),
+        ));
         if let Some((ran, added)) = coverage.diff {
             facts.push(fact(format!("{ran} of {added}"), "added lines ran in tests"));
         }
@@ -160,7 +163,9 @@ pub fn run(state: &State, project: &str, run: &Run, report: Option<&RunReport>, 
         facts,
         jobs: run.jobs.iter().map(|job| job_row(&state.runs, run.id, job, now)).collect(),
         red: report.map(red).unwrap_or_default(),
-        breaches: report.map(|r| r.breaches.iter().map(|b| (b.says.clone(), b.lacking.clone())).collect()).unwrap_or_default(),
+        breaches: report
+            .map(|r| r.breaches.iter().map(|b| (b.says.clone(), b.lacking.clone())).collect())
+            .unwrap_or_default(),
         files: report.map(files).unwrap_or_default(),
         warnings: report.map(|report| report.warnings.clone()).unwrap_or_default(),
         artifact: run.artifact.as_ref().map(|(digest, bytes)| (digest.to_string(), *bytes)),

@@ -103,11 +103,18 @@ pub fn wall(line: &Line, project: &Project) -> WallView {
     let last = state.queue.landed.last().and_then(|id| state.queue.changes.get(id));
     let sentence = match (andon, last) {
         (Some(andon), _) => {
-            let owner = andon.owner.as_ref().map_or("nobody has it yet".into(), |owner| format!("{owner} has it"));
+            let owner =
+                andon.owner.as_ref().map_or("nobody has it yet".into(), |owner| format!("{owner} has it"));
             format!("{} for {}, {owner}. Only what names {} lands.", andon.id, andon.red_for(now), andon.id)
         }
         (None, Some(last)) => {
-            format!("Last landing {}: {} {}. Any change on {} can be released now.", ago(now, since(last)), last.id, last.push.title, state.trunk)
+            format!(
+                "Last landing {}: {} {}. Any change on {} can be released now.",
+                ago(now, since(last)),
+                last.id,
+                last.push.title,
+                state.trunk
+            )
         }
         (None, None) => format!("Nothing has landed yet. git push andon HEAD:refs/for/{}", state.trunk),
     };
@@ -118,7 +125,8 @@ pub fn wall(line: &Line, project: &Project) -> WallView {
         .flat_map(|e| e.serving.keys())
         .chain(state.estate.deployments.values().flat_map(|d| d.services.iter().map(|s| &s.name)))
         .collect();
-    let services = names.into_iter().map(|name| service(line, project, &state, name, &environments)).collect();
+    let services =
+        names.into_iter().map(|name| service(line, project, &state, name, &environments)).collect();
     WallView {
         frame: frame(&state, project.name.as_str(), now),
         heading,
@@ -139,9 +147,17 @@ pub fn month(now: Time) -> Window {
 
 /// Environments in the order of `andon.yaml`, others after them.
 pub fn order(project: &Project, state: &State) -> Vec<EnvironmentName> {
-    let declared = project.known_definition(state).map(|d| d.environments.keys().cloned().collect::<Vec<_>>()).unwrap_or_default();
+    let declared = project
+        .known_definition(state)
+        .map(|d| d.environments.keys().cloned().collect::<Vec<_>>())
+        .unwrap_or_default();
     let others = state.estate.environments.keys().filter(|name| !declared.contains(name)).cloned();
-    declared.iter().filter(|name| state.estate.environments.contains_key(*name)).cloned().chain(others).collect()
+    declared
+        .iter()
+        .filter(|name| state.estate.environments.contains_key(*name))
+        .cloned()
+        .chain(others)
+        .collect()
 }
 
 /// Environments that a landed change passes: those declared, whether they exist yet or not.
@@ -162,11 +178,16 @@ fn stations(state: &State, environments: &[EnvironmentName], now: Time) -> Vec<S
         words: row.words.clone(),
         progress: row.progress,
     };
-    let of = |wanted: bool| rows.iter().filter(|row| (row.standing == "testing") == wanted).take(5).map(car).collect();
+    let of = |wanted: bool| {
+        rows.iter().filter(|row| (row.standing == "testing") == wanted).take(5).map(car).collect()
+    };
     let (waiting, testing): (Vec<Car>, Vec<Car>) = (of(false), of(true));
     let artifact = state.estate.landings.iter().rev().find(|l| l.artifact.is_some()).map(|landing| {
         let run = state.runs.all.get(&landing.run);
-        let covered = run.and_then(|run| run.coverage).map(|c| format!("{:.1} % covered, ", c.percent())).unwrap_or_default();
+        let covered = run
+            .and_then(|run| run.coverage)
+            .map(|c| format!("{:.1} % covered, ", c.percent()))
+            .unwrap_or_default();
         let digest = landing.artifact.as_ref().map(|d| d.short().to_owned()).unwrap_or_default();
         Car {
             link: format!("runs/{}", landing.run.0),
@@ -192,10 +213,9 @@ fn stations(state: &State, environments: &[EnvironmentName], now: Time) -> Vec<S
 }
 
 fn environment_station(state: &State, name: &EnvironmentName) -> Station {
-    let newest = state.estate.deployments.values().rev().find(|d| &d.environment == name);
     let mut cars = Vec::new();
     let mut busy = false;
-    if let Some(deployment) = newest {
+    if let Some(deployment) = shown(state, name) {
         let (mark, words) = deployment_words(state, deployment);
         busy = mark == Mark::Live;
         cars.push(Car {
@@ -214,22 +234,73 @@ fn environment_station(state: &State, name: &EnvironmentName) -> Station {
     Station { name: title, busy, cars }
 }
 
+/// The deployment that says how an environment stands: the newest, or after a way back the one that serves.
+pub(super) fn shown<'a>(
+    state: &'a State,
+    name: &EnvironmentName,
+) -> Option<&'a andon_environment::Deployment> {
+    let mut here = state.estate.deployments.values().rev().filter(|d| &d.environment == name);
+    let newest = here.next();
+    let tells = newest.filter(|d| !matches!(d.state, DeploymentState::Released { .. }) || serves(state, d));
+    tells.or_else(|| here.find(|d| serves(state, d))).or(newest)
+}
+
+/// Whether users of a service are on it.
+pub(super) fn serves(state: &State, deployment: &andon_environment::Deployment) -> bool {
+    let place = state.estate.environments.get(&deployment.environment);
+    let stable = place
+        .into_iter()
+        .flat_map(|place| place.serving.values())
+        .filter_map(|serving| serving.stable.as_ref());
+    let mut commits = stable.map(|revision| revision.commit());
+    // Nothing is known to serve while a service is being made anew: the deployment's own state stands then.
+    place.is_none_or(|place| place.serving.is_empty())
+        || commits.any(|commit| commit == deployment.commit.short())
+}
+
+/// Whether a later deployment was released here before users came back to this one.
+fn gone_back(state: &State, deployment: &andon_environment::Deployment) -> bool {
+    let later = state
+        .estate
+        .deployments
+        .values()
+        .filter(|d| d.environment == deployment.environment && d.id > deployment.id);
+    later.into_iter().any(|d| matches!(d.state, DeploymentState::Released { .. }) && !serves(state, d))
+}
+
 /// How far a deployment is, in words.
 pub fn deployment_words(state: &State, deployment: &andon_environment::Deployment) -> (Mark, String) {
     let releasing = state.releases.under_way().find(|r| r.deployment == deployment.id);
     match (&deployment.state, releasing) {
-        (_, Some(release)) => (Mark::Live, format!("{} {} % of users", release.strategy.kind(), percent(release.weight_bp))),
+        (_, Some(release)) => {
+            (Mark::Live, format!("{} {} % of users", release.strategy.kind(), percent(release.weight_bp)))
+        }
         (DeploymentState::Starting, _) => (Mark::Live, "starting beside what serves".into()),
         (DeploymentState::Up, _) => (Mark::Live, "up, being tested".into()),
         (DeploymentState::Ready, _) => (Mark::Wait, "tested, waits for its release".into()),
+        (DeploymentState::Released { .. }, _) if !serves(state, deployment) => {
+            (Mark::None, "serves nobody any more".into())
+        }
+        (DeploymentState::Released { .. }, _) if gone_back(state, deployment) => {
+            (Mark::Go, "everyone is back on it".into())
+        }
         (DeploymentState::Released { at }, _) => (Mark::Go, format!("everyone has it since {}", at.hh_mm())),
-        (DeploymentState::Failed { why }, _) => (Mark::Stop, why.lines().next().unwrap_or_default().to_owned()),
+        (DeploymentState::Failed { why }, _) => {
+            (Mark::Stop, why.lines().next().unwrap_or_default().to_owned())
+        }
         (DeploymentState::Superseded, _) => (Mark::None, "superseded".into()),
     }
 }
 
-fn service(line: &Line, project: &Project, state: &State, name: &ServiceName, environments: &[EnvironmentName]) -> ServiceRow {
-    let running = state.estate.instances.values().filter(|i| &i.service == name && i.retired.is_none()).count();
+fn service(
+    line: &Line,
+    project: &Project,
+    state: &State,
+    name: &ServiceName,
+    environments: &[EnvironmentName],
+) -> ServiceRow {
+    let running =
+        state.estate.instances.values().filter(|i| &i.service == name && i.retired.is_none()).count();
     let cells = environments.iter().map(|environment| cell(state, environment, name)).collect();
     let production = environments.iter().find(|e| e.as_str() == "production");
     ServiceRow {
@@ -244,7 +315,8 @@ fn cell(state: &State, environment: &EnvironmentName, service: &ServiceName) -> 
     let link = format!("environments/{environment}");
     let place = state.estate.environments.get(environment);
     let serving = place.and_then(|place| place.serving.get(service)).cloned().unwrap_or_default();
-    let drift = place.and_then(|place| place.drifts.iter().find(|(_, d)| d.service.as_ref() == Some(service)));
+    let drift =
+        place.and_then(|place| place.drifts.iter().find(|(_, d)| d.service.as_ref() == Some(service)));
     match serving {
         Serving { stable: Some(stable), incoming: Some(incoming), .. } => Cell {
             mark: Mark::Live,
@@ -260,19 +332,34 @@ fn cell(state: &State, environment: &EnvironmentName, service: &ServiceName) -> 
             split: None,
             link,
         },
-        Serving { incoming: Some(incoming), .. } => {
-            Cell { mark: Mark::Live, version: incoming.revision.commit().to_owned(), words: "first release".into(), split: None, link }
-        }
+        Serving { incoming: Some(incoming), .. } => Cell {
+            mark: Mark::Live,
+            version: incoming.revision.commit().to_owned(),
+            words: "first release".into(),
+            split: None,
+            link,
+        },
         _ => Cell { mark: Mark::None, version: "not here".into(), words: String::new(), split: None, link },
     }
 }
 
 /// Errors and p95 of a service, as the router saw them lately.
-pub fn signals(line: &Line, project: &Project, environment: &EnvironmentName, service: &ServiceName) -> Option<(String, String)> {
+pub fn signals(
+    line: &Line,
+    project: &Project,
+    environment: &EnvironmentName,
+    service: &ServiceName,
+) -> Option<(String, String)> {
     let key = routes::key(&project.name, environment, service);
     let all = line.router.signals();
     let newest = all.iter().rev().find(|signals| signals.service == key)?;
-    let (requests, errors) = newest.arms.iter().fold((0, 0), |(r, e), arm| (r + arm.requests, e + arm.errors));
+    let (requests, errors) =
+        newest.arms.iter().fold((0, 0), |(r, e), arm| (r + arm.requests, e + arm.errors));
     let p95 = newest.arms.iter().map(|arm| arm.latency.p95_us).max().unwrap_or(0);
-    (requests > 0).then(|| (format!("{:.2} %", errors as f64 * 100.0 / requests as f64), format!("{:.1} ms", p95 as f64 / 1000.0)))
+    (requests > 0).then(|| {
+        (
+            format!("{:.2} %", errors as f64 * 100.0 / requests as f64),
+            format!("{:.1} ms", p95 as f64 / 1000.0),
+        )
+    })
 }

@@ -45,7 +45,7 @@
     };
     source.addEventListener("page", event => {
       const { title, header, main } = JSON.parse(event.data);
-      document.title = title;
+      if (title) document.title = title;
       if (header) { const next = $("#cord", parse(header)); if (next) morph($("#cord"), next); }
       if (main) children($("#main"), parse(main));
     });

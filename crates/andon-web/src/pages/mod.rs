@@ -9,3 +9,6 @@ pub mod queue;
 pub mod release;
 pub mod run;
 pub mod wall;
+
+#[cfg(test)]
+mod tests;

@@ -69,16 +69,22 @@ pub fn release(view: &ReleaseView, caller: &Caller) -> Markup {
 /// Both revisions with their users, in their two colours.
 fn split(view: &ReleaseView, old: &str) -> Markup {
     let new = f64::from(view.row.weight_bp) / 100.0;
+    let (was, is) = match view.row.state.as_str() {
+        "released" => ("served before", "serves"),
+        "taken_back" | "aborted" => ("serves", "was taken back"),
+        "dark_ended" => ("serves", "was only compared"),
+        _ => ("serves", "is new"),
+    };
     let left = format!("{:.2}", 100.0 - new);
     let says = format!("{} % of users on {old}, {new} % on {}", 100.0 - new, view.row.to);
     html! {
         section.sheet.sides #sides aria-label="Both revisions" {
-            div.side.old { span.small.soft { "serves" } code { (old) } b { (100.0 - new) " %" } }
+            div.side.old { span.small.soft { (was) } code { (old) } b { (100.0 - new) " %" } }
             svg.bar.sides-bar viewBox="0 0 100 4" preserveAspectRatio="none" role="img" aria-label=(says) {
                 rect.old width=(left) height="4" {}
                 rect.new x=(left) width=(format!("{new:.2}")) height="4" {}
             }
-            div.side.new { span.small.soft { "is new" } code { (view.row.to) } b { (new) " %" } }
+            div.side.new { span.small.soft { (is) } code { (view.row.to) } b { (new) " %" } }
         }
     }
 }

@@ -35,7 +35,9 @@ pub fn login(common: &Common, options: Login) -> Result<(), Failure> {
     let me = client.get("/api/v1/me")?;
     client::keep(&client.login)?;
     if common.json {
-        print_json(&json!({ "server": client.login.server, "user": me["user"], "token": client.login.token }));
+        print_json(
+            &json!({ "server": client.login.server, "user": me["user"], "token": client.login.token }),
+        );
     } else {
         println!("● logged in to {} as {}", client.login.server, me["user"].as_str().unwrap_or_default());
     }
@@ -77,7 +79,11 @@ pub fn project(common: &Common, project: Project) -> Result<(), Failure> {
                 print_json(&all);
             } else {
                 for one in all.as_array().into_iter().flatten() {
-                    println!("{}  {}", one["name"].as_str().unwrap_or_default(), one["trunk"].as_str().unwrap_or_default());
+                    println!(
+                        "{}  {}",
+                        one["name"].as_str().unwrap_or_default(),
+                        one["trunk"].as_str().unwrap_or_default()
+                    );
                 }
             }
         }
@@ -122,7 +128,8 @@ pub fn user(common: &Common, user: User) -> Result<(), Failure> {
                 return Ok(());
             }
             for one in all.as_array().into_iter().flatten() {
-                let roles: Vec<&str> = one["roles"].as_array().into_iter().flatten().filter_map(|r| r.as_str()).collect();
+                let roles: Vec<&str> =
+                    one["roles"].as_array().into_iter().flatten().filter_map(|r| r.as_str()).collect();
                 println!("{}  {}", one["name"].as_str().unwrap_or_default(), roles.join(", "));
             }
             Ok(())
@@ -170,7 +177,10 @@ pub fn token(common: &Common, token: Token) -> Result<(), Failure> {
     let client = Client::new(common.server.clone(), common.token.clone())?;
     match token {
         Token::Create { name, user, roles, lasts } => {
-            let made = client.post("/api/v1/tokens", &json!({ "user": user, "name": name, "roles": roles, "lasts": lasts }))?;
+            let made = client.post(
+                "/api/v1/tokens",
+                &json!({ "user": user, "name": name, "roles": roles, "lasts": lasts }),
+            )?;
             match common.json {
                 true => print_json(&made),
                 false => println!("{}", made["token"].as_str().unwrap_or_default()),

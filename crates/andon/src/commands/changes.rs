@@ -53,7 +53,9 @@ pub fn change(common: &Common, change: Change) -> Result<(), Failure> {
         }
         Change::Abandon { change, message } => {
             let number = number(&change).to_owned();
-            place.command(&format!("/changes/{number}/abandon"), &json!({ "why": message }), |_| format!("#{number} is taken back"))?;
+            place.command(&format!("/changes/{number}/abandon"), &json!({ "why": message }), |_| {
+                format!("#{number} is taken back")
+            })?;
             Ok(())
         }
     }
@@ -69,7 +71,11 @@ fn show_change(view: &ChangeView) {
         println!("  {} {place}: {words}", mark.sign());
     }
     if let Some(proof) = &view.proof {
-        println!("  proof: tested tree {} = landed tree {}", &proof.tested_tree[..12], &proof.landed_tree[..12]);
+        println!(
+            "  proof: tested tree {} = landed tree {}",
+            &proof.tested_tree[..12],
+            &proof.landed_tree[..12]
+        );
     }
     for moment in view.timeline.iter().rev() {
         println!("  {} {} {}", moment.at.hh_mm_ss(), moment.mark.sign(), moment.words);
@@ -107,7 +113,11 @@ pub fn run(common: &Common, run: Run) -> Result<(), Failure> {
             }
         }
         Run::Log { run, job } => {
-            let mut lines = place.client.lines(&format!("{}/runs/{}/jobs/{job}/log", place.base, run.trim_start_matches("run-")))?;
+            let mut lines = place.client.lines(&format!(
+                "{}/runs/{}/jobs/{job}/log",
+                place.base,
+                run.trim_start_matches("run-")
+            ))?;
             std::io::copy(&mut lines, &mut std::io::stdout().lock()).map_err(|error| error.to_string())?;
             Ok(())
         }

@@ -32,10 +32,13 @@ pub struct Check {
 }
 
 fn git(args: &[&str]) -> Result<String, Failure> {
-    let out = Command::new("git").args(args).output().map_err(|error| format!("git cannot be run: {error}"))?;
+    let out =
+        Command::new("git").args(args).output().map_err(|error| format!("git cannot be run: {error}"))?;
     match out.status.success() {
         true => Ok(String::from_utf8_lossy(&out.stdout).into_owned()),
-        false => Err(format!("git {}: {}", args.join(" "), String::from_utf8_lossy(&out.stderr).trim()).into()),
+        false => {
+            Err(format!("git {}: {}", args.join(" "), String::from_utf8_lossy(&out.stderr).trim()).into())
+        }
     }
 }
 
@@ -56,8 +59,11 @@ pub fn init(common: &Common, options: Init) -> Result<(), Failure> {
         .current_dir(root)
         .output()
         .map_err(|error| error.to_string())?;
-    let files: BTreeSet<String> =
-        String::from_utf8_lossy(&listed.stdout).split('\0').filter(|f| !f.is_empty()).map(str::to_owned).collect();
+    let files: BTreeSet<String> = String::from_utf8_lossy(&listed.stdout)
+        .split('\0')
+        .filter(|f| !f.is_empty())
+        .map(str::to_owned)
+        .collect();
     let read = |name: &str| {
         let path = root.join(name);
         let small = path.metadata().is_ok_and(|meta| meta.is_file() && meta.len() <= LOOK);
@@ -80,7 +86,9 @@ pub fn init(common: &Common, options: Init) -> Result<(), Failure> {
         println!("▲ look at: {question}");
     }
     let trunk = "main";
-    println!("  next: git add andon.yaml && git commit -m 'Put this on the line' && git push andon HEAD:refs/for/{trunk}");
+    println!(
+        "  next: git add andon.yaml && git commit -m 'Put this on the line' && git push andon HEAD:refs/for/{trunk}"
+    );
     Ok(())
 }
 
@@ -89,7 +97,8 @@ fn connect(common: &Common, root: &Path) -> Result<Vec<String>, Failure> {
     let client = Client::new(common.server.clone(), common.token.clone())?;
     let server = client.login.server.clone();
     let folder = root.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
-    let plain: String = folder.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(40).collect();
+    let plain: String =
+        folder.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(40).collect();
     let name = common.project.clone().unwrap_or_else(|| plain.trim_matches('-').to_owned());
     let known = client.get("/api/v1/projects")?;
     let there = known.as_array().into_iter().flatten().any(|project| project["name"] == name.as_str());
@@ -114,15 +123,17 @@ fn connect(common: &Common, root: &Path) -> Result<Vec<String>, Failure> {
 
 /// Says everything that is wrong with the file. Exit status 1 when something is.
 pub fn check(common: &Common, options: Check) -> Result<(), Failure> {
-    let text = std::fs::read_to_string(&options.file)
-        .map_err(|error| format!("{}: {error}\nhint: andon init writes a first one", options.file.display()))?;
+    let text = std::fs::read_to_string(&options.file).map_err(|error| {
+        format!("{}: {error}\nhint: andon init writes a first one", options.file.display())
+    })?;
     match andon_pipeline::read(&text) {
         Ok(definition) => {
             if common.json {
                 print_json(&json!({ "ok": true, "problems": [] }));
             } else {
                 let (jobs, services) = (definition.pipeline.jobs.len(), definition.services.len());
-                let environments: Vec<String> = definition.environments.keys().map(ToString::to_string).collect();
+                let environments: Vec<String> =
+                    definition.environments.keys().map(ToString::to_string).collect();
                 println!("● {jobs} jobs, {services} services, environments: {}", environments.join(" → "));
             }
             Ok(())
@@ -149,7 +160,9 @@ pub fn credential(common: &Common, action: &str) -> Result<(), Failure> {
         return Ok(());
     }
     let asked = std::io::read_to_string(std::io::stdin()).map_err(|error| error.to_string())?;
-    let field = |name: &str| asked.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('=')).unwrap_or_default();
+    let field = |name: &str| {
+        asked.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('=')).unwrap_or_default()
+    };
     let server = format!("{}://{}", field("protocol"), field("host"));
     let client = Client::new(Some(server), common.token.clone())?;
     println!("username=andon\npassword={}", client.login.token);

@@ -131,7 +131,12 @@ impl Place {
     }
 
     /// Commands, and says so.
-    pub fn command(&self, path: &str, body: &Value, words: impl FnOnce(&Value) -> String) -> Result<Value, Failure> {
+    pub fn command(
+        &self,
+        path: &str,
+        body: &Value,
+        words: impl FnOnce(&Value) -> String,
+    ) -> Result<Value, Failure> {
         let value = self.client.post(&format!("{}{path}", self.base), body)?;
         if self.json {
             print_json(&value);
@@ -165,7 +170,8 @@ fn of_remote(server: &str) -> Option<String> {
 
 fn only(client: &Client) -> Result<String, Failure> {
     let projects = client.get("/api/v1/projects")?;
-    let names: Vec<&str> = projects.as_array().into_iter().flatten().filter_map(|p| p["name"].as_str()).collect();
+    let names: Vec<&str> =
+        projects.as_array().into_iter().flatten().filter_map(|p| p["name"].as_str()).collect();
     match names[..] {
         [one] => Ok(one.to_owned()),
         [] => Err("there is no project yet\nhint: andon init, in your repository".into()),

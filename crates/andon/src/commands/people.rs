@@ -92,16 +92,20 @@ pub fn flag(common: &Common, flag: Flag) -> Result<(), Failure> {
     let place = Place::find(common)?;
     let change = |key: &str, command: &str, body: serde_json::Value| {
         place
-            .command(&format!("/flags/{key}/{command}"), &body, |made| format!("{key}: {}", made["changed"].as_str().unwrap_or_default()))
+            .command(&format!("/flags/{key}/{command}"), &body, |made| {
+                format!("{key}: {}", made["changed"].as_str().unwrap_or_default())
+            })
             .map(drop)
     };
     match flag {
-        Flag::List => place.show("/flags", |view: &FlagsView| {
-            println!("{} {}", view.frame.cord.sign(), view.heading);
-            for row in &view.rows {
-                println!("{} {:<24} {:<10} {}", row.mark.sign(), row.key, row.state, row.audience);
-            }
-        }).map(drop),
+        Flag::List => place
+            .show("/flags", |view: &FlagsView| {
+                println!("{} {}", view.frame.cord.sign(), view.heading);
+                for row in &view.rows {
+                    println!("{} {:<24} {:<10} {}", row.mark.sign(), row.key, row.state, row.audience);
+                }
+            })
+            .map(drop),
         Flag::Create { key } => change(&key, "create", json!({})),
         Flag::On { key } => change(&key, "on", json!({})),
         Flag::Off { key } => change(&key, "off", json!({})),
@@ -112,7 +116,8 @@ pub fn flag(common: &Common, flag: Flag) -> Result<(), Failure> {
         Flag::Restore { key } => change(&key, "restore", json!({})),
         Flag::Remove { key } => change(&key, "remove", json!({})),
         Flag::Import { file } => {
-            let text = std::fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
+            let text =
+                std::fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
             let made = place.client.post_text(&format!("{}/flags.json", place.base), &text)?;
             println!("● {} flags changed", made["changed"]);
             Ok(())
@@ -124,11 +129,14 @@ pub fn flag(common: &Common, flag: Flag) -> Result<(), Failure> {
         Flag::Evaluate { key, user, attributes } => {
             let mut context = json!({ "targetingKey": user });
             for attribute in &attributes {
-                let (name, value) = attribute.split_once('=').ok_or("an attribute is written like group=employees")?;
+                let (name, value) =
+                    attribute.split_once('=').ok_or("an attribute is written like group=employees")?;
                 context[name] = value.into();
             }
             let project = place.base.rsplit('/').next().unwrap_or_default();
-            let said = place.client.post(&format!("/{project}/ofrep/v1/evaluate/flags/{key}"), &json!({ "context": context }))?;
+            let said = place
+                .client
+                .post(&format!("/{project}/ofrep/v1/evaluate/flags/{key}"), &json!({ "context": context }))?;
             if common.json {
                 super::print_json(&said);
             } else {
@@ -183,7 +191,11 @@ pub fn cord(common: &Common, cord: Cord) -> Result<(), Failure> {
     let place = Place::find(common)?;
     let treat = |andon: &str, command: &str, why: &str, words: &str| {
         let number = andon.trim_start_matches(['A', 'a']);
-        place.command(&format!("/andons/{number}/{command}"), &json!({ "why": why }), |_| format!("A{number} {words}")).map(drop)
+        place
+            .command(&format!("/andons/{number}/{command}"), &json!({ "why": why }), |_| {
+                format!("A{number} {words}")
+            })
+            .map(drop)
     };
     match cord {
         Cord::Status => {
@@ -191,10 +203,20 @@ pub fn cord(common: &Common, cord: Cord) -> Result<(), Failure> {
                 println!("{} {}", view.frame.cord.sign(), view.heading);
                 for row in view.rows.iter().take(20) {
                     let owner = row.owner.as_deref().unwrap_or("nobody");
-                    println!("{} {:>4} {} ({owner}, red for {})", row.mark.sign(), row.id, row.why, andon_model::Span(row.red_ms));
+                    println!(
+                        "{} {:>4} {} ({owner}, red for {})",
+                        row.mark.sign(),
+                        row.id,
+                        row.why,
+                        andon_model::Span(row.red_ms)
+                    );
                 }
             })?;
-            if view.rows.iter().any(|row| row.open) { Err(Failure { words: String::new(), status: status::NO }) } else { Ok(()) }
+            if view.rows.iter().any(|row| row.open) {
+                Err(Failure { words: String::new(), status: status::NO })
+            } else {
+                Ok(())
+            }
         }
         Cord::Pull { message } => place
             .command("/andons", &json!({ "why": message }), |made| {
@@ -202,16 +224,18 @@ pub fn cord(common: &Common, cord: Cord) -> Result<(), Failure> {
                 format!("the line is stopped by {id}; a fix carries the trailer Fixes-Andon: {id}")
             })
             .map(drop),
-        Cord::Show { andon } => place.show(&format!("/andons/{}", andon.trim_start_matches(['A', 'a'])), |view: &AndonView| {
-            println!("{} {}", view.row.mark.sign(), view.heading);
-            println!("  {}", view.sentence);
-            for (number, title, words) in &view.suspects {
-                println!("  ? #{number} {title}: {words}");
-            }
-            for moment in view.timeline.iter().rev() {
-                println!("  {} {}: {}", moment.at.hh_mm_ss(), moment.by, moment.words);
-            }
-        }).map(drop),
+        Cord::Show { andon } => place
+            .show(&format!("/andons/{}", andon.trim_start_matches(['A', 'a'])), |view: &AndonView| {
+                println!("{} {}", view.row.mark.sign(), view.heading);
+                println!("  {}", view.sentence);
+                for (number, title, words) in &view.suspects {
+                    println!("  ? #{number} {title}: {words}");
+                }
+                for moment in view.timeline.iter().rev() {
+                    println!("  {} {}: {}", moment.at.hh_mm_ss(), moment.by, moment.words);
+                }
+            })
+            .map(drop),
         Cord::Ack { andon } => treat(&andon, "acknowledge", "", "is yours"),
         Cord::Note { andon, message } => treat(&andon, "note", &message, "has a note"),
         Cord::Release { andon, message } => treat(&andon, "release", &message, "is over, the line runs"),

@@ -16,12 +16,21 @@ pub fn wall(common: &Common) -> Result<(), Failure> {
         println!("  {}", view.sentence);
         for station in &view.stations {
             for car in &station.cars {
-                println!("  {:<12} {} {} {} {}", station.name, car.mark.sign(), car.label, car.title, car.words);
+                println!(
+                    "  {:<12} {} {} {} {}",
+                    station.name,
+                    car.mark.sign(),
+                    car.label,
+                    car.title,
+                    car.words
+                );
             }
         }
         println!("  {:<16}{}", "", view.environments.iter().map(|e| format!("{e:<24}")).collect::<String>());
         for service in &view.services {
-            let cell = |cell: &andon_line::view::wall::Cell| format!("{:<24}", format!("{} {}", cell.mark.sign(), cell.version));
+            let cell = |cell: &andon_line::view::wall::Cell| {
+                format!("{:<24}", format!("{} {}", cell.mark.sign(), cell.version))
+            };
             println!("  {:<16}{}", service.name, service.cells.iter().map(cell).collect::<String>());
         }
         for fact in &view.flow {
@@ -99,31 +108,47 @@ pub enum Env {
 pub fn env(common: &Common, env: Env) -> Result<(), Failure> {
     let place = Place::find(common)?;
     match env {
-        Env::List => place.show("/environments", |view: &EnvironmentsView| {
-            println!("{} {}", view.frame.cord.sign(), view.heading);
-            for row in &view.rows {
-                let serving: Vec<String> = row.serving.iter().map(|(s, v)| format!("{s} {v}")).collect();
-                println!("{} {:<16} {:<30} {}", row.mark.sign(), row.name, serving.join(", "), row.words);
-            }
-        }).map(drop),
+        Env::List => place
+            .show("/environments", |view: &EnvironmentsView| {
+                println!("{} {}", view.frame.cord.sign(), view.heading);
+                for row in &view.rows {
+                    let serving: Vec<String> = row.serving.iter().map(|(s, v)| format!("{s} {v}")).collect();
+                    println!("{} {:<16} {:<30} {}", row.mark.sign(), row.name, serving.join(", "), row.words);
+                }
+            })
+            .map(drop),
         Env::Show { name } => place.show(&format!("/environments/{name}"), show_environment).map(drop),
         Env::Create { name, like, ttl, wait } => {
-            place.command("/environments", &json!({ "name": name, "like": like, "ttl": ttl }), |_| format!("{name} is being created like {like}"))?;
+            place.command("/environments", &json!({ "name": name, "like": like, "ttl": ttl }), |_| {
+                format!("{name} is being created like {like}")
+            })?;
             if wait { until_served(&place, &name) } else { Ok(()) }
         }
         Env::Destroy { name } => place
-            .command(&format!("/environments/{name}/destroy"), &json!({ "why": "asked for" }), |_| format!("{name} is being destroyed"))
+            .command(&format!("/environments/{name}/destroy"), &json!({ "why": "asked for" }), |_| {
+                format!("{name} is being destroyed")
+            })
             .map(drop),
         Env::Rebuild { name, wait } => {
-            place.command(&format!("/environments/{name}/rebuild"), &json!({ "why": "asked for" }), |_| format!("{name} is being rebuilt from code"))?;
+            place.command(
+                &format!("/environments/{name}/rebuild"),
+                &json!({ "why": "asked for" }),
+                |_| format!("{name} is being rebuilt from code"),
+            )?;
             if wait { until_served(&place, &name) } else { Ok(()) }
         }
         Env::Extend { name, lasts } => place
-            .command(&format!("/environments/{name}/extend"), &json!({ "lasts": lasts }), |_| format!("{name} lives {lasts} from now on"))
+            .command(&format!("/environments/{name}/extend"), &json!({ "lasts": lasts }), |_| {
+                format!("{name} lives {lasts} from now on")
+            })
             .map(drop),
         Env::Drift { name } => {
             let view = place.show(&format!("/environments/{name}"), show_drift)?;
-            if view.drifts.is_empty() { Ok(()) } else { Err(Failure { words: String::new(), status: status::NO }) }
+            if view.drifts.is_empty() {
+                Ok(())
+            } else {
+                Err(Failure { words: String::new(), status: status::NO })
+            }
         }
         Env::Deploy { name, change } => {
             let change = change.map(|change| super::changes::number(&change).parse::<u32>());
@@ -147,7 +172,8 @@ fn until_served(place: &Place, name: &str) -> Result<(), Failure> {
     use std::io::BufRead;
     let mut events = place.client.lines(&format!("{}/events", place.base))?;
     loop {
-        let view: EnvironmentView = super::read(place.client.get(&format!("{}/environments/{name}", place.base))?)?;
+        let view: EnvironmentView =
+            super::read(place.client.get(&format!("{}/environments/{name}", place.base))?)?;
         let newest = view.deployments.first();
         match newest.map(|deployment| deployment.mark) {
             Some(andon_line::view::Mark::Go) if view.row.instances > 0 => {
@@ -158,7 +184,9 @@ fn until_served(place: &Place, name: &str) -> Result<(), Failure> {
             _ => {}
         }
         let mut line = String::new();
-        while events.read_line(&mut line).map_err(|error| error.to_string())? > 0 && !line.starts_with("data:") {
+        while events.read_line(&mut line).map_err(|error| error.to_string())? > 0
+            && !line.starts_with("data:")
+        {
             line.clear();
         }
     }
@@ -170,7 +198,14 @@ fn show_environment(view: &EnvironmentView) {
     for service in &view.services {
         println!("  {} {} {}", service.name, service.revision.as_deref().unwrap_or("–"), service.address);
         for instance in &service.instances {
-            println!("    {} {} {} on port {}: {}", instance.mark.sign(), instance.id, instance.revision, instance.port, instance.words);
+            println!(
+                "    {} {} {} on port {}: {}",
+                instance.mark.sign(),
+                instance.id,
+                instance.revision,
+                instance.port,
+                instance.words
+            );
         }
     }
     for deployment in &view.deployments {
@@ -186,7 +221,13 @@ fn show_drift(view: &EnvironmentView) {
         println!("● {} equals its code", view.row.name);
     }
     for drift in &view.drifts {
-        println!("▲ {} was {}, is {}, since {}", drift.what, drift.before, drift.after, drift.since.hh_mm_ss());
+        println!(
+            "▲ {} was {}, is {}, since {}",
+            drift.what,
+            drift.before,
+            drift.after,
+            drift.since.hh_mm_ss()
+        );
     }
 }
 
@@ -240,38 +281,73 @@ pub fn release(common: &Common, release: Release) -> Result<(), Failure> {
     let place = Place::find(common)?;
     let act = |which: Which, command: &str, words: &str| {
         let path = format!("/releases/{}/{command}", number(&which.release));
-        place.command(&path, &json!({ "why": which.message }), |_| format!("R{} {words}", number(&which.release))).map(drop)
+        place
+            .command(&path, &json!({ "why": which.message }), |_| {
+                format!("R{} {words}", number(&which.release))
+            })
+            .map(drop)
     };
     match release {
-        Release::List => place.show("/releases", |view: &ReleasesView| {
-            println!("{} {}", view.frame.cord.sign(), view.heading);
-            for row in &view.rows {
-                let from = row.from.as_ref().map(|from| format!("{from} → ")).unwrap_or_default();
-                println!("{} {:>4} {} in {}: {from}{} {}", row.mark.sign(), row.id, row.service, row.environment, row.to, row.words);
-            }
-        }).map(drop),
-        Release::Show { release } => place.show(&format!("/releases/{}", number(&release)), show_release).map(drop),
-        Release::Why { release } => place.show(&format!("/releases/{}", number(&release)), |view: &ReleaseView| {
-            println!("{} {}", view.row.mark.sign(), view.says.as_deref().unwrap_or(&view.row.words));
-            for signal in &view.signals {
-                println!("  {} {}: {} against {}, {}: {}", signal.mark.sign(), signal.name, signal.canary, signal.stable, signal.ratio, signal.says);
-            }
-            if let Some((evidence, needed)) = view.evidence {
-                println!("  evidence that it is worse: {evidence:.1} : 1; it is taken back at {needed:.0} : 1");
-            }
-            for difference in &view.differences {
-                println!("  ■ {} differs at {}: {} became {}", difference.request, difference.at, difference.stable, difference.canary);
-            }
-        }).map(drop),
+        Release::List => place
+            .show("/releases", |view: &ReleasesView| {
+                println!("{} {}", view.frame.cord.sign(), view.heading);
+                for row in &view.rows {
+                    let from = row.from.as_ref().map(|from| format!("{from} → ")).unwrap_or_default();
+                    println!(
+                        "{} {:>4} {} in {}: {from}{} {}",
+                        row.mark.sign(),
+                        row.id,
+                        row.service,
+                        row.environment,
+                        row.to,
+                        row.words
+                    );
+                }
+            })
+            .map(drop),
+        Release::Show { release } => {
+            place.show(&format!("/releases/{}", number(&release)), show_release).map(drop)
+        }
+        Release::Why { release } => place
+            .show(&format!("/releases/{}", number(&release)), |view: &ReleaseView| {
+                println!("{} {}", view.row.mark.sign(), view.says.as_deref().unwrap_or(&view.row.words));
+                for signal in &view.signals {
+                    println!(
+                        "  {} {}: {} against {}, {}: {}",
+                        signal.mark.sign(),
+                        signal.name,
+                        signal.canary,
+                        signal.stable,
+                        signal.ratio,
+                        signal.says
+                    );
+                }
+                if let Some((evidence, needed)) = view.evidence {
+                    println!(
+                        "  evidence that it is worse: {evidence:.1} : 1; it is taken back at {needed:.0} : 1"
+                    );
+                }
+                for difference in &view.differences {
+                    println!(
+                        "  ■ {} differs at {}: {} became {}",
+                        difference.request, difference.at, difference.stable, difference.canary
+                    );
+                }
+            })
+            .map(drop),
         Release::Promote(which) => act(which, "promote", "goes on"),
         Release::Pause(which) => act(which, "pause", "stands still"),
         Release::Resume(which) => act(which, "resume", "goes on"),
         Release::Approve(which) => act(which, "approve", "is approved"),
         Release::Abort(which) => act(which, "abort", "is taken back"),
         Release::Rollback { environment, service } => place
-            .command(&format!("/environments/{environment}/rollback"), &json!({ "service": service }), |made| {
-                format!("users of {environment} go back to the revision before (R{})", made["release"])
-            })
+            .command(
+                &format!("/environments/{environment}/rollback"),
+                &json!({ "service": service }),
+                |made| {
+                    format!("users of {environment} go back to the revision before (R{})", made["release"])
+                },
+            )
             .map(drop),
     }
 }

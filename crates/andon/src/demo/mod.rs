@@ -111,12 +111,12 @@ fn tools() -> Result<(), Failure> {
 fn play(world: &mut World) -> Vec<Scene> {
     let (mut left, mut scenes) = (Left::default(), Vec::new());
     for (at, (name, play)) in SCENES.into_iter().enumerate() {
+        if world.happened.over().is_some() {
+            break;
+        }
         world.report.begin(at + 1, name);
         let began = Instant::now();
-        let evidence = match world.happened.over() {
-            None => play(world, &mut left),
-            Some(why) => Err(why),
-        };
+        let evidence = play(world, &mut left);
         let scene = Scene { number: at + 1, name, evidence, seconds: began.elapsed().as_secs_f64() };
         world.report.end(&scene);
         scenes.push(scene);
@@ -129,9 +129,10 @@ fn summary(world: &World, scenes: &[Scene], seconds: f64) -> Value {
     let failed: Vec<usize> = scenes.iter().filter(|scene| !scene.ok()).map(|scene| scene.number).collect();
     json!({
         "summary": true,
-        "ok": failed.is_empty(),
+        "ok": failed.is_empty() && scenes.len() == SCENES.len(),
         "scenes": scenes.len(),
         "failed": failed,
+        "stopped": world.happened.over(),
         "seconds": rounded(seconds),
         "requests": ever.requests,
         "failed_requests": ever.failures,
@@ -146,7 +147,10 @@ fn tell(report: Report, summary: &Value) {
     }
     let (mark, words) = match summary["ok"] == true {
         true => ('●', "all scenes shown".to_owned()),
-        false => ('■', format!("scenes {} failed", summary["failed"])),
+        false => match summary["stopped"].as_str() {
+            Some(why) => ('■', format!("{why} after {} of {} scenes", summary["scenes"], SCENES.len())),
+            None => ('■', format!("scenes {} failed", summary["failed"])),
+        },
     };
     report.say(&format!(
         "\n{mark} {words} in {} s: {} requests, {} failed, {} customers saw an error",

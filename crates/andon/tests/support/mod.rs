@@ -2,6 +2,7 @@
 //! that end-to-end tests are written in. Holds no assertions about the product itself.
 
 #![allow(dead_code, reason = "each test file uses its part")]
+#![allow(clippy::print_stdout, reason = "a test says what it measured")]
 #![allow(clippy::unwrap_used, reason = "a harness that cannot go on stops the test")]
 
 use std::io::{BufRead, BufReader, Read};

@@ -6,7 +6,7 @@ import threading
 import time
 import types
 import unittest
-from xml.sax.saxutils import quoteattr
+from xml.sax.saxutils import escape, quoteattr
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SHOP = os.path.join(ROOT, "shop") + os.sep
@@ -22,6 +22,11 @@ def trace(frame, event, _):
         lines = ran.setdefault(path, {})
         lines[frame.f_lineno] = lines.get(frame.f_lineno, 0) + 1
     return trace
+
+
+def says(error):
+    lines = str(error[1]).splitlines() or ["no words"]
+    return f"{error[0].__name__}: {lines[0]}"
 
 
 class Result(unittest.TestResult):
@@ -41,11 +46,11 @@ class Result(unittest.TestResult):
 
     def addFailure(self, test, error):
         super().addFailure(test, error)
-        self.add(test, self.failures[-1][1])
+        self.add(test, (says(error), self.failures[-1][1]))
 
     def addError(self, test, error):
         super().addError(test, error)
-        self.add(test, self.errors[-1][1])
+        self.add(test, (says(error), self.errors[-1][1]))
 
 
 def junit(cases):
@@ -56,9 +61,9 @@ def junit(cases):
         if words is None:
             out.append(head + "/>")
         else:
-            message = words.strip().splitlines()[-1]
-            out.append(f"{head}><failure message={quoteattr(message)}/></testcase>")
-            print(f"FAILED {name}\n{words}")
+            message, whole = words
+            out.append(f"{head}><failure message={quoteattr(message)}>{escape(whole)}</failure></testcase>")
+            print(f"FAILED {name}\n{whole}")
     return "\n".join(out + ["</testsuite>", ""])
 
 

@@ -1,0 +1,86 @@
+//! The JSON doors as a table: what programs and the command line read and command. Each handler is one call into andon-line.
+
+mod accounts;
+mod line;
+mod people;
+mod places;
+
+use andon_model::event::Role;
+use axum::routing::{delete, get, post};
+use http::{Method, StatusCode};
+use serde::Deserialize;
+
+use crate::answer::Trouble;
+use crate::door::Door;
+use crate::events;
+
+use accounts::{enter, issue, me, revoke, set_user, users};
+use line::{
+    abandon, artifact, create_project, healthy, log, one_change, one_run, projects, queue, test_trunk, wall,
+};
+use people::{andons, change_flag, export_flags, flags, flow, import_flags, one_andon, pull, treat_andon};
+use places::{
+    create_environment, deploy, destroy_environment, environments, extend_environment, instance_log,
+    move_release, one_environment, one_release, rebuild_environment, releases, roll_back,
+};
+
+/// The doors of the API.
+pub fn doors() -> Vec<Door> {
+    use Role::{Deployer, Developer, Owner, Releaser, Viewer};
+    let read = |path, handler| Door::new(Method::GET, path, Viewer, handler);
+    let change = |path, needs, handler| Door::new(Method::POST, path, needs, handler);
+    vec![
+        Door::public(Method::GET, "/healthz", get(healthy)),
+        Door::public(Method::POST, "/api/v1/enter", post(enter)),
+        read("/api/v1/me", get(me)),
+        read("/api/v1/projects", get(projects)),
+        change("/api/v1/projects", Owner, post(create_project)),
+        read("/api/v1/{project}/queue", get(queue)),
+        read("/api/v1/{project}/changes/{change}", get(one_change)),
+        change("/api/v1/{project}/changes/{change}/abandon", Developer, post(abandon)),
+        read("/api/v1/{project}/runs/{run}", get(one_run)),
+        change("/api/v1/{project}/runs", Developer, post(test_trunk)),
+        read("/api/v1/{project}/runs/{run}/jobs/{job}/log", get(log)),
+        read("/api/v1/{project}/artifacts/{digest}", get(artifact)),
+        read("/api/v1/{project}/events", get(events::stream)),
+        read("/api/v1/{project}/journal", get(events::journal)),
+        read("/api/v1/{project}/wall", get(wall)),
+        read("/api/v1/{project}/environments", get(environments)),
+        change("/api/v1/{project}/environments", Developer, post(create_environment)),
+        read("/api/v1/{project}/environments/{environment}", get(one_environment)),
+        change("/api/v1/{project}/environments/{environment}/destroy", Developer, post(destroy_environment)),
+        change("/api/v1/{project}/environments/{environment}/rebuild", Deployer, post(rebuild_environment)),
+        change("/api/v1/{project}/environments/{environment}/extend", Developer, post(extend_environment)),
+        change("/api/v1/{project}/environments/{environment}/deploy", Deployer, post(deploy)),
+        change("/api/v1/{project}/environments/{environment}/rollback", Releaser, post(roll_back)),
+        read("/api/v1/{project}/instances/{instance}/log", get(instance_log)),
+        read("/api/v1/{project}/releases", get(releases)),
+        read("/api/v1/{project}/releases/{release}", get(one_release)),
+        change("/api/v1/{project}/releases/{release}/{command}", Releaser, post(move_release)),
+        read("/api/v1/{project}/flags", get(flags)),
+        read("/api/v1/{project}/flags.json", get(export_flags)),
+        change("/api/v1/{project}/flags.json", Releaser, post(import_flags)),
+        change("/api/v1/{project}/flags/{flag}/{command}", Releaser, post(change_flag)),
+        read("/api/v1/{project}/andons", get(andons)),
+        change("/api/v1/{project}/andons", Developer, post(pull)),
+        read("/api/v1/{project}/andons/{andon}", get(one_andon)),
+        change("/api/v1/{project}/andons/{andon}/{command}", Developer, post(treat_andon)),
+        read("/api/v1/{project}/flow", get(flow)),
+        read("/api/v1/users", get(users)),
+        change("/api/v1/users", Viewer, post(set_user)),
+        change("/api/v1/tokens", Viewer, post(issue)),
+        Door::new(Method::DELETE, "/api/v1/tokens/{digest}", Viewer, delete(revoke)),
+    ]
+}
+
+fn number<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, Trouble> {
+    text.parse().map_err(|error: T::Err| Trouble(StatusCode::BAD_REQUEST, error.to_string()))
+}
+
+/// A reason, where one may be given.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Why {
+    #[serde(default)]
+    pub(crate) why: String,
+}

@@ -1,0 +1,187 @@
+//! Does what the upkeep's plan says: records it, starts, stops and removes instances. What takes long goes on in the background.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use andon_environment::upkeep;
+use andon_model::event::{Actor, Drift, Event, Revision};
+use andon_model::{EnvironmentName, InstanceId, ServiceName};
+use andon_runtime::{Foreign, Spec};
+
+use super::{DEPLOYMENT, Hands};
+use crate::{Line, Project, Refusal};
+
+/// Who sees and heals drift.
+const DRIFT: &str = "drift";
+
+/// Carries out one decision.
+pub(super) async fn act(
+    line: &Arc<Line>,
+    project: &Arc<Project>,
+    hands: &Arc<Hands>,
+    decision: upkeep::Decision,
+    foreign: &[Foreign],
+) -> Result<(), Refusal> {
+    use upkeep::Decision;
+    let tell = |station: &'static str, event: Event| line.tell(project, station, vec![event]);
+    match decision {
+        Decision::Plan { environment, service, revision } => {
+            plan_instance(line, project, environment, service, revision).await
+        }
+        Decision::Start(instance) => {
+            start(line, project, hands, instance);
+            Ok(())
+        }
+        Decision::Healthy(instance) => tell(DEPLOYMENT, Event::InstanceHealthy { instance }).await,
+        Decision::Retire { instance, why } => {
+            tell(DEPLOYMENT, Event::InstanceRetired { instance, why }).await
+        }
+        Decision::Remove(instance) => {
+            remove(project, hands, instance);
+            Ok(())
+        }
+        Decision::Up(deployment) => {
+            tell(
+                DEPLOYMENT,
+                Event::DeploymentFinished { deployment, ok: true, why: "every instance is healthy".into() },
+            )
+            .await
+        }
+        Decision::GiveUp { deployment, why } => {
+            tell(DEPLOYMENT, Event::DeploymentFinished { deployment, ok: false, why }).await
+        }
+        Decision::Drift { environment, drift } => see(line, project, environment, drift).await,
+        Decision::Healed { environment, what, how } => {
+            tell(DRIFT, Event::DriftHealed { environment, what, how }).await
+        }
+        Decision::Kill { pid, .. } => {
+            if let Some(stray) = foreign.iter().find(|stray| stray.process.pid == pid) {
+                project
+                    .runtime
+                    .kill_foreign(stray.process)
+                    .map_err(|error| Refusal::Broken(error.to_string()))?;
+            }
+            Ok(())
+        }
+        Decision::Expire(environment) => {
+            let why = "its time is over".to_owned();
+            tell("expiry", Event::EnvironmentDestroyed { environment, rebuild: false, why }).await
+        }
+    }
+}
+
+async fn see(
+    line: &Line,
+    project: &Project,
+    environment: EnvironmentName,
+    drift: Drift,
+) -> Result<(), Refusal> {
+    line.decide(project, Actor::line(DRIFT), |state, _| {
+        let place = state.estate.environments.get(&environment);
+        let known = place.is_none_or(|place| place.drifts.iter().any(|(_, seen)| seen.what == drift.what));
+        Ok((if known { vec![] } else { vec![Event::DriftSeen { environment, drift }] }, ()))
+    })
+    .await
+}
+
+async fn plan_instance(
+    line: &Line,
+    project: &Project,
+    environment: EnvironmentName,
+    service: ServiceName,
+    revision: Revision,
+) -> Result<(), Refusal> {
+    // Ports of all projects: they share the loopback address.
+    let used = line
+        .projects()
+        .iter()
+        .flat_map(|p| p.state().estate.instances.values().map(|i| i.port).collect::<Vec<_>>())
+        .collect();
+    let port = andon_runtime::free_port(&used)?;
+    line.decide(project, Actor::line(DEPLOYMENT), |state, _| {
+        let instance = state.estate.next_instance();
+        Ok((vec![Event::InstancePlanned { instance, environment, service, revision, port }], ()))
+    })
+    .await
+}
+
+/// Unpacks and starts in the background; the next look sees what came of it.
+fn start(line: &Arc<Line>, project: &Arc<Project>, hands: &Arc<Hands>, id: InstanceId) {
+    if !hands.take(id) {
+        return;
+    }
+    let (line, project, hands) = (Arc::clone(line), Arc::clone(project), Arc::clone(hands));
+    tokio::spawn(async move {
+        let (l, p) = (Arc::clone(&line), Arc::clone(&project));
+        let done = tokio::task::spawn_blocking(move || start_now(&l, &p, id)).await;
+        let why = match done {
+            Ok(Ok(())) => None,
+            Ok(Err(why)) => Some(why),
+            Err(error) => Some(error.to_string()),
+        };
+        if let Some(why) = why {
+            let retired = Event::InstanceRetired { instance: id, why: crate::intake::plain(&why) };
+            if let Err(error) = line.tell(&project, DEPLOYMENT, vec![retired]).await {
+                tracing::error!(%error, "the failure of {id} could not be recorded");
+            }
+        }
+        hands.leave(id);
+    });
+}
+
+fn start_now(line: &Line, project: &Project, id: InstanceId) -> Result<(), String> {
+    let (instance, deployment) = {
+        let state = project.state();
+        let instance = state.estate.instances.get(&id).cloned().ok_or("it is not known")?;
+        let deployment = state
+            .estate
+            .deployments
+            .get(&instance.deployment)
+            .cloned()
+            .ok_or("its deployment is not known")?;
+        (instance, deployment)
+    };
+    let service = deployment.service(&instance.service).ok_or("its service is not part of the deployment")?;
+    let name = id.to_string();
+    let artifact = line
+        .blobs
+        .get(&deployment.artifact)
+        .map_err(|error| format!("{}: {error}", deployment.artifact.short()))?;
+    project.runtime.prepare(&name, std::io::BufReader::new(artifact)).map_err(|error| error.to_string())?;
+    let label = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+    let mut env = service.env.clone();
+    env.extend([
+        label("ANDON_PROJECT", project.name.as_str()),
+        label("ANDON_ENVIRONMENT", instance.environment.as_str()),
+        label("ANDON_SERVICE", instance.service.as_str()),
+        label("ANDON_REVISION", &instance.revision.0),
+    ]);
+    let spec = Spec {
+        labels: BTreeMap::from([
+            label("project", project.name.as_str()),
+            label("environment", instance.environment.as_str()),
+            label("service", instance.service.as_str()),
+            label("revision", &instance.revision.0),
+        ]),
+        env,
+        command: service.command.clone(),
+        stop_within: service.stop_within,
+        ..Spec::new(&name, &[], instance.port)
+    };
+    project.runtime.start(&spec).map_err(|error| error.to_string())
+}
+
+/// Stops and removes in the background; what is gone is forgotten.
+fn remove(project: &Arc<Project>, hands: &Arc<Hands>, id: InstanceId) {
+    if !hands.take(id) {
+        return;
+    }
+    let (project, hands) = (Arc::clone(project), Arc::clone(hands));
+    tokio::task::spawn_blocking(move || {
+        match project.runtime.remove(&id.to_string()) {
+            Ok(()) => project.with_state(|state| state.estate.forget(id)),
+            Err(error) => tracing::error!(%error, "{id} could not be removed, it is tried again"),
+        }
+        hands.leave(id);
+    });
+}

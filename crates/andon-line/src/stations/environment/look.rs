@@ -1,0 +1,135 @@
+//! One look at an environment's instances: processes, health, files, strangers. Decides nothing.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use andon_environment::Instance;
+use andon_environment::upkeep::{Observation, Seen};
+use andon_model::{InstanceId, Span, Time};
+use andon_runtime::Foreign;
+
+use super::Hands;
+use crate::stations::routes;
+use crate::{Line, Project, Refusal};
+
+/// Between two looks at the files of running releases.
+const FILES: Span = Span::secs(2);
+/// How long a health check may take.
+const HEALTH: Duration = Duration::from_secs(2);
+
+/// Everything that is found, and the processes behind what is foreign.
+pub(super) async fn observe(
+    line: &Line,
+    project: &Arc<Project>,
+    hands: &Hands,
+) -> Result<(Observation, Vec<Foreign>), Refusal> {
+    let now = line.now();
+    let files_due = {
+        let mut last = hands.looked_at_files.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = last.is_none_or(|last| now.since(last) >= FILES);
+        if due {
+            *last = Some(now);
+        }
+        due
+    };
+    let (instances, services): (Vec<Instance>, BTreeMap<InstanceId, Option<String>>) = {
+        let state = project.state();
+        let health =
+            |i: &Instance| state.estate.deployments.get(&i.deployment)?.service(&i.service)?.health.clone();
+        let instances: Vec<Instance> = state.estate.instances.values().cloned().collect();
+        let paths = instances.iter().map(|i| (i.id, health(i))).collect();
+        (instances, paths)
+    };
+    if instances.is_empty() && !files_due {
+        return Ok((Observation::default(), Vec::new()));
+    }
+    let looked = Arc::clone(project);
+    let to_compare: Vec<InstanceId> = instances
+        .iter()
+        .filter(|i| files_due && i.retired.is_none() && i.healthy.is_some())
+        .map(|i| i.id)
+        .collect();
+    let host = tokio::task::spawn_blocking(move || {
+        let found = looked.runtime.list()?;
+        let mut files = Vec::new();
+        for id in to_compare {
+            // An instance that is just being replaced has no files to compare: that is seen by its absence.
+            let differences = looked.runtime.differences(&id.to_string()).unwrap_or_default();
+            files.extend(differences.into_iter().map(|d| (id, d.path, d.before, d.after)));
+        }
+        let foreign = if files_due { looked.runtime.foreign()? } else { Vec::new() };
+        let last_words = |id: &str| looked.runtime.logs(id, 3).unwrap_or_default();
+        let found: Vec<_> = found
+            .into_iter()
+            .map(|o| {
+                let words =
+                    o.exit.as_ref().filter(|_| !o.alive).map(|exit| (exit.to_string(), last_words(&o.id)));
+                (o, words)
+            })
+            .collect();
+        Ok::<_, andon_runtime::RuntimeError>((found, files, foreign))
+    })
+    .await
+    .map_err(|error| Refusal::Broken(error.to_string()))?;
+    let (found, files, foreign) = host.map_err(|error| Refusal::Broken(error.to_string()))?;
+    let mut seen = Observation { files, ..Observation::default() };
+    for (observed, words) in &found {
+        let Ok(id) = observed.id.parse::<InstanceId>() else { continue };
+        let entry = match words {
+            _ if observed.alive => Seen::Alive { health: None, failing: Span(0) },
+            Some((exit, log)) => {
+                let log = log.lines().filter(|line| !line.trim().is_empty()).collect::<Vec<_>>().join(" / ");
+                Seen::Exited { words: crate::intake::plain(&format!("it {exit}; its last words: {log}")) }
+            }
+            None => continue,
+        };
+        seen.instances.insert(id, entry);
+    }
+    ask_health(&instances, &services, &mut seen, hands, now).await;
+    let state = project.state();
+    for instance in instances.iter().filter(|i| i.retired.is_some()) {
+        let key = routes::key(&project.name, &instance.environment, &instance.service);
+        if line.router.in_flight(&key, &instance.revision) == 0 {
+            seen.idle.insert(instance.id);
+        }
+    }
+    for stray in &foreign {
+        let place = stray.instance.parse::<InstanceId>().ok().and_then(|id| state.estate.instances.get(&id));
+        // Of an instance that is already gone: still killed, on display nowhere.
+        if let Some(place) = place.map(|instance| instance.environment.clone()) {
+            seen.foreign.push((place, stray.process.pid, crate::intake::plain(&stray.command)));
+        }
+    }
+    Ok((seen, foreign))
+}
+
+async fn ask_health(
+    instances: &[Instance],
+    paths: &BTreeMap<InstanceId, Option<String>>,
+    seen: &mut Observation,
+    hands: &Hands,
+    now: Time,
+) {
+    let mut asked = tokio::task::JoinSet::new();
+    for instance in instances.iter().filter(|i| i.retired.is_none()) {
+        if matches!(seen.instances.get(&instance.id), Some(Seen::Alive { .. })) {
+            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, instance.port));
+            let (id, path) = (instance.id, paths.get(&instance.id).cloned().flatten());
+            asked.spawn(async move { (id, andon_runtime::health(address, path.as_deref(), HEALTH).await) });
+        }
+    }
+    while let Some(answer) = asked.join_next().await {
+        let Ok((id, answer)) = answer else { continue };
+        let mut failing = hands.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = match &answer {
+            Ok(()) => {
+                failing.remove(&id);
+                now
+            }
+            Err(_) => *failing.entry(id).or_insert(now),
+        };
+        seen.instances.insert(id, Seen::Alive { health: Some(answer), failing: now.since(since) });
+    }
+}

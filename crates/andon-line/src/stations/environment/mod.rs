@@ -1,0 +1,208 @@
+//! The environments' controller: brings artifacts into environments, starts and replaces instances, sees drift. Which artifact goes where
+//! and what counts as drift is decided in andon-environment. `look` sees what runs, `act` does what follows, `commands` is what people ask.
+
+mod act;
+mod commands;
+mod look;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use andon_environment::promote::{self, Candidate, Declared};
+use andon_environment::{DeploymentState, upkeep};
+use andon_model::event::{Actor, Event, PlannedService, Revision};
+use andon_model::{DeploymentId, EnvironmentName, InstanceId, Span, Time};
+use andon_pipeline::Definition;
+use andon_pipeline::definition::DeployWhen;
+use tokio_util::sync::CancellationToken;
+
+use super::{Pulse, environment_tests};
+use crate::{Line, Project, Refusal, State};
+
+/// The station's name in the journal.
+const DEPLOYMENT: &str = "deployment";
+/// Between two looks while something is starting, stopping or healing.
+const SOON: Duration = Duration::from_millis(100);
+/// Between two looks at a quiet environment.
+const QUIET: Duration = Duration::from_secs(1);
+/// How long the way back stays warm when the strategy does not say.
+const WARM: Span = Span::secs(60);
+
+pub(super) async fn run(line: Arc<Line>, project: Arc<Project>, stop: CancellationToken) {
+    let mut pulse = Pulse::new(&line, &project, stop.clone(), QUIET);
+    let hands = Arc::new(Hands::default());
+    loop {
+        let done = step(&line, &project, &hands, &stop).await;
+        pulse.every(if busy(&project.state()) { SOON } else { QUIET });
+        if !pulse.beat(done, DEPLOYMENT).await {
+            return;
+        }
+    }
+}
+
+/// What this process is doing to instances right now, and what it saw of them. Nothing here outlives it.
+#[derive(Default)]
+struct Hands {
+    on: Mutex<BTreeSet<InstanceId>>,
+    failing: Mutex<BTreeMap<InstanceId, Time>>,
+    looked_at_files: Mutex<Option<Time>>,
+    pub(super) testing: Mutex<BTreeSet<DeploymentId>>,
+}
+
+impl Hands {
+    fn take(&self, instance: InstanceId) -> bool {
+        self.on.lock().unwrap_or_else(PoisonError::into_inner).insert(instance)
+    }
+    fn leave(&self, instance: InstanceId) {
+        self.on.lock().unwrap_or_else(PoisonError::into_inner).remove(&instance);
+    }
+}
+
+fn busy(state: &State) -> bool {
+    let instances = state.estate.instances.values();
+    state
+        .estate
+        .deployments
+        .values()
+        .any(|d| matches!(d.state, DeploymentState::Starting | DeploymentState::Up))
+        || instances.into_iter().any(|i| i.retired.is_some() || i.healthy.is_none())
+        || state.estate.environments.values().any(|e| e.destroying.is_some() || !e.drifts.is_empty())
+}
+
+async fn step(
+    line: &Arc<Line>,
+    project: &Arc<Project>,
+    hands: &Arc<Hands>,
+    stop: &CancellationToken,
+) -> Result<(), Refusal> {
+    let defined = project.trunk_definition().await?;
+    if let Some(Ok(definition)) = defined.as_deref() {
+        bring(line, project, definition).await?;
+    }
+    keep_up(line, project, hands).await?;
+    let due: Vec<DeploymentId> = {
+        let state = project.state();
+        let up = state.estate.deployments.values().filter(|d| d.state == DeploymentState::Up);
+        up.map(|d| d.id).collect()
+    };
+    for deployment in due {
+        if hands.testing.lock().unwrap_or_else(PoisonError::into_inner).insert(deployment) {
+            let (line, project, stop) = (Arc::clone(line), Arc::clone(project), stop.clone());
+            tokio::spawn(async move { environment_tests::test(&line, &project, deployment, &stop).await });
+        }
+    }
+    Ok(())
+}
+
+/// Environments that are declared but missing, artifacts that are due.
+async fn bring(line: &Line, project: &Project, definition: &Definition) -> Result<(), Refusal> {
+    let declared: Vec<Declared> = definition
+        .environments
+        .keys()
+        .filter_map(|name| Some((name, definition.resolve(name)?)))
+        .map(|(name, resolved)| Declared {
+            name: name.clone(),
+            on_green: resolved.deploy == DeployWhen::OnGreen,
+        })
+        .collect();
+    if nothing_due(&project.state(), &declared) {
+        return Ok(());
+    }
+    line.decide(project, Actor::line(DEPLOYMENT), |state, now| {
+        let mut events = Vec::new();
+        let mut next = state.estate.next_deployment();
+        for decision in promote::plan(&state.estate, &declared, &state.hold()) {
+            match decision {
+                promote::Decision::Create { environment } => {
+                    let like = definition.environments.get(&environment).and_then(|e| e.like.as_ref());
+                    let like = like.map(|like| like.value.clone());
+                    let ttl = definition.resolve(&environment).and_then(|resolved| resolved.ttl);
+                    let expires = ttl.map(|ttl| now + ttl);
+                    events.push(Event::EnvironmentCreated { environment, like, standing: true, expires });
+                }
+                promote::Decision::Deploy(candidate) => {
+                    if let Some(event) = deployment(state, definition, candidate, next) {
+                        events.push(event);
+                        next = next.next();
+                    }
+                }
+            }
+        }
+        Ok((events, ()))
+    })
+    .await
+}
+
+fn nothing_due(state: &State, declared: &[Declared]) -> bool {
+    promote::plan(&state.estate, declared, &state.hold()).is_empty()
+}
+
+fn deployment(
+    state: &State,
+    definition: &Definition,
+    candidate: Candidate,
+    id: DeploymentId,
+) -> Option<Event> {
+    let environment = state.estate.environments.get(&candidate.environment)?;
+    let repeated = candidate.repeats.and_then(|id| state.estate.deployments.get(&id));
+    let services: Vec<PlannedService> = match repeated {
+        Some(repeated) => repeated.services.clone(),
+        None => {
+            let asked = environment.like.as_ref().filter(|_| !environment.standing);
+            let mut services = definition.resolve(asked.unwrap_or(&environment.name))?.services;
+            if asked.is_some() {
+                services.iter_mut().for_each(|service| service.hosts.clear());
+            }
+            services
+        }
+    };
+    if services.is_empty() {
+        return None;
+    }
+    Some(Event::DeploymentStarted {
+        deployment: id,
+        environment: candidate.environment,
+        artifact: candidate.artifact,
+        commit: candidate.commit,
+        run: candidate.run,
+        services,
+        changes: candidate.changes,
+    })
+}
+
+/// One look at what runs, and what follows from it.
+async fn keep_up(line: &Arc<Line>, project: &Arc<Project>, hands: &Arc<Hands>) -> Result<(), Refusal> {
+    let (seen, foreign) = look::observe(line, project, hands).await?;
+    let now = line.now();
+    let warm = keep_warm(&project.state(), now);
+    let decisions = upkeep::plan(&project.state().estate, &seen, &warm, now);
+    let mut rerouted = false;
+    for decision in decisions {
+        rerouted |= matches!(
+            decision,
+            upkeep::Decision::Healthy(_) | upkeep::Decision::Retire { .. } | upkeep::Decision::Expire(_)
+        );
+        act::act(line, project, hands, decision, &foreign).await?;
+    }
+    if rerouted {
+        line.reroute();
+    }
+    Ok(())
+}
+
+/// Revisions that must be kept running for the way back.
+fn keep_warm(state: &State, now: Time) -> BTreeSet<(EnvironmentName, Revision)> {
+    let mut warm = BTreeSet::new();
+    for release in state.releases.iter() {
+        let Some(from) = &release.from else { continue };
+        let keep = release.strategy.keep().max(WARM);
+        match &release.ended {
+            Some(end) if now.since(end.at) < keep && end.how == andon_model::event::ReleaseEnd::Released => {
+                warm.insert((release.environment.clone(), from.clone()));
+            }
+            _ => {}
+        }
+    }
+    warm
+}

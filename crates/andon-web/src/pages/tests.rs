@@ -1,0 +1,290 @@
+//! Each page, given a view in which every text is hostile: all of it is shown, none of it is markup.
+
+use andon_line::stations::release::Point;
+use andon_line::view::change::{Proof, RunLine};
+use andon_line::view::environment::{DeploymentRow, DriftRow, EnvironmentRow, InstanceRow, ServicePlace};
+use andon_line::view::flags::FlagRow;
+use andon_line::view::flow::{StageRow, WayRow};
+use andon_line::view::release::{DifferenceRow, ReleaseRow, SignalRow};
+use andon_line::view::run::{FileRow, JobRow, TestRow};
+use andon_line::view::wall::{Car, Cell, ServiceRow, Station};
+use andon_line::view::{self, Fact, Frame, Mark, Moment, fact};
+use andon_line::{Caller, State};
+use andon_model::Time;
+use andon_model::event::Role;
+
+const HOSTILE: &str = "<script>alert(1)</script>\"'&<img src=x onerror=alert(1)>";
+
+fn text() -> String {
+    HOSTILE.to_owned()
+}
+
+fn frame() -> Frame {
+    view::frame(&State::default(), "shop", Time(0))
+}
+
+fn owner() -> Caller {
+    Caller { user: "ann".parse().unwrap(), roles: [Role::Owner].into(), token: None, kind: None }
+}
+
+fn facts() -> Vec<Fact> {
+    vec![fact(text(), text()), Fact { mark: Mark::Stop, ..fact(text(), text()) }]
+}
+
+fn moments() -> Vec<Moment> {
+    vec![Moment {
+        seq: 1,
+        at: Time(0),
+        mark: Mark::Go,
+        by: text(),
+        words: text(),
+        link: Some("queue".into()),
+    }]
+}
+
+/// What of a page an attacker could use: tags that we never write in the body of a page, and values that end early.
+fn harmless(name: &str, page: &str) {
+    assert!(page.contains("&lt;script&gt;alert(1)"), "{name} does not show it");
+    for foreign in ["<script", "<img", "\"'&", "&<", " style="] {
+        assert!(!page.contains(foreign), "{name} has {foreign} in {page}");
+    }
+    // Inside a tag, an attribute of theirs would stand outside of quotes.
+    for tag in page.split('<').filter_map(|rest| rest.split_once('>').map(|(tag, _)| tag)) {
+        let outside: String = tag.split('"').step_by(2).collect();
+        assert!(!outside.contains("onerror"), "{name}: <{tag}>");
+    }
+}
+
+#[test]
+fn the_page_of_a_run_escapes_what_tests_jobs_and_files_are_called() {
+    let job = JobRow {
+        name: "unit".into(),
+        stage: text(),
+        mark: Mark::Stop,
+        words: text(),
+        attempt: 1,
+        tests: (1, 1, 0),
+        log: true,
+    };
+    let view = view::RunView {
+        frame: frame(),
+        heading: text(),
+        sentence: text(),
+        mark: Mark::Stop,
+        number: 1,
+        change: Some(1),
+        commit: "a".repeat(40),
+        tree: "b".repeat(40),
+        finished: true,
+        verdict: "red".into(),
+        reasons: vec![text()],
+        facts: facts(),
+        jobs: vec![job],
+        red: vec![TestRow { job: "unit".into(), name: text(), message: text(), detail: text() }],
+        breaches: vec![(text(), vec![text()])],
+        files: vec![FileRow { path: text(), percent: 12.5, uncovered: text() }],
+        warnings: vec![text()],
+        artifact: Some((text(), 2048)),
+    };
+    harmless("run", &super::run::run(&view).0);
+    harmless("job", &super::run::job(&view, "unit").unwrap().0);
+}
+
+#[test]
+fn the_page_of_a_release_escapes_the_answers_that_services_gave() {
+    let row = ReleaseRow {
+        id: "R1".into(),
+        number: 1,
+        service: "web".into(),
+        environment: "production".into(),
+        from: Some(text()),
+        to: text(),
+        strategy: text(),
+        kind: text(),
+        mark: Mark::Live,
+        words: text(),
+        state: "under_way".into(),
+        weight_bp: 1000,
+        started: Time(0),
+        ended: None,
+    };
+    let signal = SignalRow {
+        name: text(),
+        stable: text(),
+        canary: text(),
+        ratio: text(),
+        mark: Mark::Live,
+        says: text(),
+    };
+    let differs =
+        DifferenceRow { request: text(), status: (200, 500), at: text(), stable: text(), canary: text() };
+    let all =
+        view::ReleasesView { frame: frame(), heading: text(), sentence: text(), rows: vec![row.clone()] };
+    let point = Point { at: Time(0), weight_bp: 1000, stable: (1, 900), canary: (2, 100), evidence_ln: 1.0 };
+    let view = view::ReleaseView {
+        frame: frame(),
+        heading: text(),
+        sentence: text(),
+        row,
+        changes: vec![1],
+        facts: facts(),
+        steps: vec![(text(), Mark::Live)],
+        signals: vec![signal],
+        says: Some(text()),
+        look: None,
+        evidence: Some((2.0, 1000.0)),
+        curve: vec![point.clone(), Point { at: Time(1000), ..point }],
+        differences: vec![differs],
+        commands: ["promote", "pause", "resume", "approve", "abort", "rollback"].map(String::from).to_vec(),
+        timeline: moments(),
+    };
+    harmless("releases", &super::release::releases(&all).0);
+    let page = super::release::release(&view, &owner()).0;
+    harmless("release", &page);
+    for command in ["promote", "pause", "resume", "approve", "abort"] {
+        assert!(page.contains(&format!("action=\"/shop/releases/1/{command}\"")), "{command} is offered");
+    }
+}
+
+#[test]
+fn the_pages_of_environments_escape_what_was_found_in_them() {
+    let row = EnvironmentRow {
+        name: "staging".into(),
+        mark: Mark::Wait,
+        words: text(),
+        like: Some(text()),
+        standing: false,
+        serving: vec![(text(), text())],
+        instances: 1,
+        drifts: 1,
+        expires: Some(Time(0)),
+    };
+    let instance = InstanceRow { id: "i1".into(), revision: text(), mark: Mark::Go, words: text(), port: 1 };
+    let service = ServicePlace {
+        name: "web".into(),
+        address: "http://web.staging.shop.localhost:1".into(),
+        revision: Some(text()),
+        previous: Some(text()),
+        signals: Some((text(), text())),
+        instances: vec![instance],
+    };
+    let deployment = DeploymentRow {
+        id: "D1".into(),
+        commit: text(),
+        artifact: text(),
+        changes: vec![1],
+        mark: Mark::Stop,
+        words: text(),
+        tested: Some((false, text())),
+        started: Time(0),
+    };
+    let all =
+        view::EnvironmentsView { frame: frame(), heading: text(), sentence: text(), rows: vec![row.clone()] };
+    let view = view::EnvironmentView {
+        frame: frame(),
+        heading: text(),
+        sentence: text(),
+        row,
+        facts: facts(),
+        services: vec![service],
+        deployments: vec![deployment],
+        drifts: vec![DriftRow { since: Time(0), what: text(), before: text(), after: text() }],
+        timeline: moments(),
+    };
+    harmless("environments", &super::environment::environments(&all, &owner()).0);
+    harmless("environment", &super::environment::environment(&view, &owner()).0);
+}
+
+#[test]
+fn the_wall_escapes_titles_and_words_at_every_station() {
+    let car = Car {
+        link: "changes/1".into(),
+        label: text(),
+        title: text(),
+        mark: Mark::Live,
+        words: text(),
+        progress: Some(40),
+    };
+    let cell = Cell {
+        mark: Mark::Live,
+        version: text(),
+        words: text(),
+        split: Some(1000),
+        link: "environments/staging".into(),
+    };
+    let service =
+        ServiceRow { name: text(), instances: text(), cells: vec![cell], signals: Some((text(), text())) };
+    let view = view::WallView {
+        frame: frame(),
+        heading: text(),
+        sentence: text(),
+        stations: vec![Station { name: "Gate".into(), busy: true, cars: vec![car] }],
+        environments: vec!["staging".into()],
+        services: vec![service],
+        flow: facts(),
+        feed: moments(),
+    };
+    harmless("wall", &super::wall::wall(&view, &owner()).0);
+}
+
+#[test]
+fn flags_changes_and_flow_escape_what_people_wrote() {
+    let flag = FlagRow {
+        key: text(),
+        state: "ramping".into(),
+        mark: Mark::Live,
+        audience: text(),
+        variants: vec![text()],
+        changed: Some((Time(0), text())),
+        definition: serde_json::json!({ "x": HOSTILE }),
+    };
+    let flags = view::FlagsView {
+        frame: frame(),
+        heading: text(),
+        sentence: text(),
+        rows: vec![flag],
+        timeline: moments(),
+    };
+    harmless("flags", &super::flags::flags(&flags, &owner()).0);
+    let row = view::ChangeRow {
+        id: "#1".into(),
+        number: 1,
+        title: text(),
+        author: text(),
+        patch_set: 1,
+        head: text(),
+        standing: "refused".into(),
+        mark: Mark::Stop,
+        words: text(),
+        since: Time(0),
+        run: Some(1),
+        progress: Some(3),
+        fixes: Some(text()),
+    };
+    let change = view::ChangeView {
+        frame: frame(),
+        heading: text(),
+        sentence: text(),
+        row,
+        facts: facts(),
+        runs: vec![RunLine { number: 1, patch_set: 1, mark: Mark::Stop, words: text(), queued: Time(0) }],
+        proof: Some(Proof { commit: text(), tested_tree: text(), landed_tree: text(), run: 1 }),
+        places: vec![("staging".into(), Mark::Go, text())],
+        reasons: vec![text()],
+        timeline: moments(),
+    };
+    harmless("change", &super::change::change(&change, &owner()).0);
+    let stage = StageRow { from: text(), to: text(), kind: "waiting".into(), took: text(), total_ms: 5 };
+    let segments = vec![(text(), text(), "working".to_owned(), 3)];
+    let way = WayRow { number: 1, title: text(), working_ms: 3, waiting_ms: 0, segments };
+    let flow = view::FlowView {
+        frame: frame(),
+        heading: text(),
+        sentence: text(),
+        metrics: facts(),
+        summary: serde_json::Value::Null,
+        stages: vec![stage],
+        changes: vec![way],
+    };
+    harmless("flow", &super::flow::flow(&flow).0);
+}
