@@ -43,6 +43,8 @@ struct Parts {
     package: String,
     command: Option<Vec<String>>,
     health: Option<String>,
+    /// Variables of the service, and why they stand there.
+    service_env: Option<(&'static str, &'static str, &'static str)>,
     questions: Vec<String>,
 }
 
@@ -191,7 +193,12 @@ fn python(files: &BTreeSet<String>, read: &dyn Fn(&str) -> Option<String>) -> Pa
     match server {
         Some(Server { module, app, wsgi, .. }) => {
             let server = if wsgi { "gunicorn" } else { "uvicorn" };
-            parts.package = format!("python3 -m pip install --quiet --target dist {own} {server}{copy}");
+            parts.package = format!("python3 -m pip install --quiet --no-compile --target dist {own} {server}{copy}\n{COMPILE}");
+            parts.service_env = Some((
+                "PYTHONDONTWRITEBYTECODE",
+                "1",
+                "A release's files stay as they were packed: what a service writes among them is drift.",
+            ));
             let mut command: Vec<String> = vec!["python3".into(), "-m".into(), server.into()];
             if wsgi {
                 command.extend(["--bind".into(), "127.0.0.1:$PORT".into()]);
@@ -214,6 +221,9 @@ fn python(files: &BTreeSet<String>, read: &dyn Fn(&str) -> Option<String>) -> Pa
     }
     parts
 }
+
+/// Compiled files that hold for any date of their source: dates are not packed, and Python would compile anew at each start.
+const COMPILE: &str = "python3 -m compileall -q --invalidation-mode unchecked-hash dist || true";
 
 /// A Python module that makes an application.
 struct Server {
@@ -333,10 +343,12 @@ fn write(kind: Kind, parts: &Parts) -> String {
                 Some(path) => format!("    health: {path}\n"),
                 None => "    # health: /healthz        # a path that answers 2xx; without it an open port is enough\n".into(),
             };
+            let env = parts.service_env.map(|(key, value, why)| format!("    # {why}\n    env: {{ {key}: {value:?} }}\n"));
             let _ = write!(
                 out,
-                "\n# What runs, from the unpacked artifact. $PORT is chosen by Andon; no shell is involved.\nservices:\n  web:\n    command: [{}]\n{health}    replicas: 2\n",
-                words.join(", ")
+                "\n# What runs, from the unpacked artifact. $PORT is chosen by Andon; no shell is involved.\nservices:\n  web:\n    command: [{}]\n{}{health}    replicas: 2\n",
+                words.join(", "),
+                env.unwrap_or_default()
             );
             out.push_str(
                 "\n# Where it runs, in the order in which a green change passes.\nenvironments:\n  staging: { like: production, replicas: 1, release: all-at-once }\n  production: { release: careful }\n\

@@ -51,9 +51,13 @@ impl Blobs {
         let digest = Digest::from_sha256(sum.finalize().into());
         let place = self.path(&digest);
         if !place.exists() {
-            std::fs::create_dir_all(place.parent().unwrap_or(&self.root))?;
+            let folder = place.parent().unwrap_or(&self.root);
+            std::fs::create_dir_all(folder)?;
             file.as_file().sync_all()?;
             file.persist(&place).map_err(|error| error.error)?;
+            // Its name too must outlive the power: an event that speaks of it may be recorded next.
+            File::open(folder)?.sync_all()?;
+            File::open(&self.root)?.sync_all()?;
         }
         Ok((digest, length))
     }
