@@ -11,6 +11,7 @@ use serde_json::json;
 use super::print_json;
 use crate::cli::Common;
 use crate::client::{Client, Failure, status};
+use crate::say::say;
 
 /// Largest file of the repository that is looked into, in bytes.
 const LOOK: u64 = 256 * 1024;
@@ -72,21 +73,21 @@ pub fn init(common: &Common, options: Init) -> Result<(), Failure> {
     let proposal = detect::propose(&files, &read);
     let mut questions = proposal.questions.clone();
     if file.exists() && !options.force {
-        println!("▲ andon.yaml is there already and is left as it is (--force writes it anew)");
+        say!("▲ andon.yaml is there already and is left as it is (--force writes it anew)");
         questions.clear();
     } else {
         std::fs::write(&file, &proposal.yaml).map_err(|error| format!("{}: {error}", file.display()))?;
-        println!("● wrote andon.yaml: this looks like {:?}", proposal.kind);
+        say!("● wrote andon.yaml: this looks like {:?}", proposal.kind);
     }
     match connect(common, root) {
-        Ok(lines) => lines.iter().for_each(|line| println!("{line}")),
-        Err(failure) => println!("▲ no project yet: {}", failure.words),
+        Ok(lines) => lines.iter().for_each(|line| say!("{line}")),
+        Err(failure) => say!("▲ no project yet: {}", failure.words),
     }
     for question in &questions {
-        println!("▲ look at: {question}");
+        say!("▲ look at: {question}");
     }
     let trunk = "main";
-    println!(
+    say!(
         "  next: git add andon.yaml && git commit -m 'Put this on the line' && git push andon HEAD:refs/for/{trunk}"
     );
     Ok(())
@@ -134,7 +135,7 @@ pub fn check(common: &Common, options: Check) -> Result<(), Failure> {
                 let (jobs, services) = (definition.pipeline.jobs.len(), definition.services.len());
                 let environments: Vec<String> =
                     definition.environments.keys().map(ToString::to_string).collect();
-                println!("● {jobs} jobs, {services} services, environments: {}", environments.join(" → "));
+                say!("● {jobs} jobs, {services} services, environments: {}", environments.join(" → "));
             }
             Ok(())
         }
@@ -165,6 +166,6 @@ pub fn credential(common: &Common, action: &str) -> Result<(), Failure> {
     };
     let server = format!("{}://{}", field("protocol"), field("host"));
     let client = Client::new(Some(server), common.token.clone())?;
-    println!("username=andon\npassword={}", client.login.token);
+    say!("username=andon\npassword={}", client.login.token);
     Ok(())
 }
