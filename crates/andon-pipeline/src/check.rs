@@ -392,6 +392,9 @@ environments:
             let mut state = seed;
             let mut bytes = GOOD.as_bytes().to_vec();
             for _ in 0..=next(&mut state) % 6 {
+                if bytes.is_empty() {
+                    break;
+                }
                 let at = next(&mut state) % bytes.len();
                 match next(&mut state) % 5 {
                     0 => drop(bytes.remove(at)),
