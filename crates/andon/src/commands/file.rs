@@ -9,6 +9,8 @@ use clap::Args;
 use serde_json::json;
 
 use super::print_json;
+use andon_line::view::count;
+
 use crate::cli::Common;
 use crate::client::{Client, Failure, status};
 use crate::say::say;
@@ -124,8 +126,10 @@ fn connect(common: &Common, root: &Path) -> Result<Vec<String>, Failure> {
 
 /// Says everything that is wrong with the file. Exit status 1 when something is.
 pub fn check(common: &Common, options: Check) -> Result<(), Failure> {
-    let text = std::fs::read_to_string(&options.file).map_err(|error| {
-        format!("{}: {error}\nhint: andon init writes a first one", options.file.display())
+    let text = std::fs::read_to_string(&options.file).map_err(|error| Failure {
+        words: format!("{}: {error}
+hint: andon init writes a first one", options.file.display()),
+        status: status::USAGE,
     })?;
     match andon_pipeline::read(&text) {
         Ok(definition) => {
@@ -135,7 +139,8 @@ pub fn check(common: &Common, options: Check) -> Result<(), Failure> {
                 let (jobs, services) = (definition.pipeline.jobs.len(), definition.services.len());
                 let environments: Vec<String> =
                     definition.environments.keys().map(ToString::to_string).collect();
-                say!("● {jobs} jobs, {services} services, environments: {}", environments.join(" → "));
+                let (jobs, services) = (count(jobs, "job"), count(services, "service"));
+                say!("● {jobs}, {services}, environments: {}", environments.join(" → "));
             }
             Ok(())
         }
