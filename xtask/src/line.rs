@@ -72,6 +72,8 @@ pub fn run() -> Result<(), String> {
     figures.push(Figure::lower("start to ready: most", quantile(&mut ready, 1.0), "ms", Some(300.0)));
     figures.push(Figure::lower("size of the one binary", size as f64 / 1_000_000.0, "MB", Some(40.0)));
     drop(house);
+    // Kept already: the power cuts take minutes.
+    keep("line", figures.clone(), NOTES)?;
     figures.extend(kills(&binary)?);
     keep("line", figures, NOTES)
 }

@@ -135,23 +135,22 @@ fn switch_on(hand: &Hand, mut dice: Dice, stop: &AtomicBool) -> (Vec<(String, St
         if dice.between(0, 6) == 0 {
             let (status, said) = hand.post("/api/v1/shop/andons", &json!({ "why": format!("drill {n}") }));
             if status == 200 {
-                let andon = said["andon"].as_str().unwrap().to_owned();
-                pass(dice.between(50, 800));
-                while hand
-                    .post(
-                        &format!("/api/v1/shop/andons/{}/release", &andon[1..]),
-                        &json!({ "why": "a drill" }),
-                    )
-                    .0
-                    == 0
-                {
-                    pass(20);
-                }
-                andons.push(andon);
+                andons.push(said["andon"].as_str().unwrap().to_owned());
             }
+            pass(dice.between(50, 800));
         }
+        release_all(hand);
     }
     (flags, andons)
+}
+
+/// Also those whose pull was recorded and never acknowledged, because the power went out in between: people see them on the wall.
+fn release_all(hand: &Hand) {
+    let (_, andons) = hand.get("/api/v1/shop/andons");
+    for row in andons["rows"].as_array().into_iter().flatten().filter(|row| row["open"] == true) {
+        // If the server is down now, the next round comes to it.
+        hand.post(&format!("/api/v1/shop/andons/{}/release", row["number"]), &json!({ "why": "a drill" }));
+    }
 }
 
 /// Of each instance on the host: its process, as its shim wrote it.
@@ -200,6 +199,7 @@ fn still_running(server: &Server, before: &BTreeMap<String, (u64, u64)>, kill: u
 
 /// Waits until everything that was pushed is decided, deployed and released, and nothing waits.
 fn quiet(server: &Server) {
+    release_all(&server.hand());
     server.until("nothing waits", "/queue", |queue| queue["open"].as_array().is_some_and(Vec::is_empty));
     let journal = server.journal();
     let last = of_type(&journal, "landed").last().unwrap()["event"]["change"].as_u64().unwrap();

@@ -44,6 +44,12 @@ pub struct Hand {
 }
 
 impl Hand {
+    /// Reads; as [`Hand::post`].
+    pub fn get(&self, path: &str) -> (u16, Value) {
+        let request = self.agent.get(format!("{}{path}", self.url));
+        read(request.header("authorization", format!("Bearer {}", self.token)).call())
+    }
+
     /// Status and answer; status 0 when the server could not be spoken to or went away.
     pub fn post(&self, path: &str, body: &Value) -> (u16, Value) {
         let request = self.agent.post(format!("{}{path}", self.url));
