@@ -127,8 +127,7 @@ fn connect(common: &Common, root: &Path) -> Result<Vec<String>, Failure> {
 /// Says everything that is wrong with the file. Exit status 1 when something is.
 pub fn check(common: &Common, options: Check) -> Result<(), Failure> {
     let text = std::fs::read_to_string(&options.file).map_err(|error| Failure {
-        words: format!("{}: {error}
-hint: andon init writes a first one", options.file.display()),
+        words: format!("{}: {error}\nhint: andon init writes a first one", options.file.display()),
         status: status::USAGE,
     })?;
     match andon_pipeline::read(&text) {
