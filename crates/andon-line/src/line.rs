@@ -17,6 +17,7 @@ use andon_store::{Blobs, SqliteJournal};
 use tokio::sync::{Semaphore, broadcast};
 
 use crate::access::{Access, Caller};
+use crate::stations::routes;
 use crate::{Project, Refusal, State};
 
 /// How the server is set up.
@@ -38,6 +39,8 @@ pub struct Settings {
 const NEWS: usize = 4096;
 /// Events read from the journal at once.
 const PAGE: u32 = 10_000;
+/// Names that are addresses of the server itself.
+const RESERVED: [&str; 8] = ["login", "logout", "enter", "account", "assets", "api", "healthz", "favicon"];
 /// The lease of whoever runs the controllers.
 const LEASE: &str = "controllers";
 /// How long a lease lasts unless renewed.
@@ -233,6 +236,10 @@ impl Line {
     async fn append(&self, project: &Project, batch: Batch) -> Result<Vec<Recorded>, Refusal> {
         let recorded = self.journal.append(batch).await?;
         project.with_state(|state| recorded.iter().for_each(|event| state.evolve(event)));
+        // Persisted, then acted, then announced: who hears that users moved finds them moved.
+        if recorded.iter().any(|event| routes::moves_users(&event.event)) {
+            self.reroute();
+        }
         self.announce(recorded.clone());
         Ok(recorded)
     }
@@ -320,6 +327,11 @@ impl Line {
             return Err(Refusal::Bad(format!(
                 "{:?} is not a branch name",
                 trunk.chars().take(60).collect::<String>()
+            )));
+        }
+        if RESERVED.contains(&name.as_str()) {
+            return Err(Refusal::Bad(format!(
+                "{name} is an address of the server itself\nhint: choose another name"
             )));
         }
         let _turn = self.server_turn.lock().await;

@@ -8,7 +8,7 @@ use andon_flags::FlagSet;
 use andon_flow::Flow;
 use andon_gate::Queue;
 use andon_model::event::{Event, Recorded};
-use andon_model::{AndonId, EnvironmentName, ReleaseId, ServiceName};
+use andon_model::{AndonId, EnvironmentName, ReleaseId, ServiceName, Time};
 use andon_pipeline::Runs;
 use andon_release::Releases;
 
@@ -20,6 +20,8 @@ const FEED: usize = 5_000;
 pub struct State {
     /// Events in its stream.
     pub version: u64,
+    /// When the project was created.
+    pub created: Time,
     /// The branch that changes land on.
     pub trunk: String,
     /// The gate's queue.
@@ -49,7 +51,7 @@ impl State {
     pub fn evolve(&mut self, recorded: &Recorded) {
         self.version += 1;
         if let Event::ProjectCreated { trunk } = &recorded.event {
-            self.trunk = trunk.clone();
+            (self.trunk, self.created) = (trunk.clone(), recorded.at);
         }
         self.queue.evolve(recorded);
         self.runs.evolve(recorded);

@@ -128,9 +128,14 @@ pub fn of(event: &Event) -> Option<(Mark, String, Option<String>)> {
                 ReleaseEnd::Released => (Mark::Go, "everyone has it"),
                 ReleaseEnd::TakenBack => (Mark::Stop, "was taken back by the immune system"),
                 ReleaseEnd::Aborted => (Mark::Stop, "was taken back"),
-                ReleaseEnd::DarkEnded => (Mark::Go, "its dark launch is over"),
+                ReleaseEnd::DarkEnded => (Mark::Go, "ended its dark launch"),
             };
-            (mark, format!("{release}: {what}. {why}"), Some(format!("releases/{}", release.0)))
+            let words = match how {
+                // Its reason says the same already.
+                ReleaseEnd::Released => format!("{release}: {why}"),
+                _ => format!("{release} {what}: {why}"),
+            };
+            (mark, words, Some(format!("releases/{}", release.0)))
         }
         Event::FlagChanged { what, .. } => (Mark::None, capital(what), Some("flags".into())),
         Event::CordPulled { andon, cause, why, .. } => {

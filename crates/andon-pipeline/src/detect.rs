@@ -193,7 +193,9 @@ fn python(files: &BTreeSet<String>, read: &dyn Fn(&str) -> Option<String>) -> Pa
     match server {
         Some(Server { module, app, wsgi, .. }) => {
             let server = if wsgi { "gunicorn" } else { "uvicorn" };
-            parts.package = format!("python3 -m pip install --quiet --no-compile --target dist {own} {server}{copy}\n{COMPILE}");
+            parts.package = format!(
+                "python3 -m pip install --quiet --no-compile --target dist {own} {server}{copy}\n{COMPILE}"
+            );
             parts.service_env = Some((
                 "PYTHONDONTWRITEBYTECODE",
                 "1",

@@ -108,7 +108,7 @@ fn one(release: &Release, seen: &Observed, now: Time) -> Vec<Decision> {
         return Vec::new();
     }
     if release.from.is_none() {
-        return everyone(release, seen, "nobody is served here yet".into());
+        return everyone(release, seen, "nobody was served here before".into());
     }
     if let Strategy::Dark(dark) = &release.strategy {
         return mirrored(release, dark, seen, now);

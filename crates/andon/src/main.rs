@@ -1,11 +1,10 @@
 //! The one binary. Decides which of its lives it leads: hook of a push, shim of a job or an instance, or the command line.
 
-#![allow(clippy::print_stdout, reason = "the command line prints its answers")]
-
 mod cli;
 mod client;
 mod commands;
 mod demo;
+mod say;
 mod serve;
 
 use std::process::ExitCode;

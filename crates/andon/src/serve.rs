@@ -1,5 +1,7 @@
 //! `andon serve`: everything in one process. Wires the parts together; decides nothing.
 
+use crate::say::say;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -159,11 +161,11 @@ async fn keep_lease(line: Arc<Line>, stop: CancellationToken) {
 async fn greet(line: &Line, wanted: bool, users: SocketAddr) -> Result<(), String> {
     let url = &line.settings.url;
     let known = line.access().0.users.values().any(|user| user.password.is_some());
-    println!("● andon {} is ready: {url}", env!("CARGO_PKG_VERSION"));
-    println!("  services answer at http://SERVICE.ENVIRONMENT.PROJECT.localhost:{}", users.port());
+    say!("● andon {} is ready: {url}", env!("CARGO_PKG_VERSION"));
+    say!("  services answer at http://SERVICE.ENVIRONMENT.PROJECT.localhost:{}", users.port());
     if wanted || !known {
         let secret = line.owner_link().await.map_err(|error| error.to_string())?;
-        println!("  owner link, good once, for a day: {url}/enter?once={secret}");
+        say!("  owner link, good once, for a day: {url}/enter?once={secret}");
     }
     Ok(())
 }

@@ -169,7 +169,11 @@ fn story(server: &Server, repo: &Repo, users: &Users) {
     let naked = server.decided(repo.propose("Try one's luck, without tests"));
     println!("without its test: {}", naked["row"]["words"]);
     assert_eq!(naked["row"]["standing"], "refused");
-    assert!(naked["row"]["words"].as_str().unwrap().contains("added lines ran in tests"), "{}", naked["row"]["words"]);
+    assert!(
+        naked["row"]["words"].as_str().unwrap().contains("added lines ran in tests"),
+        "{}",
+        naked["row"]["words"]
+    );
 
     // One that hurts only where users are passes every test, and is taken back.
     repo.follow();

@@ -80,17 +80,11 @@ async fn step(line: &Line, project: &Project) -> Result<(), Refusal> {
         decisions.iter().any(|decision| by(decision) == IMMUNE)
     };
     let actor = Actor::line(if acted { IMMUNE } else { RELEASE });
-    let moved = line
-        .decide(project, actor, |state, now| {
-            let decisions = plan(&state.releases, &observe_all(line, project, state), now);
-            let moved = !decisions.is_empty();
-            Ok((decisions.into_iter().map(Event::from).collect(), moved))
-        })
-        .await?;
-    if moved {
-        line.reroute();
-    }
-    Ok(())
+    line.decide(project, actor, |state, now| {
+        let decisions = plan(&state.releases, &observe_all(line, project, state), now);
+        Ok((decisions.into_iter().map(Event::from).collect(), ()))
+    })
+    .await
 }
 
 /// Deployments that are up and tested, and not on their way to users yet.
@@ -103,58 +97,46 @@ async fn begin(line: &Line, project: &Project) -> Result<(), Refusal> {
     }
     let defined = project.trunk_definition().await?;
     let Some(defined) = defined else { return Ok(()) };
-    let begun = line
-        .decide(project, Actor::line(RELEASE), |state, _| {
-            let mut events = Vec::new();
-            let mut next = state.releases.next();
-            for deployment in state.estate.deployments.values().filter(|d| d.state == DeploymentState::Ready)
-            {
-                let Some(environment) = state.estate.environments.get(&deployment.environment) else {
+    line.decide(project, Actor::line(RELEASE), |state, _| {
+        let mut events = Vec::new();
+        let mut next = state.releases.next();
+        for deployment in state.estate.deployments.values().filter(|d| d.state == DeploymentState::Ready) {
+            let Some(environment) = state.estate.environments.get(&deployment.environment) else {
+                continue;
+            };
+            let like = environment.like.as_ref().filter(|_| !environment.standing);
+            let resolved =
+                defined.as_ref().as_ref().ok().and_then(|d| d.resolve(like.unwrap_or(&environment.name)));
+            // Nobody lives in an environment that was asked for: no ceremony there.
+            let (strategy, name) = match (resolved, like) {
+                (Some(resolved), None) => (resolved.strategy, resolved.strategy_name),
+                _ => (Strategy::AllAtOnce, "all-at-once".to_owned()),
+            };
+            for service in &deployment.services {
+                let tried = |r: &Release| r.deployment == deployment.id && r.service == service.name;
+                let busy = state.releases.of(&environment.name, &service.name).is_some();
+                if busy || deployment.released.contains(&service.name) || state.releases.iter().any(tried) {
                     continue;
-                };
-                let like = environment.like.as_ref().filter(|_| !environment.standing);
-                let resolved =
-                    defined.as_ref().as_ref().ok().and_then(|d| d.resolve(like.unwrap_or(&environment.name)));
-                // Nobody lives in an environment that was asked for: no ceremony there.
-                let (strategy, name) = match (resolved, like) {
-                    (Some(resolved), None) => (resolved.strategy, resolved.strategy_name),
-                    _ => (Strategy::AllAtOnce, "all-at-once".to_owned()),
-                };
-                for service in &deployment.services {
-                    let tried = |r: &Release| r.deployment == deployment.id && r.service == service.name;
-                    let busy = state.releases.of(&environment.name, &service.name).is_some();
-                    if busy || deployment.released.contains(&service.name) || state.releases.iter().any(tried)
-                    {
-                        continue;
-                    }
-                    let from =
-                        environment.serving.get(&service.name).and_then(|serving| serving.stable.clone());
-                    let key = routes::key(&project.name, &environment.name, &service.name);
-                    events.push(Event::ReleaseStarted {
-                        release: next,
-                        deployment: deployment.id,
-                        environment: environment.name.clone(),
-                        service: service.name.clone(),
-                        limits_us: from
-                            .as_ref()
-                            .map(|from| limits(&line.router, &key, from))
-                            .unwrap_or_default(),
-                        from,
-                        to: deployment.revision(),
-                        strategy: strategy.clone(),
-                        strategy_name: name.clone(),
-                    });
-                    next = next.next();
                 }
+                let from = environment.serving.get(&service.name).and_then(|serving| serving.stable.clone());
+                let key = routes::key(&project.name, &environment.name, &service.name);
+                events.push(Event::ReleaseStarted {
+                    release: next,
+                    deployment: deployment.id,
+                    environment: environment.name.clone(),
+                    service: service.name.clone(),
+                    limits_us: from.as_ref().map(|from| limits(&line.router, &key, from)).unwrap_or_default(),
+                    from,
+                    to: deployment.revision(),
+                    strategy: strategy.clone(),
+                    strategy_name: name.clone(),
+                });
+                next = next.next();
             }
-            let begun = !events.is_empty();
-            Ok((events, begun))
-        })
-        .await?;
-    if begun {
-        line.reroute();
-    }
-    Ok(())
+        }
+        Ok((events, ()))
+    })
+    .await
 }
 
 /// Quantiles of what a revision answered lately, in microseconds.
@@ -303,9 +285,7 @@ impl Line {
             };
             Ok((decisions.map_err(refused)?.into_iter().map(Event::from).collect(), ()))
         })
-        .await?;
-        self.reroute();
-        Ok(())
+        .await
     }
 
     /// Users of a service go back to the revision before. It is a release of its own, all at once.
@@ -351,7 +331,6 @@ impl Line {
                 Ok((vec![started], release))
             })
             .await?;
-        self.reroute();
         // A healthy old revision takes its users back at once, not at the next look.
         step(self, project).await?;
         Ok(id)

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::PoisonError;
 
 use andon_environment::{Environment, Estate};
-use andon_model::event::Revision;
+use andon_model::event::{Event, Revision};
 use andon_model::strategy::Strategy;
 use andon_model::{EnvironmentName, ProjectName, ServiceName};
 use andon_release::Release;
@@ -105,8 +105,22 @@ fn addresses(
         .collect()
 }
 
+/// Whether the route table may differ after this.
+pub fn moves_users(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::InstanceHealthy { .. }
+            | Event::InstanceRetired { .. }
+            | Event::EnvironmentDestroyed { .. }
+            | Event::ReleaseStarted { .. }
+            | Event::ReleaseMoved { .. }
+            | Event::WeightChanged { .. }
+            | Event::ReleaseFinished { .. }
+    )
+}
+
 impl Line {
-    /// Puts what is recorded into force. Called after every record that moves users; the same table again changes nothing.
+    /// Puts what is recorded into force: after every record that [`moves_users`]. The same table again changes nothing.
     pub fn reroute(&self) {
         // One at a time: an older table must never be put over a newer one.
         let _turn = self.routing.lock().unwrap_or_else(PoisonError::into_inner);

@@ -4,7 +4,7 @@ use andon_cord::Andon;
 use andon_model::{AndonId, Time};
 use serde::{Deserialize, Serialize};
 
-use super::{Fact, Frame, Mark, Moment, ago, count, fact, frame};
+use super::{Fact, Frame, Mark, Moment, ago, fact, frame};
 use crate::{Refusal, State};
 
 /// The page of all andons.
@@ -71,7 +71,8 @@ pub fn andons(state: &State, project: &str, now: Time) -> AndonsView {
     let rows: Vec<AndonRow> = state.cord.history().map(|andon| row(andon, now)).collect();
     let heading = match state.cord.open().count() {
         0 => "The line runs".to_owned(),
-        n => format!("{} stop the line", count(n, "andon")),
+        1 => "1 andon stops the line".to_owned(),
+        n => format!("{n} andons stop the line"),
     };
     AndonsView {
         frame: frame(state, project, now),

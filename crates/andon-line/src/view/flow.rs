@@ -63,7 +63,7 @@ pub struct WayRow {
 
 /// The view at this moment.
 pub fn flow(state: &State, project: &str, now: Time) -> FlowView {
-    let summary = state.flow.summary(&month(now), now);
+    let summary = state.flow.summary(&month(state, now), now);
     let mut stages: Vec<StageRow> = summary
         .stages
         .iter()
@@ -132,6 +132,8 @@ pub fn metrics(summary: &FlowSummary) -> Vec<Fact> {
         fact(value, format!("{label} ({} of {})", share.part, share.whole))
     };
     let frequency = match summary.deployments_per_day {
+        // Less than a day says nothing about days.
+        _ if summary.window.days() < 1.0 => summary.deployments.to_string(),
         Some(n) if n >= 1.0 => format!("{n:.1} a day"),
         Some(n) if n > 0.0 => format!("{:.1} a week", n * 7.0),
         _ => "–".to_owned(),

@@ -134,17 +134,16 @@ pub fn wall(line: &Line, project: &Project) -> WallView {
         stations: stations(&state, &environments, now),
         environments: environments.iter().map(ToString::to_string).collect(),
         services,
-        flow: metrics(&state.flow.summary(&month(now), now)),
+        flow: metrics(&state.flow.summary(&month(&state, now), now)),
         feed: moments(state.feed.iter(), 14),
     }
 }
 
-/// The last 30 days.
-pub fn month(now: Time) -> Window {
+/// The last 30 days, or as long as the project is there.
+pub fn month(state: &State, now: Time) -> Window {
     let production = "production".parse().unwrap_or_else(|_| unreachable!("a constant name"));
-    Window { from: now - Span::secs(30 * 86_400), to: now, production }
+    Window { from: (now - Span::secs(30 * 86_400)).max(state.created), to: now, production }
 }
-
 /// Environments in the order of `andon.yaml`, others after them.
 pub fn order(project: &Project, state: &State) -> Vec<EnvironmentName> {
     let declared = project

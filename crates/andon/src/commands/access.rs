@@ -6,6 +6,7 @@ use serde_json::json;
 use super::print_json;
 use crate::cli::Common;
 use crate::client::{self, Client, Failure};
+use crate::say::say;
 
 /// Options of `andon login`.
 #[derive(Debug, Args)]
@@ -39,7 +40,7 @@ pub fn login(common: &Common, options: Login) -> Result<(), Failure> {
             &json!({ "server": client.login.server, "user": me["user"], "token": client.login.token }),
         );
     } else {
-        println!("● logged in to {} as {}", client.login.server, me["user"].as_str().unwrap_or_default());
+        say!("● logged in to {} as {}", client.login.server, me["user"].as_str().unwrap_or_default());
     }
     Ok(())
 }
@@ -79,7 +80,7 @@ pub fn project(common: &Common, project: Project) -> Result<(), Failure> {
                 print_json(&all);
             } else {
                 for one in all.as_array().into_iter().flatten() {
-                    println!(
+                    say!(
                         "{}  {}",
                         one["name"].as_str().unwrap_or_default(),
                         one["trunk"].as_str().unwrap_or_default()
@@ -92,7 +93,7 @@ pub fn project(common: &Common, project: Project) -> Result<(), Failure> {
             if common.json {
                 print_json(&made);
             } else {
-                println!("● {name} is there: git remote add andon {}/{name}.git", client.login.server);
+                say!("● {name} is there: git remote add andon {}/{name}.git", client.login.server);
             }
         }
     }
@@ -130,7 +131,7 @@ pub fn user(common: &Common, user: User) -> Result<(), Failure> {
             for one in all.as_array().into_iter().flatten() {
                 let roles: Vec<&str> =
                     one["roles"].as_array().into_iter().flatten().filter_map(|r| r.as_str()).collect();
-                println!("{}  {}", one["name"].as_str().unwrap_or_default(), roles.join(", "));
+                say!("{}  {}", one["name"].as_str().unwrap_or_default(), roles.join(", "));
             }
             Ok(())
         }
@@ -142,7 +143,7 @@ pub fn user(common: &Common, user: User) -> Result<(), Failure> {
                 body["password"] = line.trim_end_matches('\n').into();
             }
             client.post("/api/v1/users", &body)?;
-            println!("● {name} is {}", roles.join(", "));
+            say!("● {name} is {}", roles.join(", "));
             Ok(())
         }
     }
@@ -183,12 +184,12 @@ pub fn token(common: &Common, token: Token) -> Result<(), Failure> {
             )?;
             match common.json {
                 true => print_json(&made),
-                false => println!("{}", made["token"].as_str().unwrap_or_default()),
+                false => say!("{}", made["token"].as_str().unwrap_or_default()),
             }
         }
         Token::Revoke { digest } => {
             client.delete(&format!("/api/v1/tokens/{digest}"))?;
-            println!("● the token is worth nothing now");
+            say!("● the token is worth nothing now");
         }
     }
     Ok(())

@@ -7,16 +7,17 @@ use serde_json::json;
 use super::Place;
 use crate::cli::Common;
 use crate::client::Failure;
+use crate::say::say;
 
 /// `andon queue`.
 pub fn queue(common: &Common) -> Result<(), Failure> {
     let place = Place::find(common)?;
     place.show("/queue", |view: &QueueView| {
-        println!("{} {}", view.frame.cord.sign(), view.heading);
-        println!("  {}", view.sentence);
+        say!("{} {}", view.frame.cord.sign(), view.heading);
+        say!("  {}", view.sentence);
         for row in view.open.iter().chain(view.recent.iter().take(10)) {
-            println!("{} {:>5} {}", row.mark.sign(), row.id, row.title);
-            println!("        {}", row.words.lines().next().unwrap_or_default());
+            say!("{} {:>5} {}", row.mark.sign(), row.id, row.title);
+            say!("        {}", row.words.lines().next().unwrap_or_default());
         }
     })?;
     Ok(())
@@ -62,23 +63,19 @@ pub fn change(common: &Common, change: Change) -> Result<(), Failure> {
 }
 
 fn show_change(view: &ChangeView) {
-    println!("{} {}", view.row.mark.sign(), view.heading);
-    println!("  {}", view.sentence);
+    say!("{} {}", view.row.mark.sign(), view.heading);
+    say!("  {}", view.sentence);
     for reason in &view.reasons {
-        println!("  ■ {reason}");
+        say!("  ■ {reason}");
     }
     for (place, mark, words) in &view.places {
-        println!("  {} {place}: {words}", mark.sign());
+        say!("  {} {place}: {words}", mark.sign());
     }
     if let Some(proof) = &view.proof {
-        println!(
-            "  proof: tested tree {} = landed tree {}",
-            &proof.tested_tree[..12],
-            &proof.landed_tree[..12]
-        );
+        say!("  proof: tested tree {} = landed tree {}", &proof.tested_tree[..12], &proof.landed_tree[..12]);
     }
     for moment in view.timeline.iter().rev() {
-        println!("  {} {} {}", moment.at.hh_mm_ss(), moment.mark.sign(), moment.words);
+        say!("  {} {} {}", moment.at.hh_mm_ss(), moment.mark.sign(), moment.words);
     }
 }
 
@@ -129,25 +126,25 @@ pub fn run(common: &Common, run: Run) -> Result<(), Failure> {
 }
 
 fn show_run(view: &RunView) {
-    println!("{} {}", view.mark.sign(), view.heading);
-    println!("  {}", view.sentence);
+    say!("{} {}", view.mark.sign(), view.heading);
+    say!("  {}", view.sentence);
     for fact in &view.facts {
-        println!("  {} {}", fact.value, fact.label);
+        say!("  {} {}", fact.value, fact.label);
     }
     for job in &view.jobs {
-        println!("  {} {} ({}): {}", job.mark.sign(), job.name, job.stage, job.words);
+        say!("  {} {} ({}): {}", job.mark.sign(), job.name, job.stage, job.words);
     }
     for test in &view.red {
-        println!("  ■ {}: {}", test.name, test.message);
+        say!("  ■ {}: {}", test.name, test.message);
     }
     for (says, lines) in &view.breaches {
-        println!("  ■ {says}");
+        say!("  ■ {says}");
         for line in lines {
-            println!("      {line}");
+            say!("      {line}");
         }
     }
     if let Some((digest, bytes)) = &view.artifact {
-        println!("  artifact {digest}, {bytes} bytes");
+        say!("  artifact {digest}, {bytes} bytes");
     }
 }
 

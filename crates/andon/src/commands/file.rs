@@ -9,8 +9,11 @@ use clap::Args;
 use serde_json::json;
 
 use super::print_json;
+use andon_line::view::count;
+
 use crate::cli::Common;
 use crate::client::{Client, Failure, status};
+use crate::say::say;
 
 /// Largest file of the repository that is looked into, in bytes.
 const LOOK: u64 = 256 * 1024;
@@ -72,21 +75,21 @@ pub fn init(common: &Common, options: Init) -> Result<(), Failure> {
     let proposal = detect::propose(&files, &read);
     let mut questions = proposal.questions.clone();
     if file.exists() && !options.force {
-        println!("▲ andon.yaml is there already and is left as it is (--force writes it anew)");
+        say!("▲ andon.yaml is there already and is left as it is (--force writes it anew)");
         questions.clear();
     } else {
         std::fs::write(&file, &proposal.yaml).map_err(|error| format!("{}: {error}", file.display()))?;
-        println!("● wrote andon.yaml: this looks like {:?}", proposal.kind);
+        say!("● wrote andon.yaml: this looks like {:?}", proposal.kind);
     }
     match connect(common, root) {
-        Ok(lines) => lines.iter().for_each(|line| println!("{line}")),
-        Err(failure) => println!("▲ no project yet: {}", failure.words),
+        Ok(lines) => lines.iter().for_each(|line| say!("{line}")),
+        Err(failure) => say!("▲ no project yet: {}", failure.words),
     }
     for question in &questions {
-        println!("▲ look at: {question}");
+        say!("▲ look at: {question}");
     }
     let trunk = "main";
-    println!(
+    say!(
         "  next: git add andon.yaml && git commit -m 'Put this on the line' && git push andon HEAD:refs/for/{trunk}"
     );
     Ok(())
@@ -123,8 +126,9 @@ fn connect(common: &Common, root: &Path) -> Result<Vec<String>, Failure> {
 
 /// Says everything that is wrong with the file. Exit status 1 when something is.
 pub fn check(common: &Common, options: Check) -> Result<(), Failure> {
-    let text = std::fs::read_to_string(&options.file).map_err(|error| {
-        format!("{}: {error}\nhint: andon init writes a first one", options.file.display())
+    let text = std::fs::read_to_string(&options.file).map_err(|error| Failure {
+        words: format!("{}: {error}\nhint: andon init writes a first one", options.file.display()),
+        status: status::USAGE,
     })?;
     match andon_pipeline::read(&text) {
         Ok(definition) => {
@@ -134,7 +138,8 @@ pub fn check(common: &Common, options: Check) -> Result<(), Failure> {
                 let (jobs, services) = (definition.pipeline.jobs.len(), definition.services.len());
                 let environments: Vec<String> =
                     definition.environments.keys().map(ToString::to_string).collect();
-                println!("● {jobs} jobs, {services} services, environments: {}", environments.join(" → "));
+                let (jobs, services) = (count(jobs, "job"), count(services, "service"));
+                say!("● {jobs}, {services}, environments: {}", environments.join(" → "));
             }
             Ok(())
         }
@@ -165,6 +170,6 @@ pub fn credential(common: &Common, action: &str) -> Result<(), Failure> {
     };
     let server = format!("{}://{}", field("protocol"), field("host"));
     let client = Client::new(Some(server), common.token.clone())?;
-    println!("username=andon\npassword={}", client.login.token);
+    say!("username=andon\npassword={}", client.login.token);
     Ok(())
 }

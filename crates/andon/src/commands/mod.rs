@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::cli::Common;
 use crate::client::{Client, Failure};
+use crate::say::say;
 
 /// Everything that asks the server.
 #[derive(Debug, Subcommand)]
@@ -141,7 +142,7 @@ impl Place {
         if self.json {
             print_json(&value);
         } else {
-            println!("● {}", words(&value));
+            say!("● {}", words(&value));
         }
         Ok(value)
     }
@@ -156,7 +157,7 @@ pub fn read<T: DeserializeOwned>(value: Value) -> Result<T, Failure> {
 
 /// Prints JSON as programs like it: whole, on lines.
 pub fn print_json(value: &Value) {
-    println!("{}", serde_json::to_string_pretty(value).unwrap_or_default());
+    say!("{}", serde_json::to_string_pretty(value).unwrap_or_default());
 }
 
 fn of_remote(server: &str) -> Option<String> {

@@ -7,6 +7,7 @@ use serde_json::json;
 use super::Place;
 use crate::cli::Common;
 use crate::client::{Failure, status};
+use crate::say::say;
 
 /// `andon flag …`.
 #[derive(Debug, Subcommand)]
@@ -100,9 +101,9 @@ pub fn flag(common: &Common, flag: Flag) -> Result<(), Failure> {
     match flag {
         Flag::List => place
             .show("/flags", |view: &FlagsView| {
-                println!("{} {}", view.frame.cord.sign(), view.heading);
+                say!("{} {}", view.frame.cord.sign(), view.heading);
                 for row in &view.rows {
-                    println!("{} {:<24} {:<10} {}", row.mark.sign(), row.key, row.state, row.audience);
+                    say!("{} {:<24} {:<10} {}", row.mark.sign(), row.key, row.state, row.audience);
                 }
             })
             .map(drop),
@@ -119,7 +120,7 @@ pub fn flag(common: &Common, flag: Flag) -> Result<(), Failure> {
             let text =
                 std::fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
             let made = place.client.post_text(&format!("{}/flags.json", place.base), &text)?;
-            println!("● {} flags changed", made["changed"]);
+            say!("● {} flags changed", made["changed"]);
             Ok(())
         }
         Flag::Export => {
@@ -140,7 +141,7 @@ pub fn flag(common: &Common, flag: Flag) -> Result<(), Failure> {
             if common.json {
                 super::print_json(&said);
             } else {
-                println!("{} ({})", said["value"], said["reason"].as_str().unwrap_or_default());
+                say!("{} ({})", said["value"], said["reason"].as_str().unwrap_or_default());
             }
             Ok(())
         }
@@ -200,10 +201,10 @@ pub fn cord(common: &Common, cord: Cord) -> Result<(), Failure> {
     match cord {
         Cord::Status => {
             let view = place.show("/andons", |view: &AndonsView| {
-                println!("{} {}", view.frame.cord.sign(), view.heading);
+                say!("{} {}", view.frame.cord.sign(), view.heading);
                 for row in view.rows.iter().take(20) {
                     let owner = row.owner.as_deref().unwrap_or("nobody");
-                    println!(
+                    say!(
                         "{} {:>4} {} ({owner}, red for {})",
                         row.mark.sign(),
                         row.id,
@@ -226,13 +227,13 @@ pub fn cord(common: &Common, cord: Cord) -> Result<(), Failure> {
             .map(drop),
         Cord::Show { andon } => place
             .show(&format!("/andons/{}", andon.trim_start_matches(['A', 'a'])), |view: &AndonView| {
-                println!("{} {}", view.row.mark.sign(), view.heading);
-                println!("  {}", view.sentence);
+                say!("{} {}", view.row.mark.sign(), view.heading);
+                say!("  {}", view.sentence);
                 for (number, title, words) in &view.suspects {
-                    println!("  ? #{number} {title}: {words}");
+                    say!("  ? #{number} {title}: {words}");
                 }
                 for moment in view.timeline.iter().rev() {
-                    println!("  {} {}: {}", moment.at.hh_mm_ss(), moment.by, moment.words);
+                    say!("  {} {}: {}", moment.at.hh_mm_ss(), moment.by, moment.words);
                 }
             })
             .map(drop),
@@ -246,13 +247,13 @@ pub fn cord(common: &Common, cord: Cord) -> Result<(), Failure> {
 pub fn flow(common: &Common) -> Result<(), Failure> {
     let place = Place::find(common)?;
     place.show("/flow", |view: &FlowView| {
-        println!("● {}", view.heading);
-        println!("  {}", view.sentence);
+        say!("● {}", view.heading);
+        say!("  {}", view.sentence);
         for metric in &view.metrics {
-            println!("  {:>12}  {}", metric.value, metric.label);
+            say!("  {:>12}  {}", metric.value, metric.label);
         }
         for stage in view.stages.iter().take(10) {
-            println!("  {:<8} {} → {}: {}", stage.kind, stage.from, stage.to, stage.took);
+            say!("  {:<8} {} → {}: {}", stage.kind, stage.from, stage.to, stage.took);
         }
     })?;
     Ok(())

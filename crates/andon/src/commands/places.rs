@@ -7,34 +7,28 @@ use serde_json::json;
 use super::Place;
 use crate::cli::Common;
 use crate::client::{Failure, status};
+use crate::say::say;
 
 /// `andon wall`.
 pub fn wall(common: &Common) -> Result<(), Failure> {
     let place = Place::find(common)?;
     place.show("/wall", |view: &WallView| {
-        println!("{} {}", view.frame.cord.sign(), view.heading);
-        println!("  {}", view.sentence);
+        say!("{} {}", view.frame.cord.sign(), view.heading);
+        say!("  {}", view.sentence);
         for station in &view.stations {
             for car in &station.cars {
-                println!(
-                    "  {:<12} {} {} {} {}",
-                    station.name,
-                    car.mark.sign(),
-                    car.label,
-                    car.title,
-                    car.words
-                );
+                say!("  {:<12} {} {} {} {}", station.name, car.mark.sign(), car.label, car.title, car.words);
             }
         }
-        println!("  {:<16}{}", "", view.environments.iter().map(|e| format!("{e:<24}")).collect::<String>());
+        say!("  {:<16}{}", "", view.environments.iter().map(|e| format!("{e:<24}")).collect::<String>());
         for service in &view.services {
             let cell = |cell: &andon_line::view::wall::Cell| {
                 format!("{:<24}", format!("{} {}", cell.mark.sign(), cell.version))
             };
-            println!("  {:<16}{}", service.name, service.cells.iter().map(cell).collect::<String>());
+            say!("  {:<16}{}", service.name, service.cells.iter().map(cell).collect::<String>());
         }
         for fact in &view.flow {
-            println!("  {:>12}  {}", fact.value, fact.label);
+            say!("  {:>12}  {}", fact.value, fact.label);
         }
     })?;
     Ok(())
@@ -110,10 +104,10 @@ pub fn env(common: &Common, env: Env) -> Result<(), Failure> {
     match env {
         Env::List => place
             .show("/environments", |view: &EnvironmentsView| {
-                println!("{} {}", view.frame.cord.sign(), view.heading);
+                say!("{} {}", view.frame.cord.sign(), view.heading);
                 for row in &view.rows {
                     let serving: Vec<String> = row.serving.iter().map(|(s, v)| format!("{s} {v}")).collect();
-                    println!("{} {:<16} {:<30} {}", row.mark.sign(), row.name, serving.join(", "), row.words);
+                    say!("{} {:<16} {:<30} {}", row.mark.sign(), row.name, serving.join(", "), row.words);
                 }
             })
             .map(drop),
@@ -177,7 +171,7 @@ fn until_served(place: &Place, name: &str) -> Result<(), Failure> {
         let newest = view.deployments.first();
         match newest.map(|deployment| deployment.mark) {
             Some(andon_line::view::Mark::Go) if view.row.instances > 0 => {
-                println!("● {}", view.heading);
+                say!("● {}", view.heading);
                 return Ok(());
             }
             Some(andon_line::view::Mark::Stop) => return Err(format!("{}: {}", name, view.row.words).into()),
@@ -193,12 +187,12 @@ fn until_served(place: &Place, name: &str) -> Result<(), Failure> {
 }
 
 fn show_environment(view: &EnvironmentView) {
-    println!("{} {}", view.row.mark.sign(), view.heading);
-    println!("  {}", view.sentence);
+    say!("{} {}", view.row.mark.sign(), view.heading);
+    say!("  {}", view.sentence);
     for service in &view.services {
-        println!("  {} {} {}", service.name, service.revision.as_deref().unwrap_or("–"), service.address);
+        say!("  {} {} {}", service.name, service.revision.as_deref().unwrap_or("–"), service.address);
         for instance in &service.instances {
-            println!(
+            say!(
                 "    {} {} {} on port {}: {}",
                 instance.mark.sign(),
                 instance.id,
@@ -209,25 +203,19 @@ fn show_environment(view: &EnvironmentView) {
         }
     }
     for deployment in &view.deployments {
-        println!("  {} {} {} {}", deployment.mark.sign(), deployment.id, deployment.commit, deployment.words);
+        say!("  {} {} {} {}", deployment.mark.sign(), deployment.id, deployment.commit, deployment.words);
     }
     for drift in &view.drifts {
-        println!("  ▲ {}: was {}, is {}", drift.what, drift.before, drift.after);
+        say!("  ▲ {}: was {}, is {}", drift.what, drift.before, drift.after);
     }
 }
 
 fn show_drift(view: &EnvironmentView) {
     if view.drifts.is_empty() {
-        println!("● {} equals its code", view.row.name);
+        say!("● {} equals its code", view.row.name);
     }
     for drift in &view.drifts {
-        println!(
-            "▲ {} was {}, is {}, since {}",
-            drift.what,
-            drift.before,
-            drift.after,
-            drift.since.hh_mm_ss()
-        );
+        say!("▲ {} was {}, is {}, since {}", drift.what, drift.before, drift.after, drift.since.hh_mm_ss());
     }
 }
 
@@ -290,10 +278,10 @@ pub fn release(common: &Common, release: Release) -> Result<(), Failure> {
     match release {
         Release::List => place
             .show("/releases", |view: &ReleasesView| {
-                println!("{} {}", view.frame.cord.sign(), view.heading);
+                say!("{} {}", view.frame.cord.sign(), view.heading);
                 for row in &view.rows {
                     let from = row.from.as_ref().map(|from| format!("{from} → ")).unwrap_or_default();
-                    println!(
+                    say!(
                         "{} {:>4} {} in {}: {from}{} {}",
                         row.mark.sign(),
                         row.id,
@@ -310,9 +298,9 @@ pub fn release(common: &Common, release: Release) -> Result<(), Failure> {
         }
         Release::Why { release } => place
             .show(&format!("/releases/{}", number(&release)), |view: &ReleaseView| {
-                println!("{} {}", view.row.mark.sign(), view.says.as_deref().unwrap_or(&view.row.words));
+                say!("{} {}", view.row.mark.sign(), view.says.as_deref().unwrap_or(&view.row.words));
                 for signal in &view.signals {
-                    println!(
+                    say!(
                         "  {} {}: {} against {}, {}: {}",
                         signal.mark.sign(),
                         signal.name,
@@ -323,14 +311,17 @@ pub fn release(common: &Common, release: Release) -> Result<(), Failure> {
                     );
                 }
                 if let Some((evidence, needed)) = view.evidence {
-                    println!(
+                    say!(
                         "  evidence that it is worse: {evidence:.1} : 1; it is taken back at {needed:.0} : 1"
                     );
                 }
                 for difference in &view.differences {
-                    println!(
+                    say!(
                         "  ■ {} differs at {}: {} became {}",
-                        difference.request, difference.at, difference.stable, difference.canary
+                        difference.request,
+                        difference.at,
+                        difference.stable,
+                        difference.canary
                     );
                 }
             })
@@ -357,15 +348,15 @@ fn number(text: &str) -> &str {
 }
 
 fn show_release(view: &ReleaseView) {
-    println!("{} {}", view.row.mark.sign(), view.heading);
-    println!("  {}", view.sentence);
+    say!("{} {}", view.row.mark.sign(), view.heading);
+    say!("  {}", view.sentence);
     for (step, mark) in &view.steps {
-        println!("  {} {step}", mark.sign());
+        say!("  {} {step}", mark.sign());
     }
     for fact in &view.facts {
-        println!("  {:>12}  {}", fact.value, fact.label);
+        say!("  {:>12}  {}", fact.value, fact.label);
     }
     for moment in view.timeline.iter().rev() {
-        println!("  {} {} {}", moment.at.hh_mm_ss(), moment.mark.sign(), moment.words);
+        say!("  {} {} {}", moment.at.hh_mm_ss(), moment.mark.sign(), moment.words);
     }
 }

@@ -8,6 +8,7 @@ use clap::Args;
 use super::{Place, read};
 use crate::cli::Common;
 use crate::client::{Failure, status};
+use crate::say::say;
 
 /// Options of `andon watch`.
 #[derive(Debug, Args)]
@@ -34,7 +35,7 @@ pub fn watch(common: &Common, options: Watch) -> Result<(), Failure> {
         let view: ChangeView = read(value.clone())?;
         for moment in view.timeline.iter().rev().filter(|moment| moment.seq > told) {
             if !common.json {
-                println!("{} {} {}", moment.at.hh_mm_ss(), moment.mark.sign(), moment.words);
+                say!("{} {} {}", moment.at.hh_mm_ss(), moment.mark.sign(), moment.words);
             }
         }
         told = view.timeline.first().map_or(told, |moment| moment.seq.max(told));

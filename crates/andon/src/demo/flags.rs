@@ -58,7 +58,7 @@ pub fn flag(world: &mut World) -> Result<Value, String> {
         "on_for_employees_alone": employees.0,
         "percent_at_1_percent": rounded(share),
         "on_for_all": all.0 + all.1,
-        "on_when_killed": 0,
+        "on_when_killed": killed.0 + killed.1,
         "evaluations": USERS * 6,
         "seconds_command_to_changed_answer": {
             "employees": rounded(employees_after), "all": rounded(all_after), "killed": rounded(killed_after),

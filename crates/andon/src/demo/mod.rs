@@ -23,6 +23,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::Common;
 use crate::client::{Failure, status};
+use crate::say::say;
 use happened::Happened;
 use report::{Report, Scene, rounded};
 use trouble::Left;
@@ -143,7 +144,7 @@ fn summary(world: &World, scenes: &[Scene], seconds: f64) -> Value {
 
 fn tell(report: Report, summary: &Value) {
     if report.json {
-        println!("{summary}");
+        say!("{summary}");
     }
     let (mark, words) = match summary["ok"] == true {
         true => ('●', "all scenes shown".to_owned()),

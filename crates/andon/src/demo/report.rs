@@ -1,5 +1,7 @@
 //! What the demo says: words for people, JSON for programs.
 
+use crate::say::say;
+
 use serde_json::{Value, json};
 
 /// Where it goes.
@@ -55,7 +57,7 @@ impl Report {
         if self.json {
             eprintln!("{line}");
         } else {
-            println!("{line}");
+            say!("{line}");
         }
     }
 
@@ -72,7 +74,7 @@ impl Report {
     /// A scene is over.
     pub fn end(&self, scene: &Scene) {
         if self.json {
-            println!("{}", scene.json());
+            say!("{}", scene.json());
         }
         match &scene.evidence {
             Ok(_) => self.say(&format!("● {} shown in {:.1} s", scene.number, scene.seconds)),

@@ -111,7 +111,7 @@ pub fn dark(world: &mut World, left: &mut Left) -> Result<Value, String> {
         "compared": moved.explanation["compared"],
         "different": moved.explanation["different"],
         "difference": first,
-        "users_on_it": 0,
+        "users_on_it": seen.of(&moved.to).map_or(0, |answers| answers.users.len()),
         "requests": seen.requests,
         "failed_requests": seen.failures,
         "seconds_first_copy_to_taken_back": moved.since_users,

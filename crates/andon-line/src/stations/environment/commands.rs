@@ -80,9 +80,7 @@ impl Line {
             }
             Ok((vec![Event::EnvironmentDestroyed { environment, rebuild, why }], ()))
         })
-        .await?;
-        self.reroute();
-        Ok(())
+        .await
     }
 
     /// Moves the end of an environment.

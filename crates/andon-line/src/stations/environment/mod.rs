@@ -177,16 +177,8 @@ async fn keep_up(line: &Arc<Line>, project: &Arc<Project>, hands: &Arc<Hands>) -
     let now = line.now();
     let warm = keep_warm(&project.state(), now);
     let decisions = upkeep::plan(&project.state().estate, &seen, &warm, now);
-    let mut rerouted = false;
     for decision in decisions {
-        rerouted |= matches!(
-            decision,
-            upkeep::Decision::Healthy(_) | upkeep::Decision::Retire { .. } | upkeep::Decision::Expire(_)
-        );
         act::act(line, project, hands, decision, &foreign).await?;
-    }
-    if rerouted {
-        line.reroute();
     }
     Ok(())
 }
