@@ -124,7 +124,7 @@ fn reply(output: &mut impl Write, updates: &[Update], answer: &Answer) -> io::Re
 }
 
 /// Frames up to the next flush.
-fn section(input: &mut impl Read) -> io::Result<Vec<String>> {
+pub fn section(input: &mut impl Read) -> io::Result<Vec<String>> {
     let mut frames = Vec::new();
     loop {
         let mut head = [0u8; 4];

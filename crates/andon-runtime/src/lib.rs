@@ -25,3 +25,4 @@ pub use proc::Process;
 pub use runtime::{Foreign, Observed, ProcessRuntime};
 pub use shim::shim_main;
 pub use spec::{Exit, Spec};
+pub use unpack::{Limits, unpack};

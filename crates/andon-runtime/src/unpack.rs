@@ -11,8 +11,10 @@ use crate::error::RuntimeError;
 
 /// The most entries and bytes of an artifact.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Limits {
+pub struct Limits {
+    /// Files, folders and links.
     pub entries: usize,
+    /// Unpacked.
     pub bytes: u64,
 }
 
@@ -35,7 +37,7 @@ fn broken(error: io::Error) -> RuntimeError {
 }
 
 /// Unpacks a tar into an empty directory. After an error the directory holds rubbish: remove it.
-pub(crate) fn unpack(artifact: impl Read, into: &Path, limits: Limits) -> Result<(), RuntimeError> {
+pub fn unpack(artifact: impl Read, into: &Path, limits: Limits) -> Result<(), RuntimeError> {
     let mut archive = Archive::new(artifact);
     let (mut count, mut bytes, mut links) = (0, 0, Vec::new());
     for entry in archive.entries().map_err(broken)? {
