@@ -143,7 +143,9 @@ fn wanted<'a>(estate: &'a Estate, keep_warm: &BTreeSet<(EnvironmentName, Revisio
             serving.stable.as_ref() == Some(&revision)
                 || serving.incoming.as_ref().is_some_and(|incoming| incoming.revision == revision)
         });
-        let warm = keep_warm.contains(&(environment.name.clone(), revision.clone()));
+        // What an environment held before it was emptied is no way back.
+        let warm = keep_warm.contains(&(environment.name.clone(), revision.clone()))
+            && deployment.state != DeploymentState::Superseded;
         if serves || warm || deployment.under_way() {
             wanted.insert((&environment.name, revision), deployment);
         }

@@ -352,6 +352,24 @@ fn a_rebuild_repeats_the_same_deployment_once_all_is_gone() {
 }
 
 #[test]
+fn a_rebuilt_environment_keeps_nothing_warm_of_what_it_held_before() {
+    let mut story = Story::new();
+    story.lands(1, 1);
+    story.deploys();
+    story.through(1);
+    let old = story.estate.deployments[&DeploymentId(1)].revision();
+    story.then(Event::EnvironmentDestroyed { environment: name("staging"), rebuild: true, why: "x".into() });
+    let ids: Vec<InstanceId> = story.estate.instances.keys().copied().collect();
+    ids.into_iter().for_each(|id| story.estate.forget(id));
+    story.deploys();
+    let warm = BTreeSet::from([(name("staging"), old.clone())]);
+    let decisions = upkeep::plan(&story.estate, &story.alive(), &warm, Time(story.now));
+    let planned =
+        |d: &&upkeep::Decision| matches!(d, upkeep::Decision::Plan { revision, .. } if *revision == old);
+    assert_eq!(decisions.iter().filter(planned).count(), 0);
+}
+
+#[test]
 fn an_environment_ends_at_its_time() {
     let mut story = Story::new();
     let expires = Some(Time(story.now + 1500));

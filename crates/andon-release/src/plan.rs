@@ -126,9 +126,10 @@ fn one(release: &Release, seen: &Observed, now: Time) -> Vec<Decision> {
     }
 }
 
-/// Whether the stopped line holds this release.
+/// Whether the stopped line holds this release. The way back is never held, nor a service that nobody is served by: a rebuilt
+/// environment comes up while the line is red.
 pub(crate) fn held(release: &Release, seen: &Observed) -> bool {
-    seen.held && !release.leads_back()
+    seen.held && !release.leads_back() && release.from.is_some()
 }
 
 /// The look that proves the release worse, unless a person overruled it.

@@ -178,3 +178,13 @@ fn users_go_back_when_a_person_says_so() {
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     assert!(server.visit("web.production.shop.localhost", "/").1.starts_with("v1"));
 }
+
+#[test]
+fn an_environment_is_rebuilt_while_the_line_is_stopped() {
+    let (server, repo) = Server::with_project(&[("andon.yaml", LINE), ("app.py", HELLO)]);
+    server.served(repo.propose("Begin"));
+    assert_eq!(server.post("/api/v1/shop/andons", &json!({ "why": "to be sure" })).0, 200);
+    let out = server.cli(&["env", "rebuild", "staging", "--wait"]);
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    assert!(server.visit("web.staging.shop.localhost", "/").1.starts_with("v1"));
+}

@@ -13,7 +13,7 @@ use andon_release::command::{self, WayBack};
 use andon_release::plan::plan;
 use andon_release::state::ROLL_BACK;
 use andon_release::{ArmCounts, Decision, EpochCounts, Explanation, Observed, Release, Sample, look};
-use andon_router::{Arm, ArmSignals, Differences, Router};
+use andon_router::{Arm, ArmSignals, Router};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
@@ -82,7 +82,7 @@ async fn step(line: &Line, project: &Project) -> Result<(), Refusal> {
     let actor = Actor::line(if acted { IMMUNE } else { RELEASE });
     line.decide(project, actor, |state, now| {
         let decisions = plan(&state.releases, &observe_all(line, project, state), now);
-        Ok((decisions.into_iter().map(Event::from).collect(), ()))
+        Ok((events(line, project, state, decisions), ()))
     })
     .await
 }
@@ -216,13 +216,13 @@ pub fn observe(line: &Line, project: &Project, state: &State, release: &Release)
     let healthy = |revision: &Revision| {
         state.estate.healthy(&release.environment, &release.service, revision).next().is_some()
     };
-    let differences = differences(line, project, release).unwrap_or_default();
+    let mirror = mirrored(line, project, release).unwrap_or_default();
     let deployment = state.estate.deployments.get(&release.deployment);
     let landing = deployment.and_then(|d| state.estate.landings.iter().find(|landing| landing.run == d.run));
     let held = state.cord.hold(landing.and_then(|landing| landing.fixes)).is_some();
     Observed {
         look: project.watched.lock().unwrap_or_else(PoisonError::into_inner).looks.get(&release.id).cloned(),
-        mirror: andon_release::Mirror { compared: differences.compared, different: differences.different },
+        mirror: andon_release::Mirror { compared: mirror.compared, different: mirror.different },
         candidate_healthy: healthy(&release.to),
         stable_healthy: release.from.as_ref().is_some_and(healthy),
         held,
@@ -230,12 +230,76 @@ pub fn observe(line: &Line, project: &Project, state: &State, release: &Release)
 }
 
 /// What the mirror of a dark launch has found.
-pub fn differences(line: &Line, project: &Project, release: &Release) -> Option<Differences> {
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Mirrored {
+    /// Answers that were compared.
+    pub compared: u64,
+    /// Those that said something else.
+    pub different: u64,
+    /// The last differences, oldest first.
+    #[serde(default)]
+    pub last: Vec<DifferenceRow>,
+}
+
+/// An answer that differed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DifferenceRow {
+    /// `GET /total`.
+    pub request: String,
+    /// Status of the one that serves, and of the new one.
+    pub status: (u16, u16),
+    /// Where they differ.
+    pub at: String,
+    /// What the one that serves said there.
+    pub stable: String,
+    /// What the new one said.
+    pub canary: String,
+}
+
+/// What the mirror of a dark launch has found so far; none of other releases, and none without a mirror at work.
+fn mirrored(line: &Line, project: &Project, release: &Release) -> Option<Mirrored> {
     if !matches!(release.strategy, Strategy::Dark(_)) {
         return None;
     }
     let key = routes::key(&project.name, &release.environment, &release.service);
-    line.router.differences(&key).filter(|found| found.revision.as_ref() == Some(&release.to))
+    let found = line.router.differences(&key).filter(|found| found.revision.as_ref() == Some(&release.to))?;
+    let row = |d: &andon_router::Difference| DifferenceRow {
+        request: format!("{} {}", d.method, d.path),
+        status: (d.primary_status, d.shadow_status),
+        at: d.at.clone(),
+        stable: d.primary.clone(),
+        canary: d.shadow.clone(),
+    };
+    Some(Mirrored {
+        compared: found.compared,
+        different: found.different,
+        last: found.last.iter().map(row).collect(),
+    })
+}
+
+/// The same of a release at any time: what its mirror finds, or what was kept when it ended.
+pub fn differences(line: &Line, project: &Project, state: &State, release: &Release) -> Option<Mirrored> {
+    let kept = || match release.strategy {
+        Strategy::Dark(_) => serde_json::from_value(state.explanations.get(&release.id)?.clone()).ok(),
+        _ => None,
+    };
+    match release.ended {
+        Some(_) => kept(),
+        None => mirrored(line, project, release),
+    }
+}
+
+/// The events of these decisions. The end of a dark launch keeps its last differences: the mirror is gone with it.
+fn events(line: &Line, project: &Project, state: &State, decisions: Vec<Decision>) -> Vec<Event> {
+    let with_differences = |decision: Decision| match decision {
+        Decision::Finish { release, how, why, explanation } => {
+            let found = state.releases.get(release).and_then(|release| mirrored(line, project, release));
+            let kept = found.and_then(|found| serde_json::to_value(found).ok());
+            Decision::Finish { release, how, why, explanation: kept.unwrap_or(explanation) }
+        }
+        other => other,
+    };
+    decisions.into_iter().map(with_differences).map(Event::from).collect()
 }
 
 fn refused(refusal: command::Refusal) -> Refusal {
@@ -283,7 +347,7 @@ impl Line {
                 Command::Approve => command::approve(release),
                 Command::Abort => command::abort(release, &seen, &said()),
             };
-            Ok((decisions.map_err(refused)?.into_iter().map(Event::from).collect(), ()))
+            Ok((events(self, project, state, decisions.map_err(refused)?), ()))
         })
         .await
     }

@@ -10,6 +10,7 @@ use andon_release::{Explanation, Outcome, Release, waits_for};
 use serde::{Deserialize, Serialize};
 
 use super::{Fact, Frame, Mark, Moment, ago, count, fact, frame, moments};
+pub use crate::stations::release::DifferenceRow;
 use crate::stations::release::{Point, differences, observe};
 use crate::words::percent;
 use crate::{Line, Project, Refusal, State};
@@ -115,21 +116,6 @@ pub struct SignalRow {
     pub says: String,
 }
 
-/// An answer that differed.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct DifferenceRow {
-    /// `GET /total`.
-    pub request: String,
-    /// Status of the one that serves, and of the new one.
-    pub status: (u16, u16),
-    /// Where they differ.
-    pub at: String,
-    /// What the one that serves said there.
-    pub stable: String,
-    /// What the new one said.
-    pub canary: String,
-}
-
 /// All releases at this moment.
 pub fn releases(line: &Line, project: &Project) -> ReleasesView {
     let (state, now) = (project.state(), line.now());
@@ -208,7 +194,7 @@ pub fn release(line: &Line, project: &Project, id: ReleaseId) -> Result<ReleaseV
     if let Some(look) = &look {
         facts.extend(look_facts(look));
     }
-    let differing = differences(line, project, found);
+    let differing = differences(line, project, &state, found);
     if let Some(found) = &differing {
         let mark = if found.different > 0 { Mark::Stop } else { Mark::Go };
         facts.push(Fact {
@@ -243,20 +229,7 @@ pub fn release(line: &Line, project: &Project, id: ReleaseId) -> Result<ReleaseV
         evidence: look.as_ref().map(|look| (look.highest, look.evidence_needed)),
         look: look.and_then(|look| serde_json::to_value(look).ok()),
         curve,
-        differences: differing
-            .map(|d| {
-                d.last
-                    .iter()
-                    .map(|d| DifferenceRow {
-                        request: format!("{} {}", d.method, d.path),
-                        status: (d.primary_status, d.shadow_status),
-                        at: d.at.clone(),
-                        stable: d.primary.clone(),
-                        canary: d.shadow.clone(),
-                    })
-                    .collect()
-            })
-            .unwrap_or_default(),
+        differences: differing.map(|found| found.last).unwrap_or_default(),
         commands: commands(found),
         timeline: moments(state.feed.iter().filter(about), 100),
         row,

@@ -317,6 +317,20 @@ fn the_way_back_leads_to_the_revision_before_and_is_not_held() {
 }
 
 #[test]
+fn where_nobody_is_served_the_stopped_line_holds_nothing() {
+    let mut story = Story::new(r#""all-at-once""#);
+    story.settle();
+    story.record(Event::EnvironmentDestroyed {
+        environment: production(),
+        rebuild: true,
+        why: "rebuilt".into(),
+    });
+    story.seen.held = true;
+    story.start(ReleaseId(2), None, "2222222-D3", CAREFUL, "careful");
+    assert_eq!((story.settle().weight(), story.how()), (10_000, Some(ReleaseEnd::Released)));
+}
+
+#[test]
 fn what_is_over_takes_no_command_and_a_destroyed_environment_ends_its_releases() {
     let mut story = Story::new(CAREFUL);
     story.settle();
