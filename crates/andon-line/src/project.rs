@@ -53,7 +53,7 @@ impl Project {
         let runtime =
             ProcessRuntime::new(instances, exe.to_owned()).map_err(|e| Refusal::Broken(e.to_string()))?;
         let repository = Repository::at(data.join("git").join(format!("{name}.git")));
-        let room = data.join("work").join(name.as_str());
+        let room = data.join("jobs").join(name.as_str());
         Ok(Project {
             name,
             repository,
