@@ -1,6 +1,6 @@
 //! Every event as one sentence with a mark and a link: the one place where the journal is put into words.
 
-use andon_model::event::{Actor, Cause, Event, JobEnd, Purpose, ReleaseEnd, Verdict};
+use andon_model::event::{Cause, Event, JobEnd, Purpose, ReleaseEnd, Verdict};
 use andon_model::{ChangeId, EnvironmentName};
 
 use crate::view::Mark;
@@ -168,11 +168,6 @@ pub fn percent(basis_points: u16) -> String {
         0 => (basis_points / 100).to_string(),
         _ => format!("{}", f64::from(basis_points) / 100.0),
     }
-}
-
-/// Whether the line itself did it.
-pub fn is_line(actor: &Actor) -> bool {
-    matches!(actor, Actor::Line(_))
 }
 
 fn capital(text: &str) -> String {

@@ -1,7 +1,7 @@
 //! A run: its jobs, its tests, its coverage, what it built.
 
+use andon_model::Time;
 use andon_model::event::Purpose;
-use andon_model::{RunId, Time};
 use andon_pipeline::runs::Run;
 use andon_pipeline::{JobState, Runs};
 use andon_validation::RunReport;
@@ -161,7 +161,7 @@ pub fn run(state: &State, project: &str, run: &Run, report: Option<&RunReport>, 
         verdict: name.into(),
         reasons,
         facts,
-        jobs: run.jobs.iter().map(|job| job_row(&state.runs, run.id, job, now)).collect(),
+        jobs: run.jobs.iter().map(|job| job_row(&state.runs, job, now)).collect(),
         red: report.map(red).unwrap_or_default(),
         breaches: report
             .map(|r| r.breaches.iter().map(|b| (b.says.clone(), b.lacking.clone())).collect())
@@ -172,7 +172,7 @@ pub fn run(state: &State, project: &str, run: &Run, report: Option<&RunReport>, 
     }
 }
 
-fn job_row(runs: &Runs, _run: RunId, job: &andon_pipeline::runs::JobRun, now: Time) -> JobRow {
+fn job_row(runs: &Runs, job: &andon_pipeline::runs::JobRun, now: Time) -> JobRow {
     let usual = runs.usual.get(&job.plan.name).map(|usual| andon_model::Span(usual.millis as u64));
     let mut tests = (0, 0, 0);
     let (mark, words, log) = match &job.state {
