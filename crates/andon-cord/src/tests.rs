@@ -86,6 +86,7 @@ impl Line {
             run: RunId(change),
             services: vec![],
             changes: vec![ChangeId(change)],
+            runtime: Default::default(),
         });
     }
 

@@ -1,8 +1,9 @@
 //! Environments, deployments and instances as the journal tells them. Decides nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use andon_model::event::{Drift, Event, PlannedService, Recorded, ReleaseEnd, Revision};
+use andon_model::event::{Drift, Event, PlannedService, Recorded, ReleaseEnd, Revision, RuntimeKind};
 use andon_model::{
     AndonId, ChangeId, DeploymentId, Digest, EnvironmentName, InstanceId, Oid, ReleaseId, RunId, ServiceName,
     Time,
@@ -99,6 +100,8 @@ pub struct Deployment {
     pub services: Vec<PlannedService>,
     /// Changes that are new with it in this environment.
     pub changes: Vec<ChangeId>,
+    /// What runs its instances.
+    pub runtime: RuntimeKind,
     /// When it began.
     pub started: Time,
     /// When all instances were healthy.
@@ -141,8 +144,8 @@ pub struct Instance {
     pub revision: Revision,
     /// The deployment that made it.
     pub deployment: DeploymentId,
-    /// Where it listens, on the loopback address.
-    pub port: u16,
+    /// Where it listens.
+    pub address: SocketAddr,
     /// When it was planned.
     pub planned: Time,
     /// When it first answered its health check.
@@ -214,6 +217,12 @@ impl Estate {
         self.instances_in(environment).filter(move |i| {
             &i.service == service && &i.revision == revision && i.retired.is_none() && i.healthy.is_some()
         })
+    }
+
+    /// What runs an instance.
+    pub fn runtime_of(&self, instance: InstanceId) -> RuntimeKind {
+        let deployment = self.instances.get(&instance).and_then(|i| self.deployments.get(&i.deployment));
+        deployment.map(|d| d.runtime).unwrap_or_default()
     }
 
     /// The newest deployment of an environment that was not given up.
@@ -320,6 +329,7 @@ impl Estate {
                 run,
                 services,
                 changes,
+                runtime,
             } => {
                 for older in
                     self.deployments.values_mut().filter(|d| &d.environment == environment && d.under_way())
@@ -337,6 +347,7 @@ impl Estate {
                     run: *run,
                     services: services.clone(),
                     changes: changes.clone(),
+                    runtime: *runtime,
                     started: at,
                     up: None,
                     state: DeploymentState::Starting,
@@ -345,7 +356,7 @@ impl Estate {
                 };
                 self.deployments.insert(*deployment, made);
             }
-            Event::InstancePlanned { instance, environment, service, revision, port } => {
+            Event::InstancePlanned { instance, environment, service, revision, port, address } => {
                 let deployment = self.of_revision(environment, revision).map_or(DeploymentId(0), |d| d.id);
                 let made = Instance {
                     id: *instance,
@@ -353,7 +364,7 @@ impl Estate {
                     service: service.clone(),
                     revision: revision.clone(),
                     deployment,
-                    port: *port,
+                    address: SocketAddr::new(address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), *port),
                     planned: at,
                     healthy: None,
                     retired: None,

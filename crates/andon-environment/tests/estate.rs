@@ -2,12 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use andon_environment::promote::{self, Declared};
 use andon_environment::upkeep::{self, Observation, Seen, pause};
 use andon_environment::{DeploymentState, Estate};
-use andon_model::event::{Event, PlannedService, Recorded, ReleaseEnd, Revision};
+use andon_model::event::{Event, PlannedService, Recorded, ReleaseEnd, Revision, RuntimeKind};
 use andon_model::{
     Actor, AndonId, ChangeId, DeploymentId, Digest, EnvironmentName, InstanceId, Oid, ReleaseId, RunId,
     ServiceName, Span, Strategy, Time,
@@ -98,17 +98,9 @@ impl Story {
                 artifact: candidate.artifact,
                 commit: candidate.commit,
                 run: candidate.run,
-                services: vec![PlannedService {
-                    name: web(),
-                    command: vec!["x".into()],
-                    env: BTreeMap::new(),
-                    health: None,
-                    start_within: Span::secs(30),
-                    stop_within: Span::secs(10),
-                    replicas: 2,
-                    hosts: vec![],
-                }],
+                services: vec![PlannedService { replicas: 2, ..PlannedService::new(web(), &["x"]) }],
                 changes: candidate.changes,
+                runtime: RuntimeKind::Process,
             });
             made.push(deployment.0);
         }
@@ -123,7 +115,14 @@ impl Story {
         for _ in 0..2 {
             let instance = self.estate.next_instance();
             let (environment, service, revision) = (d.environment.clone(), web(), d.revision());
-            self.then(Event::InstancePlanned { instance, environment, service, revision, port: 1 });
+            self.then(Event::InstancePlanned {
+                instance,
+                environment,
+                service,
+                revision,
+                port: 1,
+                address: None,
+            });
             self.then(Event::InstanceHealthy { instance });
         }
         self.then(Event::DeploymentFinished { deployment: d.id, ok: true, why: String::new() });
@@ -248,6 +247,7 @@ fn a_deployment_whose_instance_dies_before_it_was_healthy_is_given_up() {
         service: web(),
         revision,
         port: 1,
+        address: None,
     });
     let mut seen = Observation::default();
     seen.instances.insert(InstanceId(1), Seen::Exited { words: "no such file".into() });

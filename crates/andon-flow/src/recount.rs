@@ -1,6 +1,6 @@
 //! The metrics counted again from the bare journal, the slow and plain way: nothing of the fold is used here.
 
-use andon_model::event::{Cause, Event, PlannedService, Push, Recorded, ReleaseEnd, Revision};
+use andon_model::event::{Cause, Event, PlannedService, Push, Recorded, ReleaseEnd, Revision, RuntimeKind};
 use andon_model::strategy::Strategy as Way;
 use andon_model::{
     Actor, AndonId, ChangeId, DeploymentId, Digest, EnvironmentName, ReleaseId, RunId, Span, Time,
@@ -23,16 +23,7 @@ fn journal(steps: &Steps) -> Vec<Recorded> {
         at += wait;
         let (a, b, yes) = (*a, *b, *yes);
         let environment = || if b == 4 { "staging".parse().unwrap() } else { production() };
-        let service = |n: u32| PlannedService {
-            name: format!("s{n}").parse().unwrap(),
-            command: vec![],
-            env: Default::default(),
-            health: None,
-            start_within: Span(1),
-            stop_within: Span(1),
-            replicas: 1,
-            hosts: vec![],
-        };
+        let service = |n: u32| PlannedService::new(format!("s{n}").parse().unwrap(), &[]);
         let event = match what {
             0 | 1 => Event::ChangePushed(Push {
                 change: ChangeId(a),
@@ -58,6 +49,7 @@ fn journal(steps: &Steps) -> Vec<Recorded> {
                     run: RunId(a),
                     services,
                     changes,
+                    runtime: RuntimeKind::Process,
                 }
             }
             4 | 5 if deployments > 0 => {

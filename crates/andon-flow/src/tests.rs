@@ -1,7 +1,8 @@
 //! A delivery as a team lives it, from the first commit to everyone.
 
 use andon_model::event::{
-    Cause, Event, JobEnd, PlannedService, Purpose, Push, Recorded, ReleaseEnd, Revision, TestCounts, Verdict,
+    Cause, Event, JobEnd, PlannedService, Purpose, Push, Recorded, ReleaseEnd, Revision, RuntimeKind,
+    TestCounts, Verdict,
 };
 use andon_model::strategy::Strategy;
 use andon_model::{Actor, AndonId, ChangeId, DeploymentId, Digest, ReleaseId, RunId, Span, Time};
@@ -102,16 +103,7 @@ impl Story {
     }
 
     fn deployed(&mut self, minute: i64, id: u32, environment: &str, artifact: u32, changes: &[u32]) {
-        let service = PlannedService {
-            name: "web".parse().unwrap(),
-            command: vec![],
-            env: Default::default(),
-            health: None,
-            start_within: Span(1),
-            stop_within: Span(1),
-            replicas: 1,
-            hosts: vec![],
-        };
+        let service = PlannedService::new("web".parse().unwrap(), &[]);
         let changes = changes.iter().map(|id| ChangeId(*id)).collect();
         let (deployment, environment) = (DeploymentId(id), environment.parse().unwrap());
         let artifact = Digest::of(&[artifact as u8]);
@@ -125,6 +117,7 @@ impl Story {
                 run: RunId(1),
                 services: vec![service],
                 changes,
+                runtime: RuntimeKind::Process,
             },
         );
         self.at(minute + 2, Event::DeploymentFinished { deployment, ok: true, why: String::new() });

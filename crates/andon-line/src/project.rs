@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use andon_cord::PullOn;
 use andon_git::Repository;
-use andon_model::{JobName, Oid, ProjectName, RunId};
+use andon_model::{JobName, Oid, ProjectName, RunId, RuntimeKind};
 use andon_pipeline::{Definition, definition};
-use andon_runtime::ProcessRuntime;
+use andon_runtime::{ProcessRuntime, Runtime};
 use tokio_util::sync::CancellationToken;
 
 use crate::stations::release::Watched;
@@ -35,8 +35,7 @@ pub struct Project {
     pub(crate) jobs: Mutex<HashMap<(RunId, JobName), CancellationToken>>,
     /// Looks and curves of releases.
     pub(crate) watched: Mutex<Watched>,
-    /// Its running services.
-    pub runtime: Arc<ProcessRuntime>,
+    runtimes: BTreeMap<RuntimeKind, Arc<dyn Runtime>>,
     definitions: Mutex<BTreeMap<Oid, Arc<Defined>>>,
 }
 
@@ -62,9 +61,23 @@ impl Project {
             turn: tokio::sync::Mutex::default(),
             jobs: Mutex::default(),
             watched: Mutex::default(),
-            runtime: Arc::new(runtime),
+            runtimes: BTreeMap::from([(RuntimeKind::Process, Arc::new(runtime) as Arc<dyn Runtime>)]),
             definitions: Mutex::default(),
         })
+    }
+
+    /// What runs instances of this kind.
+    pub fn runtime(&self, kind: RuntimeKind) -> Result<Arc<dyn Runtime>, Refusal> {
+        self.runtimes.get(&kind).cloned().ok_or_else(|| {
+            Refusal::Conflict(format!(
+                "this server has no {kind} runtime\nhint: install it and start the server again, or name another `runtime`"
+            ))
+        })
+    }
+
+    /// Every runtime that this server has.
+    pub fn runtimes(&self) -> impl Iterator<Item = &Arc<dyn Runtime>> {
+        self.runtimes.values()
     }
 
     /// Its state now. Hold it briefly and never over an await.

@@ -9,10 +9,11 @@
     reason = "each variant says what its fields are; a sentence per field would only repeat the name"
 )]
 
-use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::service::{Limits, PlannedService, RuntimeKind};
 use crate::strategy::Strategy;
 use crate::{
     AndonId, ChangeId, DeploymentId, Digest, EnvironmentName, InstanceId, JobName, Oid, ProjectName,
@@ -167,6 +168,9 @@ pub enum Event {
         run: RunId,
         services: Vec<PlannedService>,
         changes: Vec<ChangeId>,
+        /// What runs its instances.
+        #[serde(default)]
+        runtime: RuntimeKind,
     },
     /// An instance has a place and a port, and may be started from now on.
     InstancePlanned {
@@ -175,6 +179,9 @@ pub enum Event {
         service: ServiceName,
         revision: Revision,
         port: u16,
+        /// Where it listens; none: on the loopback address.
+        #[serde(default)]
+        address: Option<IpAddr>,
     },
     /// It answered its health check.
     InstanceHealthy { instance: InstanceId },
@@ -397,27 +404,6 @@ impl std::fmt::Display for Revision {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.0)
     }
-}
-
-/// A service as a deployment will run it: the whole shape, so that nothing is read again later.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct PlannedService {
-    /// Its name.
-    pub name: ServiceName,
-    /// Arguments, `$PORT` and `${PORT}` standing for the port; never given to a shell.
-    pub command: Vec<String>,
-    /// Environment variables of its own.
-    pub env: BTreeMap<String, String>,
-    /// Path that answers 2xx when it is healthy.
-    pub health: Option<String>,
-    /// How long it may take to become healthy.
-    pub start_within: Span,
-    /// How long it may take to stop.
-    pub stop_within: Span,
-    /// Instances wanted.
-    pub replicas: u32,
-    /// Hosts under which users reach it, beside the one it always has.
-    pub hosts: Vec<String>,
 }
 
 /// A difference between an environment and its code.

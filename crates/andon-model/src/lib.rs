@@ -7,6 +7,7 @@ pub mod hash;
 pub mod id;
 pub mod name;
 mod percent;
+pub mod service;
 pub mod strategy;
 pub mod time;
 
@@ -14,5 +15,6 @@ pub use event::{Actor, Event, Recorded, Role};
 pub use hash::{Digest, Oid};
 pub use id::{AndonId, ChangeId, DeploymentId, InstanceId, ReleaseId, RunId};
 pub use name::{EnvironmentName, JobName, ProjectName, ServiceName, StageName, StrategyName, UserName};
+pub use service::{Limits, PlannedService, RuntimeKind, Size};
 pub use strategy::{Percent, Strategy, Weight};
 pub use time::{Span, Time};

@@ -2,7 +2,9 @@
 
 use andon_model::event::PlannedService;
 use andon_model::strategy::Strategy;
-use andon_model::{EnvironmentName, JobName, ServiceName, Span, StageName, StrategyName};
+use andon_model::{
+    EnvironmentName, JobName, Limits, RuntimeKind, ServiceName, Size, Span, StageName, StrategyName,
+};
 use indexmap::IndexMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -162,6 +164,36 @@ pub struct Service {
     /// Names under which users of production reach it, beside `SERVICE.ENVIRONMENT.PROJECT.localhost`.
     #[serde(default)]
     pub hosts: Vec<String>,
+    /// What one instance may use.
+    #[serde(default)]
+    pub limits: ServiceLimits,
+    /// The image that the artifact is put on, where instances are containers; without it, an empty one.
+    pub image: Option<String>,
+    /// Paths below its directory that it may write. Anything else that changes there is drift.
+    #[serde(default)]
+    pub writes: Vec<String>,
+}
+
+/// What one instance may use. What is not said is not limited.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceLimits {
+    /// Memory; an instance that takes more is ended.
+    pub memory: Option<Size>,
+    /// Processors, as `0.5` or `2`.
+    pub cpu: Option<f64>,
+    /// Processes and threads.
+    pub processes: Option<u32>,
+}
+
+impl ServiceLimits {
+    fn planned(&self) -> Limits {
+        Limits {
+            memory: self.memory.map(|size| size.0),
+            cpu_millis: self.cpu.map(|cpu| (cpu * 1000.0).round() as u32),
+            processes: self.processes,
+        }
+    }
 }
 
 /// An environment: a named place where services run.
@@ -171,6 +203,8 @@ pub struct Environment {
     /// Takes everything that is not said here from that environment.
     #[schemars(with = "Option<EnvironmentName>")]
     pub like: Option<Spanned<EnvironmentName>>,
+    /// What runs the instances: `process` or `docker`.
+    pub runtime: Option<RuntimeKind>,
     /// When an artifact is deployed here.
     pub deploy: Option<DeployWhen>,
     /// Jobs of the stage `environment` that run after each deployment here, before any user sees it.
@@ -250,6 +284,8 @@ const fn one() -> u32 {
 pub struct Resolved {
     /// Services as they run here.
     pub services: Vec<PlannedService>,
+    /// What runs their instances.
+    pub runtime: RuntimeKind,
     /// When an artifact is deployed here.
     pub deploy: DeployWhen,
     /// Jobs that test it.
@@ -292,9 +328,13 @@ impl Definition {
             stop_within: service.stop_within,
             replicas: replicas.unwrap_or(service.replicas),
             hosts: if own_hosts { service.hosts.clone() } else { Vec::new() },
+            limits: service.limits.planned(),
+            image: service.image.clone(),
+            writes: service.writes.clone(),
         });
         Some(Resolved {
             services: services.collect(),
+            runtime: chain.iter().find_map(|e| e.runtime).unwrap_or_default(),
             deploy: chain.iter().find_map(|e| e.deploy).unwrap_or(DeployWhen::OnGreen),
             tests: chain[0].tests.iter().map(|t| t.value.clone()).collect(),
             strategy: release

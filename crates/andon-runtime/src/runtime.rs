@@ -3,19 +3,22 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, File};
 use std::io::Read;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
-use andon_model::Time;
+use andon_model::{EnvironmentName, RuntimeKind, Time};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::Signal;
 
 use crate::error::RuntimeError;
+use crate::health::free_port;
 use crate::log;
 use crate::manifest::{self, Difference, Inspector, Manifest};
+use crate::port::{Isolation, Runtime};
 use crate::proc::{self, Process, Stat};
 use crate::shim::{MARK, PATH};
 use crate::spec::{self, Exit, Spec, State};
@@ -384,6 +387,66 @@ impl ProcessRuntime {
             id: id.to_owned(),
             why: format!("processes {} survive", pids.join(", ")),
         })
+    }
+}
+
+impl Runtime for ProcessRuntime {
+    fn kind(&self) -> RuntimeKind {
+        RuntimeKind::Process
+    }
+
+    fn isolation(&self, _: &EnvironmentName) -> Isolation {
+        let lacks = |what: &str| (what.to_owned(), "instances are plain processes of the host".to_owned());
+        Isolation {
+            has: vec!["a directory of its own".into(), "ended with everything it started".into()],
+            lacks: ["limits", "network of its own", "read-only release"].map(lacks).into(),
+        }
+    }
+
+    fn place(&self, _: &EnvironmentName, used: &BTreeSet<SocketAddr>) -> Result<SocketAddr, RuntimeError> {
+        let port = free_port(&used.iter().map(SocketAddr::port).collect());
+        port.map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+            .map_err(RuntimeError::disk("find a free port on", "127.0.0.1"))
+    }
+
+    fn prepare(&self, spec: &Spec, artifact: &mut dyn Read) -> Result<(), RuntimeError> {
+        ProcessRuntime::prepare(self, &spec.instance, artifact)
+    }
+
+    fn start(&self, spec: &Spec) -> Result<(), RuntimeError> {
+        ProcessRuntime::start(self, spec)
+    }
+
+    fn stop(&self, id: &str) -> Result<(), RuntimeError> {
+        ProcessRuntime::stop(self, id)
+    }
+
+    fn remove(&self, id: &str) -> Result<(), RuntimeError> {
+        ProcessRuntime::remove(self, id)
+    }
+
+    fn list(&self) -> Result<Vec<Observed>, RuntimeError> {
+        ProcessRuntime::list(self)
+    }
+
+    fn logs(&self, id: &str, lines: usize) -> Result<String, RuntimeError> {
+        ProcessRuntime::logs(self, id, lines)
+    }
+
+    fn differences(&self, id: &str) -> Result<Vec<Difference>, RuntimeError> {
+        ProcessRuntime::differences(self, id)
+    }
+
+    fn foreign(&self) -> Result<Vec<Foreign>, RuntimeError> {
+        ProcessRuntime::foreign(self)
+    }
+
+    fn kill_foreign(&self, process: Process) -> Result<bool, RuntimeError> {
+        ProcessRuntime::kill_foreign(self, process)
+    }
+
+    fn clear(&self, _: &EnvironmentName) -> Result<(), RuntimeError> {
+        Ok(())
     }
 }
 

@@ -3,10 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use andon_model::{Span, Time};
+use andon_model::{Digest, EnvironmentName, Limits, Span, Time};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +33,24 @@ pub struct Spec {
     pub workdir: String,
     /// Where it is to listen.
     pub port: u16,
+    /// The address it listens on; none: loopback.
+    #[serde(default)]
+    pub address: Option<IpAddr>,
+    /// Its environment: instances of one may share a network.
+    #[serde(default)]
+    pub environment: Option<EnvironmentName>,
+    /// Its artifact.
+    #[serde(default)]
+    pub artifact: Option<Digest>,
+    /// What the artifact is put on, where instances are containers; none: nothing.
+    #[serde(default)]
+    pub image: Option<String>,
+    /// What it may use.
+    #[serde(default)]
+    pub limits: Limits,
+    /// Paths below its release directory that it may write.
+    #[serde(default)]
+    pub writes: Vec<String>,
     /// From the request to end until it is ended.
     pub stop_within: Span,
     /// Bytes of a log file before it is set aside.
@@ -60,6 +79,12 @@ impl Spec {
             env: BTreeMap::new(),
             workdir: String::new(),
             port,
+            address: None,
+            environment: None,
+            artifact: None,
+            image: None,
+            limits: Limits::default(),
+            writes: Vec::new(),
             stop_within: Span::secs(10),
             log_bytes: LOG_BYTES,
             log_keep: LOG_KEEP,

@@ -133,7 +133,7 @@ fn addresses(project: &Project, deployment: &andon_environment::Deployment) -> V
     for service in &deployment.services {
         let instance = state.estate.healthy(&deployment.environment, &service.name, &revision).next();
         let Some(instance) = instance else { continue };
-        let url = format!("http://127.0.0.1:{}", instance.port);
+        let url = format!("http://{}", instance.address);
         if found.is_empty() {
             found.push(("ANDON_URL".to_owned(), url.clone()));
         }

@@ -1,7 +1,7 @@
 //! The route table of all projects, computed from what is recorded. Sends no traffic; the router does.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::PoisonError;
 
 use andon_environment::{Environment, Estate};
@@ -99,10 +99,7 @@ fn addresses(
     service: &ServiceName,
     revision: &Revision,
 ) -> Vec<SocketAddr> {
-    estate
-        .healthy(environment, service, revision)
-        .map(|i| SocketAddr::from((Ipv4Addr::LOCALHOST, i.port)))
-        .collect()
+    estate.healthy(environment, service, revision).map(|i| i.address).collect()
 }
 
 /// Whether the route table may differ after this.

@@ -100,7 +100,7 @@ pub struct InstanceRow {
     /// The same in words.
     pub words: String,
     /// Where it listens.
-    pub port: u16,
+    pub address: String,
 }
 
 /// A deployment.
@@ -303,7 +303,7 @@ fn instance_row(instance: &Instance, now: Time) -> InstanceRow {
         revision: instance.revision.commit().to_owned(),
         mark,
         words,
-        port: instance.port,
+        address: instance.address.to_string(),
     }
 }
 

@@ -117,7 +117,7 @@ fn service(view: &EnvironmentView, service: &ServicePlace, caller: &Caller) -> M
             }
             div.scroll { table {
                 caption.unseen { "Instances of " (service.name) }
-                thead { tr { th scope="col" { "Instance" } th scope="col" { "Revision" } th scope="col" { "State" } th.num scope="col" { "Port" } th scope="col" { "Output" } } }
+                thead { tr { th scope="col" { "Instance" } th scope="col" { "Revision" } th scope="col" { "State" } th.num scope="col" { "Address" } th scope="col" { "Output" } } }
                 tbody { @for instance in &service.instances { (self::instance(&view.frame.project, instance)) } }
             } }
         }
@@ -130,7 +130,7 @@ fn instance(project: &str, instance: &InstanceRow) -> Markup {
             th scope="row" { (instance.id) }
             td { code { (instance.revision) } }
             td { (state(instance.mark, &instance.words)) }
-            td.num { (instance.port) }
+            td.num { (instance.address) }
             td { a href={ "/api/v1/" (project) "/instances/" (instance.id) "/log" } { "read" } }
         }
     }

@@ -159,7 +159,8 @@ fn the_pages_of_environments_escape_what_was_found_in_them() {
         drifts: 1,
         expires: Some(Time(0)),
     };
-    let instance = InstanceRow { id: "i1".into(), revision: text(), mark: Mark::Go, words: text(), port: 1 };
+    let instance =
+        InstanceRow { id: "i1".into(), revision: text(), mark: Mark::Go, words: text(), address: text() };
     let service = ServicePlace {
         name: "web".into(),
         address: "http://web.staging.shop.localhost:1".into(),

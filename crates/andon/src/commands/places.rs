@@ -193,11 +193,11 @@ fn show_environment(view: &EnvironmentView) {
         say!("  {} {} {}", service.name, service.revision.as_deref().unwrap_or("–"), service.address);
         for instance in &service.instances {
             say!(
-                "    {} {} {} on port {}: {}",
+                "    {} {} {} on {}: {}",
                 instance.mark.sign(),
                 instance.id,
                 instance.revision,
-                instance.port,
+                instance.address,
                 instance.words
             );
         }

@@ -56,10 +56,10 @@ pub(super) async fn act(
         }
         Decision::Kill { pid, .. } => {
             if let Some(stray) = foreign.iter().find(|stray| stray.process.pid == pid) {
-                project
-                    .runtime
-                    .kill_foreign(stray.process)
-                    .map_err(|error| Refusal::Broken(error.to_string()))?;
+                for runtime in project.runtimes() {
+                    let killed = runtime.kill_foreign(stray.process);
+                    killed.map_err(|error| Refusal::Broken(error.to_string()))?;
+                }
             }
             Ok(())
         }
@@ -91,16 +91,22 @@ async fn plan_instance(
     service: ServiceName,
     revision: Revision,
 ) -> Result<(), Refusal> {
-    // Ports of all projects: they share the loopback address.
+    // Addresses of all projects: they share the host.
     let used = line
         .projects()
         .iter()
-        .flat_map(|p| p.state().estate.instances.values().map(|i| i.port).collect::<Vec<_>>())
+        .flat_map(|p| p.state().estate.instances.values().map(|i| i.address).collect::<Vec<_>>())
         .collect();
-    let port = andon_runtime::free_port(&used)?;
+    let kind = project.state().estate.of_revision(&environment, &revision).map(|d| d.runtime);
+    let runtime = project.runtime(kind.unwrap_or_default())?;
+    let at = environment.clone();
+    let placed = tokio::task::spawn_blocking(move || runtime.place(&at, &used)).await;
+    let placed = placed.map_err(|error| Refusal::Broken(error.to_string()))?;
+    let placed = placed.map_err(|error| Refusal::Broken(error.to_string()))?;
+    let (port, address) = (placed.port(), Some(placed.ip()).filter(|ip| !ip.is_loopback()));
     line.decide(project, Actor::line(DEPLOYMENT), |state, _| {
         let instance = state.estate.next_instance();
-        Ok((vec![Event::InstancePlanned { instance, environment, service, revision, port }], ()))
+        Ok((vec![Event::InstancePlanned { instance, environment, service, revision, port, address }], ()))
     })
     .await
 }
@@ -147,7 +153,6 @@ fn start_now(line: &Line, project: &Project, id: InstanceId) -> Result<(), Strin
         .blobs
         .get(&deployment.artifact)
         .map_err(|error| format!("{}: {error}", deployment.artifact.short()))?;
-    project.runtime.prepare(&name, std::io::BufReader::new(artifact)).map_err(|error| error.to_string())?;
     let label = |key: &str, value: &str| (key.to_owned(), value.to_owned());
     let mut env = service.env.clone();
     env.extend([
@@ -166,9 +171,17 @@ fn start_now(line: &Line, project: &Project, id: InstanceId) -> Result<(), Strin
         env,
         command: service.command.clone(),
         stop_within: service.stop_within,
-        ..Spec::new(&name, &[], instance.port)
+        address: Some(instance.address.ip()).filter(|ip| !ip.is_loopback()),
+        environment: Some(instance.environment.clone()),
+        artifact: Some(deployment.artifact.clone()),
+        image: service.image.clone(),
+        limits: service.limits,
+        writes: service.writes.clone(),
+        ..Spec::new(&name, &[], instance.address.port())
     };
-    project.runtime.start(&spec).map_err(|error| error.to_string())
+    let runtime = project.runtime(deployment.runtime).map_err(|error| error.to_string())?;
+    runtime.prepare(&spec, &mut std::io::BufReader::new(artifact)).map_err(|error| error.to_string())?;
+    runtime.start(&spec).map_err(|error| error.to_string())
 }
 
 /// Stops and removes in the background; what is gone is forgotten.
@@ -178,10 +191,26 @@ fn remove(project: &Arc<Project>, hands: &Arc<Hands>, id: InstanceId) {
     }
     let (project, hands) = (Arc::clone(project), Arc::clone(hands));
     tokio::task::spawn_blocking(move || {
-        match project.runtime.remove(&id.to_string()) {
-            Ok(()) => project.with_state(|state| state.estate.forget(id)),
-            Err(error) => tracing::error!(%error, "{id} could not be removed, it is tried again"),
+        if let Err(error) = remove_now(&project, id) {
+            tracing::error!(%error, "{id} could not be removed, it is tried again");
         }
         hands.leave(id);
     });
+}
+
+fn remove_now(project: &Project, id: InstanceId) -> Result<(), String> {
+    let (kind, environment) = {
+        let estate = &project.state().estate;
+        (estate.runtime_of(id), estate.instances.get(&id).map(|i| i.environment.clone()))
+    };
+    let runtime = project.runtime(kind).map_err(|error| error.to_string())?;
+    runtime.remove(&id.to_string()).map_err(|error| error.to_string())?;
+    project.with_state(|state| state.estate.forget(id));
+    let Some(environment) = environment else { return Ok(()) };
+    let ended = {
+        let estate = &project.state().estate;
+        let lives = estate.environments.get(&environment).is_some_and(|e| e.destroying.is_none());
+        !lives && estate.instances_in(&environment).next().is_none()
+    };
+    if ended { runtime.clear(&environment).map_err(|error| error.to_string()) } else { Ok(()) }
 }

@@ -1,13 +1,12 @@
 //! One look at an environment's instances: processes, health, files, strangers. Decides nothing.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use andon_environment::Instance;
 use andon_environment::upkeep::{Observation, Seen};
-use andon_model::{InstanceId, Span, Time};
+use andon_model::{InstanceId, RuntimeKind, Span, Time};
 use andon_runtime::Foreign;
 
 use super::Hands;
@@ -46,29 +45,30 @@ pub(super) async fn observe(
         return Ok((Observation::default(), Vec::new()));
     }
     let looked = Arc::clone(project);
-    let to_compare: Vec<InstanceId> = instances
-        .iter()
-        .filter(|i| files_due && i.retired.is_none() && i.healthy.is_some())
-        .map(|i| i.id)
-        .collect();
+    let to_compare: Vec<(InstanceId, RuntimeKind)> = {
+        let estate = &project.state().estate;
+        let settled = |i: &&Instance| files_due && i.retired.is_none() && i.healthy.is_some();
+        instances.iter().filter(settled).map(|i| (i.id, estate.runtime_of(i.id))).collect()
+    };
     let host = tokio::task::spawn_blocking(move || {
-        let found = looked.runtime.list()?;
-        let mut files = Vec::new();
-        for id in to_compare {
-            // An instance that is just being replaced has no files to compare: that is seen by its absence.
-            let differences = looked.runtime.differences(&id.to_string()).unwrap_or_default();
-            files.extend(differences.into_iter().map(|d| (id, d.path, d.before, d.after)));
+        let (mut found, mut files, mut foreign) = (Vec::new(), Vec::new(), Vec::new());
+        for runtime in looked.runtimes() {
+            let kind = runtime.kind();
+            for (id, _) in to_compare.iter().filter(|(_, runs_in)| *runs_in == kind) {
+                // An instance that is just being replaced has no files to compare: that is seen by its absence.
+                let differences = runtime.differences(&id.to_string()).unwrap_or_default();
+                files.extend(differences.into_iter().map(|d| (*id, d.path, d.before, d.after)));
+            }
+            for observed in runtime.list()? {
+                let ended = observed.exit.as_ref().filter(|_| !observed.alive);
+                let last_words = || runtime.logs(&observed.id, 3).unwrap_or_default();
+                let words = ended.map(|exit| (exit.to_string(), last_words()));
+                found.push((observed, words));
+            }
+            if files_due {
+                foreign.extend(runtime.foreign()?);
+            }
         }
-        let foreign = if files_due { looked.runtime.foreign()? } else { Vec::new() };
-        let last_words = |id: &str| looked.runtime.logs(id, 3).unwrap_or_default();
-        let found: Vec<_> = found
-            .into_iter()
-            .map(|o| {
-                let words =
-                    o.exit.as_ref().filter(|_| !o.alive).map(|exit| (exit.to_string(), last_words(&o.id)));
-                (o, words)
-            })
-            .collect();
         Ok::<_, andon_runtime::RuntimeError>((found, files, foreign))
     })
     .await
@@ -115,7 +115,7 @@ async fn ask_health(
     let mut asked = tokio::task::JoinSet::new();
     for instance in instances.iter().filter(|i| i.retired.is_none()) {
         if matches!(seen.instances.get(&instance.id), Some(Seen::Alive { .. })) {
-            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, instance.port));
+            let address = instance.address;
             let (id, path) = (instance.id, paths.get(&instance.id).cloned().flatten());
             asked.spawn(async move { (id, andon_runtime::health(address, path.as_deref(), HEALTH).await) });
         }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use andon_environment::promote::{self, Candidate, Declared};
 use andon_environment::{DeploymentState, upkeep};
-use andon_model::event::{Actor, Event, PlannedService, Revision};
+use andon_model::event::{Actor, Event, Revision};
 use andon_model::{DeploymentId, EnvironmentName, InstanceId, Span, Time};
 use andon_pipeline::Definition;
 use andon_pipeline::definition::DeployWhen;
@@ -146,15 +146,15 @@ fn deployment(
 ) -> Option<Event> {
     let environment = state.estate.environments.get(&candidate.environment)?;
     let repeated = candidate.repeats.and_then(|id| state.estate.deployments.get(&id));
-    let services: Vec<PlannedService> = match repeated {
-        Some(repeated) => repeated.services.clone(),
+    let (services, runtime) = match repeated {
+        Some(repeated) => (repeated.services.clone(), repeated.runtime),
         None => {
             let asked = environment.like.as_ref().filter(|_| !environment.standing);
-            let mut services = definition.resolve(asked.unwrap_or(&environment.name))?.services;
+            let mut resolved = definition.resolve(asked.unwrap_or(&environment.name))?;
             if asked.is_some() {
-                services.iter_mut().for_each(|service| service.hosts.clear());
+                resolved.services.iter_mut().for_each(|service| service.hosts.clear());
             }
-            services
+            (resolved.services, resolved.runtime)
         }
     };
     if services.is_empty() {
@@ -168,6 +168,7 @@ fn deployment(
         run: candidate.run,
         services,
         changes: candidate.changes,
+        runtime,
     })
 }
 
