@@ -6,6 +6,7 @@
 pub mod check;
 pub mod definition;
 pub mod detect;
+mod pins;
 pub mod plan;
 pub mod runs;
 
