@@ -8,6 +8,7 @@ pub mod definition;
 pub mod detect;
 mod pins;
 pub mod plan;
+pub mod rules;
 pub mod runs;
 
 pub use check::{Problem, read, schema};
