@@ -5,6 +5,7 @@
 
 pub mod estate;
 mod exception;
+pub mod life;
 pub mod parity;
 pub mod promote;
 pub mod upkeep;

@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod changes;
+pub mod environments;
 pub mod file;
 pub mod people;
 pub mod places;
@@ -55,7 +56,7 @@ pub enum Ask {
     Watch(watch::Watch),
     /// Environments: create, rebuild, destroy, drift.
     #[command(subcommand)]
-    Env(places::Env),
+    Env(environments::Env),
     /// Releases: promote, pause, abort, roll back, why.
     #[command(subcommand)]
     Release(places::Release),
@@ -88,7 +89,7 @@ pub fn run(common: &Common, ask: Ask) -> Result<(), Failure> {
         Ask::Run(run) => changes::run(common, run),
         Ask::Wall => places::wall(common),
         Ask::Watch(options) => watch::watch(common, options),
-        Ask::Env(env) => places::env(common, env),
+        Ask::Env(env) => environments::env(common, env),
         Ask::Release(release) => places::release(common, release),
         Ask::Flag(flag) => people::flag(common, flag),
         Ask::Cord(cord) => people::cord(common, cord),
