@@ -14,9 +14,10 @@ use andon_environment::promote::{self, Candidate, Declared};
 use andon_environment::upkeep::{self, Wishes};
 use andon_environment::{DeploymentState, Exception};
 use andon_model::event::{Actor, Event, Revision};
-use andon_model::{DeploymentId, EnvironmentName, InstanceId, Oid, Span, Time};
+use andon_model::{DeploymentId, EnvironmentName, InstanceId, Oid, RuntimeKind, Span, Time};
 use andon_pipeline::Definition;
 use andon_pipeline::definition::DeployWhen;
+use andon_runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
 use super::{Pulse, environment_tests};
@@ -38,8 +39,10 @@ pub(super) async fn run(line: Arc<Line>, project: Arc<Project>, stop: Cancellati
     loop {
         let done = step(&line, &project, &hands, &stop).await;
         pulse.every(if busy(&project.state()) { SOON } else { QUIET });
-        if !pulse.beat(done, DEPLOYMENT).await {
-            return;
+        tokio::select! {
+            goes_on = pulse.beat(done, DEPLOYMENT) => if !goes_on { return },
+            // A runtime tells that something happened to an instance: its files are looked at too.
+            () = hands.woken.notified() => {}
         }
     }
 }
@@ -51,6 +54,8 @@ struct Hands {
     failing: Mutex<BTreeMap<InstanceId, Time>>,
     looked_at_files: Mutex<Option<Time>>,
     pub(super) testing: Mutex<BTreeSet<DeploymentId>>,
+    woken: tokio::sync::Notify,
+    listening: Mutex<BTreeSet<RuntimeKind>>,
 }
 
 impl Hands {
@@ -59,6 +64,25 @@ impl Hands {
     }
     fn leave(&self, instance: InstanceId) {
         self.on.lock().unwrap_or_else(PoisonError::into_inner).remove(&instance);
+    }
+
+    /// Hears from now on what a runtime tells of its instances.
+    fn listen(self: &Arc<Hands>, runtime: &dyn Runtime, stop: &CancellationToken) {
+        if !self.listening.lock().unwrap_or_else(PoisonError::into_inner).insert(runtime.kind()) {
+            return;
+        }
+        let Some(mut news) = runtime.watch() else { return };
+        let (hands, stop) = (Arc::clone(self), stop.clone());
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    more = news.changed() => if more.is_err() { return },
+                }
+                *hands.looked_at_files.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                hands.woken.notify_one();
+            }
+        });
     }
 }
 
@@ -85,7 +109,7 @@ async fn step(
     }
     let definition = defined.as_deref().and_then(|defined| defined.as_ref().ok());
     life::step(line, project, definition).await?;
-    keep_up(line, project, definition, hands).await?;
+    keep_up(line, project, definition, hands, stop).await?;
     let due: Vec<DeploymentId> = {
         let state = project.state();
         let up = state.estate.deployments.values().filter(|d| d.state == DeploymentState::Up);
@@ -221,8 +245,14 @@ async fn keep_up(
     project: &Arc<Project>,
     definition: Option<&Definition>,
     hands: &Arc<Hands>,
+    stop: &CancellationToken,
 ) -> Result<(), Refusal> {
-    let (seen, foreign) = look::observe(line, project, hands).await?;
+    for runtime in project.runtimes_in_use() {
+        hands.listen(runtime.as_ref(), stop);
+    }
+    let (seen, found) = look::observe(line, project, hands).await?;
+    let look::Strays { foreign, orphans } = found;
+    act::sweep(project, hands, orphans);
     let now = line.now();
     let decisions = {
         let state = project.state();
