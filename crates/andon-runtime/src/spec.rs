@@ -11,7 +11,7 @@ use andon_model::{Digest, EnvironmentName, Limits, Span, Time};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::proc::Process;
+use crate::process::Process;
 
 /// Bytes of a log file before it is set aside.
 const LOG_BYTES: u64 = 16 * 1024 * 1024;

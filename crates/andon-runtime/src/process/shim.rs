@@ -23,8 +23,8 @@ use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::process::{Pid, Signal, WaitOptions, wait};
 use signal_hook::consts::{SIGCHLD, SIGINT, SIGTERM};
 
-use crate::log::Log;
-use crate::proc::{self, Process};
+use super::log::Log;
+use super::proc::{self, Process};
 use crate::spec::{self, Exit, Spec, State};
 
 /// Tells the second stage from the first.

@@ -1,5 +1,9 @@
 //! The host's instances, as their directories and locks tell of them. Keeps nothing in memory that a restart would miss.
 
+mod log;
+mod proc;
+mod shim;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, File};
 use std::io::Read;
@@ -10,19 +14,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
+use self::proc::Stat;
+use self::shim::{MARK, PATH};
 use andon_model::{EnvironmentName, RuntimeKind, Time};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::Signal;
 
 use crate::error::RuntimeError;
 use crate::health::free_port;
-use crate::log;
 use crate::manifest::{self, Difference, Inspector, Manifest};
 use crate::port::{Isolation, Runtime};
-use crate::proc::{self, Process, Stat};
-use crate::shim::{MARK, PATH};
 use crate::spec::{self, Exit, Spec, State};
 use crate::unpack::{Limits, unpack};
+
+pub use self::proc::Process;
+pub use self::shim::shim_main;
 
 /// What a shim may take beyond the time that the instance has to stop.
 const SHIM_GRACE: Duration = Duration::from_secs(10);
