@@ -13,6 +13,7 @@ mod health;
 mod manifest;
 mod port;
 mod process;
+pub mod sandbox;
 mod spec;
 mod unpack;
 

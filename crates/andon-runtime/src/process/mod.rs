@@ -1,6 +1,8 @@
 //! The host's instances, as their directories and locks tell of them. Keeps nothing in memory that a restart would miss.
 
+mod inside;
 mod log;
+mod plan;
 mod proc;
 mod shim;
 
@@ -11,19 +13,22 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 use std::time::Duration;
 
+use self::plan::{SETTING, Setting};
 use self::proc::Stat;
 use self::shim::{MARK, PATH};
 use andon_model::{EnvironmentName, RuntimeKind, Time};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::Signal;
+use sha2::Digest as _;
 
 use crate::error::RuntimeError;
 use crate::health::free_port;
 use crate::manifest::{self, Difference, Inspector, Manifest};
 use crate::port::{Isolation, Runtime};
+use crate::sandbox::{Group, Means};
 use crate::spec::{self, Exit, Spec, State};
 use crate::unpack::{Limits, unpack};
 
@@ -41,6 +46,10 @@ pub struct ProcessRuntime {
     root: PathBuf,
     exe: PathBuf,
     inspector: Mutex<Inspector>,
+    /// What instances never see.
+    hide: Vec<PathBuf>,
+    /// What the host permits, once somebody asked.
+    means: OnceLock<Means>,
     unique: AtomicU64,
     /// One at a time starts, stops or removes an instance.
     turns: Mutex<HashMap<String, Arc<Mutex<()>>>>,
@@ -91,12 +100,51 @@ impl ProcessRuntime {
             }
         }
         Ok(ProcessRuntime {
+            hide: vec![root.clone()],
+            means: OnceLock::new(),
             root,
             exe,
             inspector: Mutex::default(),
             unique: AtomicU64::new(0),
             turns: Mutex::default(),
         })
+    }
+
+    /// Instances see nothing below this directory either, but for their own: the server's data.
+    pub fn hiding(mut self, data: &Path) -> ProcessRuntime {
+        self.hide.push(data.canonicalize().unwrap_or_else(|_| data.to_owned()));
+        self
+    }
+
+    /// Uses these means instead of what the host permits.
+    pub fn with(mut self, means: Means) -> ProcessRuntime {
+        self.means = OnceLock::from(means);
+        self
+    }
+
+    /// What the host permits: tried once, when it is asked for first.
+    pub fn means(&self) -> &Means {
+        self.means.get_or_init(|| {
+            let empty = self.beside("rehearsal");
+            if let Err(error) = fs::create_dir(&empty) {
+                return Means::none(&format!("it could not be tried: {error}"));
+            }
+            let rehearse = || {
+                let mut command = Command::new(&self.exe);
+                command.arg("shim").arg(&empty).env_clear().env(shim::STAGE, shim::REHEARSE).current_dir("/");
+                command
+            };
+            let means = Means::find(rehearse, &empty, &self.group_name());
+            // Left for the next start of the server if it cannot be removed now.
+            let _ = fs::remove_dir_all(&empty);
+            means
+        })
+    }
+
+    /// What everything of this server on the host is named after: one data directory, one name.
+    fn group_name(&self) -> String {
+        let sum = sha2::Sha256::digest(self.root.as_os_str().as_encoded_bytes());
+        format!("andon-{}", hex::encode(&sum[..4]))
     }
 
     /// Unpacks an artifact (a tar) for an instance and takes down what it holds. All of it or nothing; once done, done
@@ -145,6 +193,13 @@ impl ProcessRuntime {
         self.sweep(id, &dir)?;
         let path = dir.join(spec::SPEC);
         spec::write(&path, spec).map_err(RuntimeError::disk("write", path))?;
+        let path = dir.join(SETTING);
+        let setting = Setting { means: self.means().clone(), hide: self.hide.clone() };
+        spec::write(&path, &setting).map_err(RuntimeError::disk("write", path))?;
+        let root = dir.join(plan::ROOT);
+        if !root.exists() {
+            fs::create_dir(&root).map_err(RuntimeError::disk("create", root))?;
+        }
         let not_started = |why: String| RuntimeError::NotStarted { id: id.clone(), why };
         let ran = Command::new(&self.exe)
             .arg("shim")
@@ -238,7 +293,14 @@ impl ProcessRuntime {
         let manifest: Option<Manifest> = read(&dir.join(spec::MANIFEST))?;
         let manifest = manifest.ok_or_else(|| RuntimeError::Unknown(id.to_owned()))?;
         let release = dir.join(spec::RELEASE);
-        lock(&self.inspector).compare(&manifest, &release).map_err(RuntimeError::disk("read", release))
+        let compared = lock(&self.inspector).compare(&manifest, &release);
+        let mut found = compared.map_err(RuntimeError::disk("read", release))?;
+        let spec: Option<Spec> = read(&dir.join(spec::SPEC))?;
+        let writes = spec.map(|spec| spec.writes).unwrap_or_default();
+        found.retain(|difference| {
+            !writes.iter().any(|declared| Path::new(&difference.path).starts_with(declared))
+        });
+        Ok(found)
     }
 
     /// Processes that run in or from an instance's directory, or were started by an instance, and that no living shim
@@ -365,8 +427,15 @@ impl ProcessRuntime {
         })
     }
 
+    /// The group of an instance, of whatever server started it.
+    fn group(&self, id: &str, dir: &Path) -> Result<Group, RuntimeError> {
+        let setting: Option<Setting> = read(&dir.join(SETTING))?;
+        Ok(setting.map(|setting| setting.means.groups.of(id)).unwrap_or_default())
+    }
+
     /// Kills what an instance without a shim has left.
     fn sweep(&self, id: &str, dir: &Path) -> Result<(), RuntimeError> {
+        let group = self.group(id, dir)?;
         let own = std::process::id();
         // Only a pause: nobody ever sends.
         let (_quiet, never) = mpsc::channel::<()>();
@@ -378,7 +447,8 @@ impl ProcessRuntime {
                 .filter(|stat| self.owner(stat).as_deref() == Some(id))
                 .map(|stat| stat.process)
                 .collect();
-            if left.is_empty() {
+            group.kill();
+            if left.is_empty() && group.remove().is_ok() {
                 return Ok(());
             }
             for process in &left {
@@ -402,11 +472,9 @@ impl Runtime for ProcessRuntime {
     }
 
     fn isolation(&self, _: &EnvironmentName) -> Isolation {
-        let lacks = |what: &str| (what.to_owned(), "instances are plain processes of the host".to_owned());
-        Isolation {
-            has: vec!["a directory of its own".into(), "ended with everything it started".into()],
-            lacks: ["limits", "network of its own", "read-only release"].map(lacks).into(),
-        }
+        let mut isolation = self.means().isolation();
+        isolation.has.insert(0, "ended with everything it started".into());
+        isolation
     }
 
     fn place(&self, _: &EnvironmentName, used: &BTreeSet<SocketAddr>) -> Result<SocketAddr, RuntimeError> {
