@@ -53,6 +53,11 @@ pub trait Runtime: Send + Sync {
         None
     }
 
+    /// Counts up when it is worth looking at once: files were touched, or an instance ended. None: only looking tells.
+    fn watch(&self) -> Option<tokio::sync::watch::Receiver<u64>> {
+        None
+    }
+
     /// Processes among the instances that none of them accounts for.
     fn foreign(&self) -> Result<Vec<Foreign>, RuntimeError>;
 

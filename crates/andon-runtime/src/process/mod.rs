@@ -5,6 +5,7 @@ mod log;
 mod plan;
 mod proc;
 mod shim;
+mod watch;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, File};
@@ -19,6 +20,7 @@ use std::time::Duration;
 use self::plan::{SETTING, Setting};
 use self::proc::Stat;
 use self::shim::{MARK, PATH};
+use self::watch::Watcher;
 use andon_model::{EnvironmentName, RuntimeKind, Time};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::Signal;
@@ -50,6 +52,8 @@ pub struct ProcessRuntime {
     hide: Vec<PathBuf>,
     /// What the host permits, once somebody asked.
     means: OnceLock<Means>,
+    /// None: this host tells nobody of changes.
+    watcher: Option<Watcher>,
     unique: AtomicU64,
     /// One at a time starts, stops or removes an instance.
     turns: Mutex<HashMap<String, Arc<Mutex<()>>>>,
@@ -85,6 +89,14 @@ pub struct Foreign {
     pub command: String,
 }
 
+/// What came of looking for what a shim left.
+enum Swept {
+    /// Nothing is left, and no shim can start while this is held.
+    Empty(File),
+    /// It has a shim: one that an earlier server was starting.
+    Held,
+}
+
 impl ProcessRuntime {
     /// Instances live below `root`; their shims are `exe shim DIR`. Removes what a crash left half unpacked.
     pub fn new(root: PathBuf, exe: PathBuf) -> Result<ProcessRuntime, RuntimeError> {
@@ -102,6 +114,9 @@ impl ProcessRuntime {
         Ok(ProcessRuntime {
             hide: vec![root.clone()],
             means: OnceLock::new(),
+            watcher: Watcher::new()
+                .inspect_err(|error| tracing::warn!(%error, "changes of releases are not heard of"))
+                .ok(),
             root,
             exe,
             inspector: Mutex::default(),
@@ -134,15 +149,28 @@ impl ProcessRuntime {
                 command.arg("shim").arg(&empty).env_clear().env(shim::STAGE, shim::REHEARSE).current_dir("/");
                 command
             };
-            let means = Means::find(rehearse, &empty, &self.group_name());
+            let means = Means::find(rehearse, &empty, &self.host_name());
+            self.drop_groups(&means);
             // Left for the next start of the server if it cannot be removed now.
             let _ = fs::remove_dir_all(&empty);
             means
         })
     }
 
-    /// What everything of this server on the host is named after: one data directory, one name.
-    fn group_name(&self) -> String {
+    /// Ends what lies in groups of this name without a directory of an instance.
+    fn drop_groups(&self, means: &Means) {
+        let ids = self.ids().unwrap_or_default();
+        for name in means.groups.names().into_iter().filter(|name| !ids.contains(name)) {
+            let group = means.groups.of(&name);
+            group.kill();
+            if let Err(error) = group.remove() {
+                tracing::warn!(group = name, %error, "a group that belongs to no instance stays");
+            }
+        }
+    }
+
+    /// What everything of these instances on the host is named after: one directory, one name.
+    pub fn host_name(&self) -> String {
         let sum = sha2::Sha256::digest(self.root.as_os_str().as_encoded_bytes());
         format!("andon-{}", hex::encode(&sum[..4]))
     }
@@ -196,6 +224,9 @@ impl ProcessRuntime {
         let path = dir.join(SETTING);
         let setting = Setting { means: self.means().clone(), hide: self.hide.clone() };
         spec::write(&path, &setting).map_err(RuntimeError::disk("write", path))?;
+        if let Some(watcher) = &self.watcher {
+            watcher.begin(id, &dir, &spec.writes);
+        }
         let root = dir.join(plan::ROOT);
         if !root.exists() {
             fs::create_dir(&root).map_err(RuntimeError::disk("create", root))?;
@@ -220,10 +251,11 @@ impl ProcessRuntime {
     pub fn stop(&self, id: &str) -> Result<(), RuntimeError> {
         let turn = self.turn(id);
         let _turn = lock(&turn);
-        self.end(id)
+        self.end(id).map(drop)
     }
 
-    fn end(&self, id: &str) -> Result<(), RuntimeError> {
+    /// No shim can start it while what is returned is held.
+    fn end(&self, id: &str) -> Result<File, RuntimeError> {
         let dir = self.dir(id)?;
         if !dir.exists() {
             return Err(RuntimeError::Unknown(id.to_owned()));
@@ -234,18 +266,26 @@ impl ProcessRuntime {
         {
             self.end_shim(id, &dir, spec.stop_within.duration() + SHIM_GRACE)?;
         }
-        self.sweep(id, &dir)
+        match self.sweep(id, &dir)? {
+            Swept::Empty(lock) => Ok(lock),
+            Swept::Held => {
+                Err(RuntimeError::NotStopped { id: id.to_owned(), why: "it is just being started".into() })
+            }
+        }
     }
 
     /// Stops an instance and removes its directory. One that is not there is as good.
     pub fn remove(&self, id: &str) -> Result<(), RuntimeError> {
         let turn = self.turn(id);
         let _turn = lock(&turn);
-        match self.end(id) {
+        let _held = match self.end(id) {
             Err(RuntimeError::Unknown(_)) => return Ok(()),
             stopped => stopped?,
-        }
+        };
         let (dir, beside) = (self.dir(id)?, self.beside(id));
+        if let Some(watcher) = &self.watcher {
+            watcher.end(id);
+        }
         fs::rename(&dir, &beside).map_err(RuntimeError::disk("remove", &dir))?;
         lock(&self.inspector).forget(&dir);
         lock(&self.turns).remove(id);
@@ -434,11 +474,24 @@ impl ProcessRuntime {
     }
 
     /// Kills what an instance without a shim has left.
-    fn sweep(&self, id: &str, dir: &Path) -> Result<(), RuntimeError> {
-        let group = self.group(id, dir)?;
-        let own = std::process::id();
+    fn sweep(&self, id: &str, dir: &Path) -> Result<Swept, RuntimeError> {
         // Only a pause: nobody ever sends.
         let (_quiet, never) = mpsc::channel::<()>();
+        // Held while sweeping: a shim that an earlier server is just starting waits, and what it makes is not taken for a left-over.
+        let path = dir.join(spec::LOCK);
+        let lock = File::options().write(true).create(true).truncate(false).open(&path);
+        let lock = lock.map_err(RuntimeError::disk("open", &path))?;
+        let mut tries = KILLS / 10;
+        while let Err(error) = flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            // Whoever only looks holds it for an instant.
+            if error != rustix::io::Errno::WOULDBLOCK || tries == 0 {
+                return Ok(Swept::Held);
+            }
+            tries -= 1;
+            let _ = never.recv_timeout(KILL_PAUSE);
+        }
+        let group = self.group(id, dir)?;
+        let own = std::process::id();
         let mut left = Vec::new();
         for _ in 0..KILLS {
             let table = proc::table().map_err(RuntimeError::disk("read", "/proc"))?;
@@ -449,7 +502,7 @@ impl ProcessRuntime {
                 .collect();
             group.kill();
             if left.is_empty() && group.remove().is_ok() {
-                return Ok(());
+                return Ok(Swept::Empty(lock));
             }
             for process in &left {
                 process.signal(Signal::KILL).map_err(RuntimeError::disk("kill what is left of", dir))?;
@@ -509,6 +562,22 @@ impl Runtime for ProcessRuntime {
 
     fn differences(&self, id: &str) -> Result<Vec<Difference>, RuntimeError> {
         ProcessRuntime::differences(self, id)
+    }
+
+    fn touched(&self) -> Option<BTreeSet<String>> {
+        let watcher = self.watcher.as_ref()?;
+        // Those that an earlier server started.
+        for id in self.ids().ok()? {
+            let dir = self.root.join(&id);
+            if let Ok(Some(spec)) = read::<Spec>(&dir.join(spec::SPEC)) {
+                watcher.begin(&id, &dir, &spec.writes);
+            }
+        }
+        watcher.touched()
+    }
+
+    fn watch(&self) -> Option<tokio::sync::watch::Receiver<u64>> {
+        self.watcher.as_ref().map(Watcher::changes)
     }
 
     fn foreign(&self) -> Result<Vec<Foreign>, RuntimeError> {

@@ -275,6 +275,7 @@ fn launch(
         .arg(dir)
         .env_clear()
         .env(STAGE, INSIDE)
+        .env(MARK, dir)
         .current_dir("/")
         .stdin(OwnedFd::from(theirs))
         .stdout(writer.try_clone().map_err(words("cannot open a pipe"))?)

@@ -111,6 +111,14 @@ impl Groups {
         Group { dirs: parents.into_iter().map(|parent| parent.join(name)).collect() }
     }
 
+    /// Every group that is there.
+    pub fn names(&self) -> BTreeSet<String> {
+        let parents = self.unified.iter().chain(self.old.values());
+        let inner = parents.flat_map(|parent| fs::read_dir(parent).into_iter().flatten().flatten());
+        let dirs = inner.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        dirs.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+    }
+
     /// Makes a group with these limits; one that is there is taken over.
     pub fn make(&self, name: &str, limits: &Limits) -> Result<Group, String> {
         let mut group = Group::default();

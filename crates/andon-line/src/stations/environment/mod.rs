@@ -32,12 +32,26 @@ const WARM: Span = Span::secs(60);
 pub(super) async fn run(line: Arc<Line>, project: Arc<Project>, stop: CancellationToken) {
     let mut pulse = Pulse::new(&line, &project, stop.clone(), QUIET);
     let hands = Arc::new(Hands::default());
+    let mut watched: Vec<_> = project.runtimes().filter_map(|runtime| runtime.watch()).collect();
     loop {
         let done = step(&line, &project, &hands, &stop).await;
         pulse.every(if busy(&project.state()) { SOON } else { QUIET });
-        if !pulse.beat(done, DEPLOYMENT).await {
-            return;
+        let worked = done.is_ok();
+        tokio::select! {
+            lives = pulse.beat(done, DEPLOYMENT) => if !lives { return },
+            // After a failure the pause is kept.
+            () = any_change(&mut watched), if worked && !watched.is_empty() => {}
         }
+    }
+}
+
+/// Waits until a runtime says that it is worth looking.
+async fn any_change(watched: &mut Vec<tokio::sync::watch::Receiver<u64>>) {
+    let waits = watched.iter_mut().map(|changes| Box::pin(changes.changed()));
+    let (done, at, _) = futures_util::future::select_all(waits).await;
+    if done.is_err() {
+        // This one will never say anything again.
+        watched.remove(at);
     }
 }
 
@@ -46,7 +60,12 @@ pub(super) async fn run(line: Arc<Line>, project: Arc<Project>, stop: Cancellati
 struct Hands {
     on: Mutex<BTreeSet<InstanceId>>,
     failing: Mutex<BTreeMap<InstanceId, Time>>,
+    /// When processes without an instance were looked for last, and files where nobody tells of changes.
     looked_at_files: Mutex<Option<Time>>,
+    /// When all files were compared last, told of or not.
+    swept_files: Mutex<Option<Time>>,
+    /// Told to be touched, and not compared since.
+    touched: Mutex<BTreeSet<InstanceId>>,
     pub(super) testing: Mutex<BTreeSet<DeploymentId>>,
 }
 
