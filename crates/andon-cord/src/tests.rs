@@ -87,6 +87,7 @@ impl Line {
             services: vec![],
             changes: vec![ChangeId(change)],
             runtime: Default::default(),
+            pins: Default::default(),
         });
     }
 

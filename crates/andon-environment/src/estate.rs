@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use andon_model::event::{Drift, Event, PlannedService, Recorded, ReleaseEnd, Revision, RuntimeKind};
 use andon_model::{
-    AndonId, ChangeId, DeploymentId, Digest, EnvironmentName, InstanceId, Oid, ReleaseId, RunId, ServiceName,
-    Time,
+    AndonId, ChangeId, DeploymentId, Digest, EnvironmentName, InstanceId, Oid, Pins, ReleaseId, RunId,
+    ServiceName, Time,
 };
 use serde::Serialize;
 
@@ -102,6 +102,8 @@ pub struct Deployment {
     pub changes: Vec<ChangeId>,
     /// What runs its instances.
     pub runtime: RuntimeKind,
+    /// What goes with the artifact.
+    pub pins: Pins,
     /// When it began.
     pub started: Time,
     /// When all instances were healthy.
@@ -115,9 +117,19 @@ pub struct Deployment {
 }
 
 impl Deployment {
+    /// Whether it put in what this landing brings: the same artifact, with the same that goes along.
+    pub fn carries(&self, landing: &Landing) -> bool {
+        Some(&self.artifact) == landing.artifact.as_ref() && self.pins == landing.pins
+    }
+
     /// The revision it makes.
     pub fn revision(&self) -> Revision {
         Revision::of(&self.commit, self.id)
+    }
+
+    /// Whether it came up and its environment's tests were green.
+    pub fn tested_well(&self) -> bool {
+        self.up.is_some() && self.tested.as_ref().is_none_or(|(ok, _)| *ok)
     }
 
     /// Whether it is still on its way to users.
@@ -165,6 +177,8 @@ pub struct Landing {
     pub run: RunId,
     /// The artifact, where the pipeline makes one.
     pub artifact: Option<Digest>,
+    /// What goes with it.
+    pub pins: Pins,
     /// The andon it says it fixes.
     pub fixes: Option<AndonId>,
     /// When.
@@ -182,7 +196,7 @@ pub struct Estate {
     pub instances: BTreeMap<InstanceId, Instance>,
     /// Landings in order.
     pub landings: Vec<Landing>,
-    built: BTreeMap<RunId, Digest>,
+    built: BTreeMap<RunId, (Digest, Pins)>,
     fixes: BTreeMap<ChangeId, AndonId>,
     released_by: BTreeMap<ReleaseId, (DeploymentId, EnvironmentName, ServiceName)>,
     last_instance: Option<InstanceId>,
@@ -249,12 +263,15 @@ impl Estate {
                 Some(andon) => drop(self.fixes.insert(push.change, andon)),
                 None => drop(self.fixes.remove(&push.change)),
             },
-            Event::ArtifactBuilt { run, artifact, .. } => drop(self.built.insert(*run, artifact.clone())),
+            Event::ArtifactBuilt { run, artifact, pins, .. } => {
+                drop(self.built.insert(*run, (artifact.clone(), pins.clone())))
+            }
             Event::Landed { change, run, commit, .. } => self.landings.push(Landing {
                 change: *change,
                 commit: commit.clone(),
                 run: *run,
-                artifact: self.built.get(run).cloned(),
+                artifact: self.built.get(run).map(|(artifact, _)| artifact.clone()),
+                pins: self.built.get(run).map(|(_, pins)| pins.clone()).unwrap_or_default(),
                 fixes: self.fixes.get(change).copied(),
                 at,
             }),
@@ -330,6 +347,7 @@ impl Estate {
                 services,
                 changes,
                 runtime,
+                pins,
             } => {
                 for older in
                     self.deployments.values_mut().filter(|d| &d.environment == environment && d.under_way())
@@ -348,6 +366,7 @@ impl Estate {
                     services: services.clone(),
                     changes: changes.clone(),
                     runtime: *runtime,
+                    pins: pins.clone(),
                     started: at,
                     up: None,
                     state: DeploymentState::Starting,

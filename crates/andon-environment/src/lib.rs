@@ -1,10 +1,14 @@
 //! Desired state of environments, drift and the plan that heals it. No Docker, no Terraform, no processes.
 //!
 //! [`estate`] is the fold over line events: environments, deployments, instances, and what serves. [`promote`] says which artifact goes into
-//! which environment next. [`upkeep`] compares what should run with what was observed and says what to do about it.
+//! which environment next. [`parity`] holds two environments against each other. [`upkeep`] compares what should run with what was observed and says what to do about it.
 
 pub mod estate;
+mod exception;
+pub mod parity;
 pub mod promote;
 pub mod upkeep;
 
 pub use estate::{Deployment, DeploymentState, Environment, Estate, Instance, Landing, Serving};
+pub use exception::Exception;
+pub use parity::Parity;

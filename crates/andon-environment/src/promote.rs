@@ -3,11 +3,11 @@
 //! The rules:
 //! 1. Environments that `andon.yaml` declares and that do not exist are created.
 //! 2. The first environment takes the newest landing; each later one takes the newest artifact that every environment before it has released.
-//! 3. A landing is tried once in an environment. One whose artifact serves there already is not tried at all.
+//! 3. A landing is tried once in an environment. One whose artifact serves there already, with the same pins, is not tried at all.
 //! 4. Nothing overtakes: while a deployment is under way in an environment, the next one waits.
 //! 5. While the line is stopped, only artifacts whose landing fixes the andon move on.
 
-use andon_model::{AndonId, ChangeId, DeploymentId, Digest, EnvironmentName, Oid, RunId};
+use andon_model::{AndonId, ChangeId, DeploymentId, Digest, EnvironmentName, Oid, Pins, RunId};
 
 use crate::estate::{Deployment, DeploymentState, Estate, Landing};
 
@@ -45,6 +45,8 @@ pub struct Candidate {
     pub run: RunId,
     /// Changes that are new with it there.
     pub changes: Vec<ChangeId>,
+    /// What goes with the artifact.
+    pub pins: Pins,
     /// The deployment that it repeats, when an environment is rebuilt: with the same shape, whatever trunk says now.
     pub repeats: Option<DeploymentId>,
 }
@@ -72,7 +74,7 @@ pub fn candidate(estate: &Estate, name: &EnvironmentName, landing: &Landing) -> 
     let newest = here().next_back();
     // What serves already is not put beside itself. After a failure it is: that proves the environment works again.
     let serves =
-        newest.is_some_and(|d| d.artifact == artifact && matches!(d.state, DeploymentState::Released { .. }));
+        newest.is_some_and(|d| d.carries(landing) && matches!(d.state, DeploymentState::Released { .. }));
     if serves || here().any(|d| d.under_way() || tried(d)) {
         return None;
     }
@@ -89,8 +91,33 @@ pub fn candidate(estate: &Estate, name: &EnvironmentName, landing: &Landing) -> 
         artifact,
         commit: landing.commit.clone(),
         run: landing.run,
+        pins: landing.pins.clone(),
         changes,
         repeats: None,
+    })
+}
+
+/// Why this landing may not go there yet: an environment before it has not released the same change. None: it may.
+pub fn refusal(
+    estate: &Estate,
+    declared: &[Declared],
+    name: &EnvironmentName,
+    landing: &Landing,
+) -> Option<String> {
+    let before = declared.iter().take_while(|d| &d.name != name);
+    // An environment that somebody asked for stands beside the order.
+    let known = declared.iter().any(|d| &d.name == name);
+    let lacking = before.into_iter().find(|d| known && !released_in(estate, &d.name, landing))?;
+    let there = estate.deployments.values().rev().filter(|d| d.environment == lacking.name);
+    let same_artifact =
+        there.clone().find(|d| Some(&d.artifact) == landing.artifact.as_ref() && d.tested_well());
+    Some(match same_artifact {
+        Some(other) if !other.carries(landing) => format!(
+            "{} ran this artifact with other things beside it: {} differs",
+            lacking.name,
+            other.pins.differences(&landing.pins).join(", ")
+        ),
+        _ => format!("{} has not released {} yet", lacking.name, landing.commit.short()),
     })
 }
 
@@ -102,7 +129,7 @@ fn newest_passed<'a>(estate: &'a Estate, before: &[Declared], hold: &[AndonId]) 
 }
 
 fn released_in(estate: &Estate, name: &EnvironmentName, landing: &Landing) -> bool {
-    let is_it = |d: &Deployment| &d.environment == name && Some(&d.artifact) == landing.artifact.as_ref();
+    let is_it = |d: &Deployment| &d.environment == name && d.carries(landing);
     estate.deployments.values().any(|d| is_it(d) && matches!(d.state, DeploymentState::Released { .. }))
 }
 
@@ -139,6 +166,7 @@ fn again(deployment: &Deployment, environment: EnvironmentName) -> Candidate {
         artifact: deployment.artifact.clone(),
         commit: deployment.commit.clone(),
         run: deployment.run,
+        pins: deployment.pins.clone(),
         changes: Vec::new(),
         repeats: Some(deployment.id),
     }

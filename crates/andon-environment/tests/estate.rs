@@ -9,13 +9,15 @@ use andon_environment::upkeep::{self, Observation, Seen, pause};
 use andon_environment::{DeploymentState, Estate};
 use andon_model::event::{Event, PlannedService, Recorded, ReleaseEnd, Revision, RuntimeKind};
 use andon_model::{
-    Actor, AndonId, ChangeId, DeploymentId, Digest, EnvironmentName, InstanceId, Oid, ReleaseId, RunId,
+    Actor, AndonId, ChangeId, DeploymentId, Digest, EnvironmentName, InstanceId, Oid, Pins, ReleaseId, RunId,
     ServiceName, Span, Strategy, Time,
 };
 
 struct Story {
     estate: Estate,
     now: i64,
+    /// What goes with the artifacts that are built from now on.
+    pins: Pins,
 }
 
 fn name(text: &str) -> EnvironmentName {
@@ -36,7 +38,7 @@ fn declared() -> Vec<Declared> {
 
 impl Story {
     fn new() -> Story {
-        let mut story = Story { estate: Estate::default(), now: 0 };
+        let mut story = Story { estate: Estate::default(), now: 0, pins: Pins::default() };
         for environment in ["staging", "production"] {
             story.then(Event::EnvironmentCreated {
                 environment: name(environment),
@@ -66,6 +68,7 @@ impl Story {
             artifact: artifact(content),
             bytes: 1,
             commit: commit(change),
+            pins: self.pins.clone(),
         });
         self.then(Event::Landed {
             change: ChangeId(change),
@@ -101,6 +104,7 @@ impl Story {
                 services: vec![PlannedService { replicas: 2, ..PlannedService::new(web(), &["x"]) }],
                 changes: candidate.changes,
                 runtime: RuntimeKind::Process,
+                pins: candidate.pins,
             });
             made.push(deployment.0);
         }
@@ -169,7 +173,7 @@ impl Story {
 
 #[test]
 fn a_declared_environment_that_is_missing_is_created() {
-    let story = Story { estate: Estate::default(), now: 0 };
+    let story = Story { estate: Estate::default(), now: 0, pins: Pins::default() };
     assert_eq!(story.due(&[]), [("staging".to_owned(), 0), ("production".to_owned(), 0)]);
 }
 
@@ -412,4 +416,41 @@ fn a_release_that_was_taken_back_leaves_the_old_revision_serving() {
     story.released(newest.0, ReleaseEnd::TakenBack);
     assert_eq!(story.estate.environments[&name("staging")].serving[&web()].stable, before);
     assert!(matches!(story.estate.deployments[&newest].state, DeploymentState::Failed { .. }));
+}
+
+#[test]
+fn the_same_artifact_with_another_configuration_is_another_change() {
+    let mut story = Story::new();
+    story.lands(1, 1);
+    story.deploys();
+    story.comes_up(1);
+    story.released(1, ReleaseEnd::Released);
+    story.deploys();
+    story.comes_up(2);
+    story.released(2, ReleaseEnd::Released);
+    assert!(story.due(&[]).is_empty());
+    story.pins = Pins { configuration: Some(Digest::of(b"three replicas")), ..Pins::default() };
+    story.lands(2, 1);
+    assert_eq!(story.due(&[]), [("staging".to_owned(), 2)], "the artifact is the same, what runs is not");
+}
+
+#[test]
+fn production_takes_only_what_staging_released_with_the_same_things_beside_it() {
+    let mut story = Story::new();
+    let production = name("production");
+    let refusal = |story: &Story| {
+        let landing = story.estate.landings.last().unwrap();
+        promote::refusal(&story.estate, &declared(), &production, landing)
+    };
+    story.lands(1, 1);
+    assert_eq!(refusal(&story), Some(format!("staging has not released {} yet", commit(1).short())));
+    story.deploys();
+    story.comes_up(1);
+    story.released(1, ReleaseEnd::Released);
+    assert_eq!(refusal(&story), None);
+    let folders = [("infra".to_owned(), commit(9))].into();
+    story.pins = Pins { folders, ..Pins::default() };
+    story.lands(2, 1);
+    let why = refusal(&story).unwrap();
+    assert!(why.contains("the folder infra differs"), "{why}");
 }

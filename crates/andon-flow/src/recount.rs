@@ -50,6 +50,7 @@ fn journal(steps: &Steps) -> Vec<Recorded> {
                     services,
                     changes,
                     runtime: RuntimeKind::Process,
+                    pins: Default::default(),
                 }
             }
             4 | 5 if deployments > 0 => {

@@ -78,6 +78,7 @@ impl Story {
                 artifact: Digest::of(&[change as u8]),
                 bytes: 1,
                 commit: oid(1),
+                pins: Default::default(),
             },
         );
         self.at(
@@ -118,6 +119,7 @@ impl Story {
                 services: vec![service],
                 changes,
                 runtime: RuntimeKind::Process,
+                pins: Default::default(),
             },
         );
         self.at(minute + 2, Event::DeploymentFinished { deployment, ok: true, why: String::new() });

@@ -235,6 +235,13 @@ impl Repository {
         self.run(["cat-file", "blob", &spec]).await.map(Some)
     }
 
+    /// The object at a path of a commit, a folder's tree for instance; none if there is nothing.
+    pub async fn object(&self, commit: &Oid, path: &str) -> Result<Option<Oid>, GitError> {
+        let spec = format!("{commit}:{path}");
+        let (there, id) = self.ask(["rev-parse", "--verify", "--quiet", "--end-of-options", &spec]).await?;
+        Ok(if there { id.trim().parse().ok() } else { None })
+    }
+
     /// What `to` changes against `from` (or against nothing), without context lines.
     pub async fn diff(&self, from: Option<&Oid>, to: &Oid) -> Result<String, GitError> {
         // The empty tree has a fixed name in each object format; git knows it without storing it.

@@ -51,7 +51,7 @@ pub fn of(event: &Event) -> Option<(Mark, String, Option<String>)> {
         Event::JobLost { run, job, why, .. } => {
             (Mark::Wait, format!("{job} is run again: {why}."), Some(format!("runs/{}", run.0)))
         }
-        Event::ArtifactBuilt { run, artifact, bytes, commit } => {
+        Event::ArtifactBuilt { run, artifact, bytes, commit, .. } => {
             let words = format!(
                 "{} was built from {} ({} kB).",
                 artifact.short(),

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 pub use crate::service::{Limits, PlannedService, RuntimeKind};
 use crate::strategy::Strategy;
 use crate::{
-    AndonId, ChangeId, DeploymentId, Digest, EnvironmentName, InstanceId, JobName, Oid, ProjectName,
+    AndonId, ChangeId, DeploymentId, Digest, EnvironmentName, InstanceId, JobName, Oid, Pins, ProjectName,
     ReleaseId, RunId, ServiceName, Span, Time, UserName,
 };
 
@@ -131,7 +131,15 @@ pub enum Event {
     /// The job will not be run, for the reason given.
     JobSkipped { run: RunId, job: JobName, why: String },
     /// What a run produced, packed once. Everything deployed later names this digest.
-    ArtifactBuilt { run: RunId, artifact: Digest, bytes: u64, commit: Oid },
+    /// `pins` go with it into every environment.
+    ArtifactBuilt {
+        run: RunId,
+        artifact: Digest,
+        bytes: u64,
+        commit: Oid,
+        #[serde(default)]
+        pins: Pins,
+    },
     /// The validation suite has spoken. `report` is a blob with every test and the coverage of every file.
     RunFinished {
         run: RunId,
@@ -171,6 +179,9 @@ pub enum Event {
         /// What runs its instances.
         #[serde(default)]
         runtime: RuntimeKind,
+        /// What goes with the artifact.
+        #[serde(default)]
+        pins: Pins,
     },
     /// An instance has a place and a port, and may be started from now on.
     InstancePlanned {

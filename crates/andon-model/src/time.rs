@@ -164,6 +164,28 @@ impl JsonSchema for Span {
     }
 }
 
+/// A day in UTC, written `2027-01-31`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Day(jiff::civil::Date);
+
+impl Day {
+    /// The first moment that is no longer this day.
+    pub fn end(self) -> Time {
+        let next = self.0.tomorrow().and_then(|next| next.to_zoned(jiff::tz::TimeZone::UTC));
+        Time(next.map(|next| next.timestamp().as_millisecond()).unwrap_or(i64::MAX))
+    }
+}
+
+impl JsonSchema for Day {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Day".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "format": "date", "description": "A day in UTC: 2027-01-31" })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -182,6 +204,13 @@ mod tests {
         for ms in [0, 1, 999, 1000, 61_000, 3_600_000, 86_400_000, 90_061_001] {
             assert_eq!(Span(ms).compact().parse(), Ok(Span(ms)));
         }
+    }
+
+    #[test]
+    fn a_day_ends_where_the_next_one_begins() {
+        let day: Day = serde_json::from_str("\"1970-01-02\"").unwrap();
+        assert_eq!(day.end(), Time(2 * 86_400_000));
+        assert!(serde_json::from_str::<Day>("\"1970-13-02\"").is_err());
     }
 
     #[test]

@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_saphyr::{Location, Spanned};
 
 use crate::definition::{Definition, ENVIRONMENT_STAGE, Job};
+use crate::rules;
 
 /// The largest file that is read, in bytes. A hand-written one is a hundredth of it.
 pub const LARGEST: usize = 256 * 1024;
@@ -70,7 +71,7 @@ fn syntax(error: &serde_saphyr::Error) -> Problem {
     Problem { line, column, what, hint: hint.to_owned() }
 }
 
-fn whole(what: impl Into<String>, hint: impl Into<String>) -> Problem {
+pub(crate) fn whole(what: impl Into<String>, hint: impl Into<String>) -> Problem {
     Problem { line: 0, column: 0, what: what.into(), hint: hint.into() }
 }
 
@@ -91,6 +92,7 @@ fn meaning(definition: &Definition) -> Vec<Problem> {
     problems.extend(cycles(definition));
     problems.extend(services(definition));
     problems.extend(environments(definition));
+    problems.extend(rules::problems(definition));
     problems
 }
 
@@ -136,7 +138,7 @@ fn jobs(definition: &Definition) -> Vec<Problem> {
 }
 
 /// Whether a path stays inside the folder it is taken relative to.
-fn inside(path: &str) -> bool {
+pub(crate) fn inside(path: &str) -> bool {
     use std::path::{Component, Path};
     let path = Path::new(path);
     path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir))

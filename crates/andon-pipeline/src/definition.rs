@@ -1,5 +1,6 @@
 //! `andon.yaml` as types. The comments of the fields become the descriptions that an editor shows. Reads nothing and checks nothing.
 
+use crate::rules::{Exception, Protection, Rules};
 use andon_model::event::PlannedService;
 use andon_model::strategy::Strategy;
 use andon_model::{
@@ -221,6 +222,19 @@ pub struct Environment {
     pub replicas: Option<u32>,
     /// Gone after this time, unless extended.
     pub ttl: Option<Span>,
+    /// Stopped when nobody used it for this long; the first request starts it again. Never in `production`.
+    pub sleep_after: Option<Span>,
+    /// What may differ from the environment that a change comes from, with a reason and an end.
+    #[serde(default)]
+    pub differs: Vec<Exception>,
+    /// What may differ from code without being drift, with a reason and an end.
+    #[serde(default)]
+    pub ignores: Vec<Exception>,
+    /// Plans that delete or replace something here wait for people.
+    pub protected: Option<Protection>,
+    /// Hundredths that have to be alike in the environment before this one, for a change to come here.
+    #[schemars(range(min = 1, max = 100))]
+    pub parity: Option<u8>,
 }
 
 /// When an artifact is deployed.
@@ -296,6 +310,8 @@ pub struct Resolved {
     pub strategy_name: String,
     /// Its life time.
     pub ttl: Option<Span>,
+    /// What may differ, what is protected.
+    pub rules: Rules,
 }
 
 impl Definition {
@@ -343,6 +359,14 @@ impl Definition {
                 .unwrap_or(Strategy::AllAtOnce),
             strategy_name: release.map_or_else(|| "all-at-once".into(), ToString::to_string),
             ttl: chain[0].ttl,
+            rules: Rules {
+                differs: chain[0].differs.clone(),
+                ignores: chain.iter().flat_map(|e| e.ignores.clone()).collect(),
+                // What is made like a protected environment is not worth its protection.
+                protection: chain[0].protected.clone(),
+                parity: chain[0].parity,
+                sleep_after: chain[0].sleep_after,
+            },
         })
     }
 

@@ -6,7 +6,9 @@
 pub mod check;
 pub mod definition;
 pub mod detect;
+mod pins;
 pub mod plan;
+pub mod rules;
 pub mod runs;
 
 pub use check::{Problem, read, schema};

@@ -7,10 +7,10 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use andon_model::event::{Event, JobEnd, Purpose, TestCounts};
-use andon_model::{Digest, JobName, RunId};
-use andon_pipeline::JobState;
+use andon_model::{Digest, JobName, Oid, Pins, RunId};
 use andon_pipeline::definition::{Job, Pipeline};
 use andon_pipeline::plan::{Decision, plan};
+use andon_pipeline::{Definition, JobState};
 use andon_runner::{End, Order, gather};
 use andon_validation::junit::{self, Limits, Report};
 use andon_validation::limits::{CoverageLimits, judge};
@@ -173,11 +173,23 @@ async fn attempt_job(
     artifact.into_iter().chain([finished]).collect()
 }
 
+/// What goes with an artifact of this commit.
+async fn pins(project: &Project, definition: &Definition, commit: &Oid) -> Result<Pins, Refusal> {
+    let mut folders = BTreeMap::new();
+    for folder in definition.folders() {
+        if let Some(tree) = project.repository.object(commit, &folder).await? {
+            folders.insert(folder, tree);
+        }
+    }
+    Ok(Pins { folders, configuration: Some(definition.configuration()) })
+}
+
 /// One attempt of a job, ready to run.
 struct Attempt {
     run: RunId,
     commit: andon_model::Oid,
     job: Job,
+    pins: Pins,
     order: Order,
 }
 
@@ -217,7 +229,11 @@ impl Attempt {
             log: log.to_owned(),
             log_limit: LOG_LIMIT,
         };
-        Ok(Attempt { run, commit: found.commit, job, order })
+        let pins = match job.artifact {
+            Some(_) => pins(project, definition, &found.commit).await?,
+            None => Pins::default(),
+        };
+        Ok(Attempt { run, commit: found.commit, job, pins, order })
     }
 
     async fn run(self, line: &Line, token: CancellationToken) -> (JobEnd, Gathered, Option<Event>) {
@@ -239,17 +255,18 @@ impl Attempt {
                 .as_ref()
                 .filter(|_| passed)
                 .map(|what| pack(&blobs, &self.order.workdir, what));
-            (gathered, artifact, self.run, self.commit)
+            (gathered, artifact, self)
         })
         .await;
-        let (gathered, artifact, run, commit) = match done {
+        let (gathered, artifact, own) = match done {
             Ok(done) => done,
             Err(error) => return (JobEnd::Broken { why: error.to_string() }, Gathered::default(), None),
         };
         match artifact {
             None => (ended, gathered, None),
             Some(Ok((artifact, bytes))) => {
-                (ended, gathered, Some(Event::ArtifactBuilt { run, artifact, bytes, commit }))
+                let Attempt { run, commit, pins, .. } = own;
+                (ended, gathered, Some(Event::ArtifactBuilt { run, artifact, bytes, commit, pins }))
             }
             Some(Err(error)) => {
                 let mut gathered = gathered;

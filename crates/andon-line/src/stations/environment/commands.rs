@@ -115,16 +115,27 @@ impl Line {
         let Some(Ok(definition)) = defined.as_deref() else {
             return Err(Refusal::Conflict("trunk has no andon.yaml that can be read".into()));
         };
+        let wanted =
+            |l: &&andon_environment::Landing| l.artifact.is_some() && change.is_none_or(|c| l.change == c);
+        let commit = {
+            let state = project.state();
+            state.estate.landings.iter().rev().find(wanted).map(|landing| landing.commit.clone())
+        };
+        let nothing = || Refusal::Unknown("nothing landed that could be deployed".into());
+        let commit = commit.ok_or_else(nothing)?;
+        let own = project.definition(&commit).await?;
+        let declared = super::declared(definition);
         self.decide(project, caller.actor(), |state, _| {
             if !state.estate.environments.contains_key(&environment) {
                 return Err(Refusal::Unknown(format!("there is no environment {environment}")));
             }
-            let wanted = |l: &&andon_environment::Landing| {
-                l.artifact.is_some() && change.is_none_or(|c| l.change == c)
-            };
-            let landing = state.estate.landings.iter().rev().find(wanted);
             let landing =
-                landing.ok_or_else(|| Refusal::Unknown("nothing landed that could be deployed".into()))?;
+                state.estate.landings.iter().rev().find(|l| l.commit == commit).ok_or_else(nothing)?;
+            if let Some(why) = promote::refusal(&state.estate, &declared, &environment, landing) {
+                let hint =
+                    "the same change goes everywhere in the order of andon.yaml: deploy it there first";
+                return Err(Refusal::Conflict(format!("{why}\nhint: {hint}")));
+            }
             let none = || {
                 Refusal::Conflict(format!(
                     "{} is in {environment} already, was tried there, or another deployment is under way",
@@ -134,7 +145,7 @@ impl Line {
             let candidate = promote::candidate(&state.estate, &environment, landing).ok_or_else(none)?;
             let id = state.estate.next_deployment();
             let none = || Refusal::Conflict("andon.yaml declares no services".into());
-            Ok((vec![deployment(state, definition, candidate, id).ok_or_else(none)?], id))
+            Ok((vec![deployment(state, &own, definition, candidate, id).ok_or_else(none)?], id))
         })
         .await
     }

@@ -12,12 +12,13 @@ use std::time::Duration;
 use andon_environment::promote::{self, Candidate, Declared};
 use andon_environment::{DeploymentState, upkeep};
 use andon_model::event::{Actor, Event, Revision};
-use andon_model::{DeploymentId, EnvironmentName, InstanceId, Span, Time};
+use andon_model::{DeploymentId, EnvironmentName, InstanceId, Oid, Span, Time};
 use andon_pipeline::Definition;
 use andon_pipeline::definition::DeployWhen;
 use tokio_util::sync::CancellationToken;
 
 use super::{Pulse, environment_tests};
+use crate::project::Defined;
 use crate::{Line, Project, Refusal, State};
 
 /// The station's name in the journal.
@@ -116,18 +117,11 @@ async fn step(
 
 /// Environments that are declared but missing, artifacts that are due.
 async fn bring(line: &Line, project: &Project, definition: &Definition) -> Result<(), Refusal> {
-    let declared: Vec<Declared> = definition
-        .environments
-        .keys()
-        .filter_map(|name| Some((name, definition.resolve(name)?)))
-        .map(|(name, resolved)| Declared {
-            name: name.clone(),
-            on_green: resolved.deploy == DeployWhen::OnGreen,
-        })
-        .collect();
+    let declared = declared(definition);
     if nothing_due(&project.state(), &declared) {
         return Ok(());
     }
+    let defined = definitions(project, &declared).await?;
     line.decide(project, Actor::line(DEPLOYMENT), |state, now| {
         let mut events = Vec::new();
         let mut next = state.estate.next_deployment();
@@ -141,7 +135,9 @@ async fn bring(line: &Line, project: &Project, definition: &Definition) -> Resul
                     events.push(Event::EnvironmentCreated { environment, like, standing: true, expires });
                 }
                 promote::Decision::Deploy(candidate) => {
-                    if let Some(event) = deployment(state, definition, candidate, next) {
+                    // One that became due since waits for the next look.
+                    let Some(own) = defined.get(&candidate.commit) else { continue };
+                    if let Some(event) = deployment(state, own, definition, candidate, next) {
                         events.push(event);
                         next = next.next();
                     }
@@ -157,9 +153,43 @@ fn nothing_due(state: &State, declared: &[Declared]) -> bool {
     promote::plan(&state.estate, declared, &state.hold()).is_empty()
 }
 
+/// The environments of a definition in the order in which a change passes.
+fn declared(definition: &Definition) -> Vec<Declared> {
+    let names = definition.environments.keys();
+    let resolved = names.filter_map(|name| Some((name, definition.resolve(name)?)));
+    let declared = resolved.map(|(name, resolved)| Declared {
+        name: name.clone(),
+        on_green: resolved.deploy == DeployWhen::OnGreen,
+    });
+    declared.collect()
+}
+
+/// `andon.yaml` of every commit whose artifact is due: what runs is what its own commit says, not what trunk says by now.
+async fn definitions(
+    project: &Project,
+    declared: &[Declared],
+) -> Result<BTreeMap<Oid, Arc<Defined>>, Refusal> {
+    let commits: BTreeSet<Oid> = {
+        let state = project.state();
+        let due = promote::plan(&state.estate, declared, &state.hold()).into_iter();
+        due.filter_map(|decision| match decision {
+            promote::Decision::Deploy(candidate) => Some(candidate.commit),
+            promote::Decision::Create { .. } => None,
+        })
+        .collect()
+    };
+    let mut defined = BTreeMap::new();
+    for commit in commits {
+        defined.insert(commit.clone(), project.definition(&commit).await?);
+    }
+    Ok(defined)
+}
+
+/// `own` is what the artifact's commit says; `trunk` speaks for environments that it does not know yet.
 fn deployment(
     state: &State,
-    definition: &Definition,
+    own: &Defined,
+    trunk: &Definition,
     candidate: Candidate,
     id: DeploymentId,
 ) -> Option<Event> {
@@ -169,7 +199,9 @@ fn deployment(
         Some(repeated) => (repeated.services.clone(), repeated.runtime),
         None => {
             let asked = environment.like.as_ref().filter(|_| !environment.standing);
-            let mut resolved = definition.resolve(asked.unwrap_or(&environment.name))?;
+            let name = asked.unwrap_or(&environment.name);
+            let own = own.as_ref().ok().and_then(|own| own.resolve(name));
+            let mut resolved = own.or_else(|| trunk.resolve(name))?;
             if asked.is_some() {
                 resolved.services.iter_mut().for_each(|service| service.hosts.clear());
             }
@@ -188,6 +220,7 @@ fn deployment(
         services,
         changes: candidate.changes,
         runtime,
+        pins: candidate.pins,
     })
 }
 

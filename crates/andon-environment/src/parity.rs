@@ -1,0 +1,201 @@
+//! Two environments against each other: what each is made of, what differs, what may differ, and one number. Pure; reads no environment.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use andon_model::{Limits, PlannedService, Size, Time};
+use serde::{Deserialize, Serialize};
+
+use crate::estate::{Deployment, Environment, Serving};
+use crate::exception::Exception;
+
+/// What a fact is about, in the order in which people ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Subject {
+    /// Which artifact serves.
+    Version,
+    /// Which variables a service gets: their names, never their values.
+    Configuration,
+    /// Command, health path, image, replicas, writable paths.
+    Shape,
+    /// What one instance may use.
+    Limits,
+    /// What separates instances from each other and from the host.
+    Isolation,
+    /// What Terraform or Ansible made.
+    Infrastructure,
+    /// Software of the operating system.
+    Packages,
+    /// Tables and columns.
+    Schema,
+    /// What flags say there.
+    Flags,
+}
+
+impl Subject {
+    /// The word that people and exceptions use.
+    pub fn word(self) -> &'static str {
+        match self {
+            Subject::Version => "version",
+            Subject::Configuration => "configuration",
+            Subject::Shape => "shape",
+            Subject::Limits => "limits",
+            Subject::Isolation => "isolation",
+            Subject::Infrastructure => "infrastructure",
+            Subject::Packages => "packages",
+            Subject::Schema => "schema",
+            Subject::Flags => "flags",
+        }
+    }
+}
+
+/// Everything known of one environment that ought to be alike in another.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Picture(pub BTreeMap<(Subject, String), String>);
+
+impl Picture {
+    /// Adds a fact.
+    pub fn add(&mut self, subject: Subject, what: impl Into<String>, value: impl Into<String>) {
+        self.0.insert((subject, what.into()), value.into());
+    }
+
+    /// What the journal tells of an environment: the deployment of every service that serves there.
+    pub fn of<'a>(
+        environment: &Environment,
+        deployment: impl Fn(&Serving) -> Option<&'a Deployment>,
+    ) -> Picture {
+        let mut made = Picture::default();
+        for (name, serving) in &environment.serving {
+            let Some(deployment) = deployment(serving) else { continue };
+            made.add(Subject::Version, name.as_str(), deployment.artifact.to_string());
+            made.add(Subject::Shape, "runtime", deployment.runtime.to_string());
+            if let Some(service) = deployment.service(name) {
+                made.service(service);
+            }
+            for (folder, tree) in &deployment.pins.folders {
+                made.add(Subject::Infrastructure, format!("folder {folder}"), tree.short());
+            }
+        }
+        made
+    }
+
+    fn service(&mut self, service: &PlannedService) {
+        let name = &service.name;
+        for key in service.env.keys() {
+            self.add(Subject::Configuration, format!("{name} {key}"), "set");
+        }
+        self.add(Subject::Shape, format!("{name} command"), service.command.join(" "));
+        self.add(Subject::Shape, format!("{name} replicas"), service.replicas.to_string());
+        let health = service.health.as_deref().unwrap_or("an open port");
+        self.add(Subject::Shape, format!("{name} health"), health);
+        if let Some(image) = &service.image {
+            self.add(Subject::Shape, format!("{name} image"), image);
+        }
+        if !service.writes.is_empty() {
+            self.add(Subject::Shape, format!("{name} writes"), service.writes.join(" "));
+        }
+        let Limits { memory, cpu_millis, processes } = service.limits;
+        let said = |value: Option<String>| value.unwrap_or_else(|| "no limit".into());
+        self.add(
+            Subject::Limits,
+            format!("{name} memory"),
+            said(memory.map(|bytes| Size(bytes).to_string())),
+        );
+        let cpu = cpu_millis.map(|millis| format!("{}.{:03}", millis / 1000, millis % 1000));
+        self.add(Subject::Limits, format!("{name} cpu"), said(cpu));
+        self.add(Subject::Limits, format!("{name} processes"), said(processes.map(|n| n.to_string())));
+    }
+}
+
+/// One fact of two environments.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// What it is about.
+    pub subject: Subject,
+    /// Which of them.
+    pub what: String,
+    /// In the first; none: there is no such thing.
+    pub here: Option<String>,
+    /// In the second.
+    pub there: Option<String>,
+    /// Why it may differ, where it may.
+    pub allowed: Option<Exception>,
+}
+
+/// Two environments compared.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Parity {
+    /// What differs, allowed or not.
+    pub differences: Vec<Row>,
+    /// Facts that are alike.
+    pub alike: usize,
+}
+
+impl Parity {
+    /// Compares two environments. An exception that ended allows nothing.
+    pub fn between(here: &Picture, there: &Picture, exceptions: &[Exception], now: Time) -> Parity {
+        let keys: BTreeSet<_> = here.0.keys().chain(there.0.keys()).collect();
+        let total = keys.len();
+        let differs = keys.into_iter().filter(|key| here.0.get(*key) != there.0.get(*key));
+        let differences: Vec<Row> = differs
+            .map(|key| Row {
+                subject: key.0,
+                what: key.1.clone(),
+                here: here.0.get(key).cloned(),
+                there: there.0.get(key).cloned(),
+                allowed: Exception::find(exceptions, &format!("{} {}", key.0.word(), key.1), now).cloned(),
+            })
+            .collect();
+        Parity { alike: total - differences.len(), differences }
+    }
+
+    /// Differences that nothing allows.
+    pub fn unexplained(&self) -> impl Iterator<Item = &Row> {
+        self.differences.iter().filter(|row| row.allowed.is_none())
+    }
+
+    /// Hundredths of the facts that are alike or allowed to differ, rounded down: 100 only where nothing is unexplained.
+    pub fn percent(&self) -> u8 {
+        let total = self.alike + self.differences.len();
+        let good = total - self.unexplained().count();
+        (good * 100).checked_div(total).unwrap_or(100) as u8
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn picture(facts: &[(&str, &str)]) -> Picture {
+        let mut made = Picture::default();
+        facts.iter().for_each(|(what, value)| made.add(Subject::Shape, *what, *value));
+        made
+    }
+
+    #[test]
+    fn every_difference_is_told_and_the_number_is_whole_only_without_any() {
+        let here = picture(&[("web replicas", "2"), ("web command", "./web"), ("api command", "./api")]);
+        assert_eq!(Parity::between(&here, &here, &[], Time(0)).percent(), 100);
+        let there = picture(&[("web replicas", "1"), ("web command", "./web")]);
+        let parity = Parity::between(&here, &there, &[], Time(0));
+        let told: Vec<_> =
+            parity.differences.iter().map(|row| (row.what.as_str(), row.there.as_deref())).collect();
+        assert_eq!(told, [("api command", None), ("web replicas", Some("1"))]);
+        assert_eq!(parity.percent(), 33);
+    }
+
+    #[test]
+    fn a_difference_with_a_reason_counts_as_alike_until_the_reason_ends() {
+        let (here, there) = (picture(&[("web replicas", "2")]), picture(&[("web replicas", "1")]));
+        let allowed =
+            Exception { what: "shape * replicas".into(), why: "staging is small".into(), until: Time(10) };
+        let at = |now| Parity::between(&here, &there, std::slice::from_ref(&allowed), Time(now));
+        assert_eq!((at(9).percent(), at(10).percent()), (100, 0));
+        assert_eq!(at(9).differences[0].allowed.as_ref().map(|e| e.why.as_str()), Some("staging is small"));
+    }
+
+    #[test]
+    fn two_environments_without_anything_are_alike() {
+        assert_eq!(Parity::between(&Picture::default(), &Picture::default(), &[], Time(0)).percent(), 100);
+    }
+}

@@ -1,0 +1,146 @@
+//! The rules of an environment as a team writes them: what may differ and until when, how it is protected. Applies none of them.
+
+use andon_model::time::Day;
+use andon_model::{Span, Time};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::Definition;
+use crate::check::{Problem, inside, whole};
+
+/// Less than this starts no program.
+const LEAST_MEMORY: u64 = 8 << 20;
+
+/// Something that may differ for a while.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Exception {
+    /// What: `shape web replicas`, `file cache/*`; `*` stands for any part.
+    pub what: String,
+    /// The reason.
+    pub why: String,
+    /// The last day on which it may.
+    pub until: Day,
+}
+
+impl Exception {
+    /// When it ends.
+    pub fn ends(&self) -> Time {
+        self.until.end()
+    }
+}
+
+/// How an environment is protected against being destroyed piece by piece.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Protection {
+    /// People who have to approve a plan that deletes or replaces something here.
+    #[serde(default = "one")]
+    #[schemars(range(min = 1, max = 10))]
+    pub approvals: u32,
+    /// Resources that may go without anybody's approval: types or addresses, `*` stands for any part.
+    #[serde(default)]
+    pub harmless: Vec<String>,
+}
+
+const fn one() -> u32 {
+    1
+}
+
+/// The rules of one environment, with what it takes from the one it is like.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// Differences from the environment that a change comes from.
+    pub differs: Vec<Exception>,
+    /// Differences from code that are no drift.
+    pub ignores: Vec<Exception>,
+    /// Its protection, if it has one.
+    pub protection: Option<Protection>,
+    /// Hundredths that have to be alike in the environment before it, for a change to come here.
+    pub parity: Option<u8>,
+    /// Stopped when nobody used it for this long.
+    pub sleep_after: Option<Span>,
+}
+
+/// Rules and limits that nobody can have meant.
+pub(crate) fn problems(definition: &Definition) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for (name, service) in &definition.services {
+        let limits = &service.limits;
+        let mut bad = |what: &str, hint: &str| problems.push(whole(format!("{what} of {name}"), hint));
+        if limits.memory.is_some_and(|memory| memory.0 < LEAST_MEMORY) {
+            bad("limits.memory", "write 8MiB or more");
+        }
+        if limits.cpu.is_some_and(|cpu| !(0.01..=1024.0).contains(&cpu)) {
+            bad("limits.cpu", "write processors: 0.5, 2");
+        }
+        if limits.processes == Some(0) {
+            bad("limits.processes", "an instance is one process at least");
+        }
+        if service.writes.iter().any(|path| path.is_empty() || !inside(path)) {
+            bad("writes", "write paths below the artifact's folder, as in [cache, var/data]");
+        }
+        let plain = |c: char| c.is_ascii_alphanumeric() || "._-/:@".contains(c);
+        if service.image.as_ref().is_some_and(|image| image.is_empty() || !image.chars().all(plain)) {
+            bad("image", "write the name of an image that the engine has, as in python-base:3.11");
+        }
+    }
+    for (name, environment) in &definition.environments {
+        let mut bad = |what: &str, hint: &str| problems.push(whole(format!("{what} of {name}"), hint));
+        let exceptions = || environment.differs.iter().chain(&environment.ignores);
+        if exceptions().any(|e| e.what.trim().is_empty() || e.why.trim().is_empty()) {
+            bad("an exception", "say what may differ and why, each in a few words");
+        }
+        if environment.parity.is_some_and(|parity| !(1..=100).contains(&parity)) {
+            bad("parity", "write hundredths, 1 to 100");
+        }
+        if environment.protected.as_ref().is_some_and(|p| !(1..=10).contains(&p.approvals)) {
+            bad("protected.approvals", "write 1 to 10");
+        }
+        if environment.sleep_after.is_some() && name.as_str() == "production" {
+            bad("sleep_after", "production does not sleep: take it out there");
+        }
+    }
+    problems
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::read;
+
+    const FILE: &str = "version: 1
+pipeline: { jobs: { unit: { run: 'true', artifact: . } } }
+services: { web: { command: [./web], limits: { memory: 64MiB, cpu: 0.5, processes: 20 }, writes: [cache] } }
+environments:
+  staging: { like: production, sleep_after: 1h, differs: [{ what: shape web replicas, why: small, until: 2027-01-31 }] }
+  production: { protected: { approvals: 2 }, ignores: [{ what: file cache/*, why: it is a cache, until: 2027-01-31 }], parity: 90 }
+";
+
+    #[test]
+    fn an_environment_has_the_exceptions_of_what_it_is_like_and_not_its_protection() {
+        let definition = read(FILE).unwrap();
+        let staging = definition.resolve(&"staging".parse().unwrap()).unwrap();
+        assert_eq!(staging.rules.ignores.len(), 1);
+        assert_eq!((staging.rules.protection, staging.rules.parity), (None, None));
+        assert_eq!(staging.services[0].limits.memory, Some(64 << 20));
+        assert_eq!(staging.services[0].limits.cpu_millis, Some(500));
+    }
+
+    #[test]
+    fn rules_that_nobody_can_have_meant_are_refused() {
+        for (good, bad) in [
+            ("64MiB", "64KiB"),
+            ("0.5", "-1"),
+            ("processes: 20", "processes: 0"),
+            ("[cache]", "[../cache]"),
+            ("[cache]", "[cache], image: 'a b'"),
+            ("why: small", "why: ' '"),
+            ("parity: 90", "parity: 101"),
+            ("approvals: 2", "approvals: 0"),
+            ("2027-01-31 }] }\n  p", "soon }] }\n  p"),
+            ("parity: 90", "sleep_after: 1h"),
+        ] {
+            assert!(read(FILE.replacen(good, bad, 1).as_str()).is_err(), "{bad} was accepted");
+        }
+    }
+}
