@@ -5,8 +5,10 @@
 
 pub mod estate;
 mod exception;
+pub mod infrastructure;
 pub mod parity;
 pub mod promote;
+pub mod states;
 pub mod upkeep;
 
 pub use estate::{Deployment, DeploymentState, Environment, Estate, Instance, Landing, Serving};

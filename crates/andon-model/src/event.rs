@@ -13,14 +13,16 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::infrastructure::{
+    InfraAction, InfraFinished, InfraPlanned, InfraQueued, LockInfo, PlanCounts, StoredState,
+};
 pub use crate::service::{Limits, PlannedService, RuntimeKind};
-pub use crate::infrastructure::{InfraAction, InfraFinished, InfraPlanned, InfraQueued, LockInfo, PlanCounts, StoredState};
 use crate::strategy::Strategy;
-use crate::{InfraRunId, StateName};
 use crate::{
     AndonId, ChangeId, DeploymentId, Digest, EnvironmentName, InstanceId, JobName, Oid, Pins, ProjectName,
     ReleaseId, RunId, ServiceName, Span, Time, UserName,
 };
+use crate::{InfraRunId, StateName};
 
 /// Who did it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -25,7 +25,10 @@ impl std::fmt::Debug for Vault {
 }
 
 fn unreadable(file: &Path, why: &str) -> io::Error {
-    let words = format!("{}: {why}\nhint: bring it back from a backup; what was sealed with it cannot be read without", file.display());
+    let words = format!(
+        "{}: {why}\nhint: bring it back from a backup; what was sealed with it cannot be read without",
+        file.display()
+    );
     io::Error::new(io::ErrorKind::InvalidData, words)
 }
 
@@ -61,7 +64,8 @@ impl Vault {
     /// The bytes so that only this key opens them.
     pub fn seal(&self, bytes: &[u8]) -> io::Result<Vec<u8>> {
         let recipient = self.identity.to_public();
-        let encryptor = age::Encryptor::with_recipients(std::iter::once(&recipient as _)).map_err(io::Error::other)?;
+        let encryptor =
+            age::Encryptor::with_recipients(std::iter::once(&recipient as _)).map_err(io::Error::other)?;
         let mut sealed = Vec::with_capacity(bytes.len() + 1024);
         let mut out = encryptor.wrap_output(&mut sealed)?;
         out.write_all(bytes)?;
