@@ -13,7 +13,7 @@ use andon_model::{Actor, ProjectName, Span, Time};
 use andon_router::Router;
 use andon_runner::Runner;
 use andon_store::journal::{Batch, Fence, Journal, NewEvent};
-use andon_store::{Blobs, SqliteJournal};
+use andon_store::{Blobs, SqliteJournal, Vault};
 use tokio::sync::{Semaphore, broadcast};
 
 use crate::access::{Access, Caller};
@@ -55,6 +55,8 @@ pub struct Line {
     pub settings: Settings,
     /// Bulk.
     pub blobs: Blobs,
+    /// Seals what is kept in confidence.
+    pub vault: Vault,
     /// Runs jobs.
     pub runner: Runner,
     /// Sends users to revisions.
@@ -118,6 +120,7 @@ impl Line {
         }
         let runner = Runner { shim: vec![settings.exe.clone(), PathBuf::from("job-shim")] };
         let blobs = Blobs::open(&data.join("blobs"))?;
+        let vault = Vault::open(&data.join("key"))?;
         let mut projects: BTreeMap<ProjectName, Arc<Project>> = BTreeMap::new();
         for (name, state) in states {
             projects.insert(name.clone(), Arc::new(Project::new(name, &data, &settings.exe, state)?));
@@ -128,6 +131,7 @@ impl Line {
         }
         let line = Arc::new(Line {
             blobs,
+            vault,
             runner,
             router: Router::new(),
             routing: Mutex::default(),

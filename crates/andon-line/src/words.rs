@@ -143,6 +143,27 @@ pub fn of(event: &Event) -> Option<(Mark, String, Option<String>)> {
         Event::InstanceRetired { instance, why } if why.starts_with("drift") => {
             (Mark::Wait, format!("{instance} is replaced: {why}"), None)
         }
+        Event::StateUnlocked { state, forced: true, why, .. } => (
+            Mark::Wait,
+            format!("The lock of the state {state} was freed: {why}."),
+            place(&state.environment),
+        ),
+        Event::StateLocked { state, holder } if holder.maintenance => (
+            Mark::Wait,
+            format!("The state {state} is held for maintenance: {}.", holder.who),
+            place(&state.environment),
+        ),
+        Event::StateStored { state, version } if version.restored_from.is_some() => {
+            let from = version.restored_from.unwrap_or_default();
+            let words =
+                format!("The state {state} is again as in version {from}; its serial is {}.", version.serial);
+            (Mark::Wait, words, place(&state.environment))
+        }
+        Event::StateDeleted { state } => (
+            Mark::Wait,
+            format!("The state {state} was emptied; its versions are kept."),
+            place(&state.environment),
+        ),
         Event::ReleaseStarted { release, environment, service, from, to, strategy_name, .. } => {
             let from = from.as_ref().map_or_else(String::new, |from| format!("{} → ", from.commit()));
             let words =

@@ -123,6 +123,7 @@ fn filled(path: &str) -> String {
         ("{instance}", "i1"),
         ("{release}", "1"),
         ("{andon}", "1"),
+        ("{layer}", "network"),
         ("{flag}", "f"),
         ("{command}", "pause"),
         ("{*key}", "f"),

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod environments;
+mod infrastructure;
 mod line;
 mod people;
 mod places;
@@ -31,7 +32,7 @@ pub fn doors() -> Vec<Door> {
     use Role::{Deployer, Developer, Owner, Releaser, Viewer};
     let read = |path, handler| Door::new(Method::GET, path, Viewer, handler);
     let change = |path, needs, handler| Door::new(Method::POST, path, needs, handler);
-    vec![
+    let mut doors = vec![
         Door::public(Method::GET, "/healthz", get(healthy)),
         Door::public(Method::POST, "/api/v1/enter", post(enter)),
         read("/api/v1/me", get(me)),
@@ -75,7 +76,9 @@ pub fn doors() -> Vec<Door> {
         change("/api/v1/users", Viewer, post(set_user)),
         change("/api/v1/tokens", Viewer, post(issue)),
         Door::new(Method::DELETE, "/api/v1/tokens/{digest}", Viewer, delete(revoke)),
-    ]
+    ];
+    doors.extend(infrastructure::doors());
+    doors
 }
 
 fn number<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, Trouble> {

@@ -5,6 +5,7 @@ pub mod environment;
 pub mod environment_tests;
 pub mod flags;
 pub mod gate;
+pub mod infrastructure;
 pub mod pipeline;
 pub mod release;
 pub mod routes;

@@ -4,6 +4,7 @@ pub mod access;
 pub mod changes;
 pub mod environments;
 pub mod file;
+pub mod infra;
 pub mod people;
 pub mod places;
 pub mod watch;
@@ -57,6 +58,9 @@ pub enum Ask {
     /// Environments: create, rebuild, destroy, drift.
     #[command(subcommand)]
     Env(environments::Env),
+    /// Infrastructure: states, versions, locks, plans.
+    #[command(subcommand)]
+    Infra(infra::Infra),
     /// Releases: promote, pause, abort, roll back, why.
     #[command(subcommand)]
     Release(places::Release),
@@ -90,6 +94,7 @@ pub fn run(common: &Common, ask: Ask) -> Result<(), Failure> {
         Ask::Wall => places::wall(common),
         Ask::Watch(options) => watch::watch(common, options),
         Ask::Env(env) => environments::env(common, env),
+        Ask::Infra(infra) => infra::infra(common, infra),
         Ask::Release(release) => places::release(common, release),
         Ask::Flag(flag) => people::flag(common, flag),
         Ask::Cord(cord) => people::cord(common, cord),
