@@ -387,6 +387,7 @@ impl Estate {
                     found.lives(&recorded.event, at);
                 }
             }
+            Event::Restored { .. } => self.instances.clear(),
             Event::DriftSeen { environment, drift } => {
                 if let Some(found) = self.environments.get_mut(environment) {
                     found.drifts.push((at, drift.clone()));

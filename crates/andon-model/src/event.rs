@@ -84,6 +84,22 @@ pub enum Event {
     /// The token is worth nothing from now on.
     TokenRevoked { hash: Digest },
 
+    // ── recovery ───────────────────────────────────────────────────────
+    /// Everything that was recorded up to `seq` lies in a file of this name below the data directory.
+    BackupMade { name: String, seq: u64, bytes: u64 },
+    /// The project comes from a backup made at `seq`: nothing of what ran then runs any more.
+    Restored { seq: u64 },
+    /// Everything was made again from a backup and code, beside what runs. `opened`: until the server was back; `served`: until every
+    /// environment was as before.
+    DrillFinished {
+        backup: String,
+        opened: Span,
+        served: Option<Span>,
+        environments: u32,
+        instances: u32,
+        why: Option<String>,
+    },
+
     // ── intake ─────────────────────────────────────────────────────────
     /// A repository with a line of its own.
     ProjectCreated { trunk: String },

@@ -61,6 +61,8 @@ impl House {
             router: here,
             exe: env!("CARGO_BIN_EXE_andon").into(),
             slots: 1,
+            backup_every: None,
+            drill_every: None,
         };
         let line = Line::open(settings, Box::new(SystemClock::default())).await.unwrap();
         let session = line.enter(&line.owner_link().await.unwrap()).await.unwrap();

@@ -33,7 +33,7 @@ const QUIET: Duration = Duration::from_secs(1);
 /// How long the way back stays warm when the strategy does not say.
 const WARM: Span = Span::secs(60);
 
-pub(super) async fn run(line: Arc<Line>, project: Arc<Project>, stop: CancellationToken) {
+pub(crate) async fn run(line: Arc<Line>, project: Arc<Project>, stop: CancellationToken) {
     let mut pulse = Pulse::new(&line, &project, stop.clone(), QUIET);
     let hands = Arc::new(Hands::default());
     loop {
