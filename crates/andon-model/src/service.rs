@@ -13,7 +13,7 @@ use crate::{ServiceName, Span};
 pub struct PlannedService {
     /// Its name.
     pub name: ServiceName,
-    /// Arguments, `$PORT` and `${PORT}` standing for the port; never given to a shell.
+    /// Arguments, `$PORT` and `${PORT}` standing for the port, `$HOST` for the address to listen on; never given to a shell.
     pub command: Vec<String>,
     /// Environment variables of its own.
     pub env: BTreeMap<String, String>,

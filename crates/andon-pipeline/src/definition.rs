@@ -145,7 +145,8 @@ pub struct CoverageLimits {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Service {
-    /// Program and arguments, run in the unpacked artifact; `$PORT` stands for the port to listen on. No shell is involved.
+    /// Program and arguments, run in the unpacked artifact; `$PORT` stands for the port to listen on, `$HOST` for the address. No shell
+    /// is involved.
     pub command: Vec<String>,
     /// Environment variables of its own.
     #[serde(default)]

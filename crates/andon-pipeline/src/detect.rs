@@ -203,9 +203,9 @@ fn python(files: &BTreeSet<String>, read: &dyn Fn(&str) -> Option<String>) -> Pa
             ));
             let mut command: Vec<String> = vec!["python3".into(), "-m".into(), server.into()];
             if wsgi {
-                command.extend(["--bind".into(), "127.0.0.1:$PORT".into()]);
+                command.extend(["--bind".into(), "$HOST:$PORT".into()]);
             } else {
-                command.extend(["--port".into(), "$PORT".into()]);
+                command.extend(["--host", "$HOST", "--port", "$PORT"].map(str::to_owned));
             }
             command.push(format!("{module}:{app}"));
             parts.command = Some(command);
@@ -437,7 +437,7 @@ mod tests {
         ]);
         assert_eq!(proposal.kind, Kind::Python);
         assert!(
-            proposal.yaml.contains(r#""gunicorn", "--bind", "127.0.0.1:$PORT", "httpbin.core:app""#),
+            proposal.yaml.contains(r#""gunicorn", "--bind", "$HOST:$PORT", "httpbin.core:app""#),
             "{}",
             proposal.yaml
         );

@@ -12,7 +12,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use serde_json::{Value, json};
-use support::{Repo, Server, of_type};
+use support::{Containers, Repo, Server, of_type};
 
 const HOST: &str = "web.production.shop.localhost";
 
@@ -39,7 +39,7 @@ fn example() -> Vec<(String, String)> {
     files.map(|file| (file.file_name().into_string().unwrap(), text(&file.path()))).collect()
 }
 
-/// A server, and what it made on the engine, which ends with it.
+/// A server with the example.
 struct Shop {
     server: Server,
     repo: Repo,
@@ -54,8 +54,7 @@ impl Shop {
     }
 
     fn label(&self) -> String {
-        let name = std::fs::read_to_string(self.server.room.path().join("data/docker/server")).unwrap();
-        format!("label=andon.server={name}")
+        Containers::of(&self.server).label()
     }
 
     /// Containers of an environment, by id.
@@ -66,23 +65,16 @@ impl Shop {
         listed.unwrap().lines().map(str::to_owned).collect()
     }
 
-    /// Everything of this server that is on the engine.
-    fn left(&self) -> Vec<String> {
-        let label = self.label();
-        let name = label.rsplit('=').next().unwrap().to_owned();
-        let mut left = Vec::new();
-        for args in [vec!["ps", "-aq", "--filter", &label], vec!["network", "ls", "-q", "--filter", &label]] {
-            left.extend(docker(&args).unwrap().lines().map(|line| format!("{}: {line}", args[0])));
-        }
-        let images = docker(&["images", "--format", "{{.Repository}}:{{.Tag}}"]).unwrap();
-        left.extend(images.lines().filter(|image| image.contains(&name)).map(str::to_owned));
-        left
+    /// Those that run.
+    fn running(&self, environment: &str) -> Vec<String> {
+        let environment = format!("label=andon.environment={environment}");
+        let listed = docker(&["ps", "-q", "--no-trunc", "--filter", &self.label(), "--filter", &environment]);
+        listed.unwrap().lines().map(str::to_owned).collect()
     }
 
-    /// Waits until everybody in production gets `version`.
-    fn serves(&self, version: &str) {
-        let got = self.server.visit(HOST, "/");
-        assert_eq!(got, (200, format!("{version}\n")));
+    /// What a user of production gets.
+    fn visit(&self, path: &str) -> (u16, String) {
+        self.server.visit(HOST, path)
     }
 
     /// Waits for drift of this kind that is seen, and then healed. How long it took to be seen.
@@ -103,22 +95,6 @@ impl Shop {
     }
 }
 
-impl Drop for Shop {
-    fn drop(&mut self) {
-        self.server.kill();
-        let label = self.label();
-        if let Ok(all) = docker(&["ps", "-aq", "--filter", &label]) {
-            all.lines().for_each(|id| drop(docker(&["rm", "-fv", id])));
-        }
-        if let Ok(all) = docker(&["network", "ls", "-q", "--filter", &label]) {
-            all.lines().for_each(|id| drop(docker(&["network", "rm", id])));
-        }
-        for image in self.left() {
-            drop(docker(&["rmi", "-f", &image]));
-        }
-    }
-}
-
 fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let begun = Instant::now();
     loop {
@@ -131,17 +107,143 @@ fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 }
 
 #[test]
-fn an_environment_of_containers_lives_and_leaves_nothing() {
+fn an_environment_of_containers_lives_drifts_heals_and_leaves_nothing() {
     if !engine("an environment of containers") {
         return;
     }
     let shop = Shop::new(&example());
     let first = shop.repo.propose("Serve from containers");
     shop.server.served(first);
-    shop.serves("v1");
-    println!("{:#?}", shop.left());
-    let begun = Instant::now();
+    assert_eq!(shop.visit("/"), (200, "v1\n".into()));
+    assert_eq!(shop.visit("/note"), (200, "noted\n".into()), "it may write what was said");
+    assert!(shop.visit("/user").1.contains("Uid:\t65532"), "it is nobody");
+    // One artifact went through both environments, and not one thing was seen to differ.
+    let journal = shop.server.journal();
+    let digests: Vec<&Value> =
+        of_type(&journal, "deployment_started").iter().map(|event| &event["event"]["artifact"]).collect();
+    assert!(digests.len() == 2 && digests[0] == digests[1], "{digests:?}");
+    assert!(of_type(&journal, "drift_seen").is_empty());
+
+    // Hands reach in: one removes a container, one writes into a file, one changes a setting.
+    let mut slowest = std::time::Duration::ZERO;
+    let mut by_hand = |what: &str, hand: &dyn Fn(&str)| {
+        let since = shop.server.journal().len();
+        let victim = shop.running("production").pop().unwrap();
+        let begun = Instant::now();
+        hand(&victim);
+        slowest = slowest.max(shop.drifts_and_heals(what, since, begun));
+    };
+    by_hand("process of web", &|victim| drop(docker(&["rm", "-f", victim]).unwrap()));
+    by_hand("file serve of web", &|victim| {
+        let files = docker(&["inspect", "-f", "{{.GraphDriver.Data.MergedDir}}", victim]).unwrap();
+        let program = format!("{files}/app/serve");
+        std::fs::remove_file(&program).unwrap();
+        std::fs::write(program, "tampered").unwrap();
+    });
+    by_hand("memory limit", &|victim| {
+        docker(&["update", "--memory", "128m", "--memory-swap", "128m", victim]).unwrap();
+    });
+    println!("drift by hand is seen within {slowest:?}");
+    assert_eq!(shop.visit("/"), (200, "v1\n".into()));
+
+    // Rebuilt from code: nothing of it is as old as before, and it serves again.
+    let before = shop.containers("production");
     let since = shop.server.journal().len();
-    docker(&["rm", "-f", &shop.containers("production")[0]]).unwrap();
-    shop.drifts_and_heals("process of web", since, begun);
+    let begun = Instant::now();
+    let asked =
+        shop.server.post("/api/v1/shop/environments/production/rebuild", &json!({ "why": "to try it" }));
+    assert_eq!(asked.0, 200, "{}", asked.1);
+    until("production is rebuilt", || {
+        let journal = shop.server.journal();
+        let up = of_type(&journal[since..], "release_finished").len();
+        (up > 0 && shop.visit("/").0 == 200).then_some(())
+    });
+    println!("rebuilt within {:?}", begun.elapsed());
+    assert!(shop.containers("production").iter().all(|id| !before.contains(id)));
+
+    // An environment that was asked for comes, and goes with all it had.
+    let begun = Instant::now();
+    let asked =
+        shop.server.post("/api/v1/shop/environments", &json!({ "name": "try", "like": "production" }));
+    assert_eq!(asked.0, 200, "{}", asked.1);
+    until("it serves", || (shop.server.visit("web.try.shop.localhost", "/").0 == 200).then_some(()));
+    println!("an environment of two instances serves after {:?}", begun.elapsed());
+    let networks = || docker(&["network", "ls", "-q", "--filter", &shop.label()]).unwrap().lines().count();
+    assert_eq!(networks(), 3);
+    let asked = shop.server.post("/api/v1/shop/environments/try/destroy", &json!({ "why": "seen enough" }));
+    assert_eq!(asked.0, 200, "{}", asked.1);
+    until("it is gone", || (shop.containers("try").is_empty() && networks() == 2).then_some(()));
+}
+
+#[test]
+fn a_server_killed_while_containers_start_finishes_what_it_began() {
+    if !engine("a server killed while containers start") {
+        return;
+    }
+    let mut shop = Shop::new(&example());
+    let first = shop.repo.propose("Serve from containers");
+    // Killed at moments that nobody chose, until it serves.
+    let mut dice = support::Dice::of_environment();
+    let landed = |view: &Value| view["row"]["standing"] == "landed";
+    shop.server.until("it landed", &format!("/changes/{first}"), landed);
+    for _ in 0..6 {
+        support::pass(dice.between(20, 700));
+        shop.server.kill();
+        shop.server.start();
+    }
+    shop.server.served(first);
+    assert_eq!(shop.visit("/"), (200, "v1\n".into()));
+    until("nothing is there twice", || {
+        let found = [shop.containers("staging").len(), shop.containers("production").len()];
+        (found == [1, 2]).then_some(())
+    });
+    // What is on the engine and in no journal is removed at the next start.
+    let one = shop.containers("production").pop().unwrap();
+    let image = docker(&["inspect", "-f", "{{.Config.Image}}", &one]).unwrap();
+    let label = shop.label();
+    let label = label.strip_prefix("label=").unwrap();
+    let lost = ["andon.project=shop", "andon.instance=i900", "andon.environment=staging", label];
+    let name = format!("andon-{}-shop-i900", label.split('=').nth(1).unwrap());
+    let mut args = vec!["run", "-d", "--name", &name];
+    lost.iter().for_each(|label| args.extend(["--label", label]));
+    args.extend([image.as_str(), "./serve"]);
+    docker(&args).unwrap();
+    until("the orphan is removed", || docker(&["inspect", &name]).is_err().then_some(()));
+}
+
+#[test]
+fn without_an_engine_a_deployment_fails_in_words_and_one_that_comes_later_is_found() {
+    if !engine("an engine that comes later") {
+        return;
+    }
+    let socket = std::env::var("DOCKER_HOST").unwrap_or_else(|_| "unix:///var/run/docker.sock".into());
+    let room = tempfile::tempdir().unwrap();
+    let later = room.path().join("docker.sock");
+    let files: Vec<(String, String)> = example()
+        .into_iter()
+        .map(|(name, text)| {
+            (name, text.replace("    replicas: 2\n", "    replicas: 1\n    start_within: 3s\n"))
+        })
+        .collect();
+    let mut shop = Shop::new(&files);
+    shop.server.kill();
+    shop.server.set("DOCKER_HOST", &format!("unix://{}", later.display()));
+    shop.server.start();
+    shop.repo.propose("Serve from containers");
+    let failed = until("the deployment fails", || {
+        let journal = shop.server.journal();
+        of_type(&journal, "deployment_finished").pop().map(|event| event["event"].clone())
+    });
+    let why = failed["why"].as_str().unwrap();
+    assert!(failed["ok"] == false && why.contains("no container engine answers"), "{failed}");
+    // The engine comes; the next change finds it.
+    std::os::unix::fs::symlink(socket.trim_start_matches("unix://"), &later).unwrap();
+    let andons = shop.server.view("/andons");
+    let andon = andons["rows"].as_array().and_then(|rows| rows.first()).map(|row| row["id"].clone());
+    println!("{andon:?}");
+    shop.repo.follow();
+    shop.repo.write("serve.rs", &shop.repo.read("serve.rs").replace("\"v1\"", "\"v2\""));
+    let fixed = shop.repo.propose("Serve again\n\nFixes-Andon: A1");
+    shop.server.served(fixed);
+    assert_eq!(shop.visit("/"), (200, "v2\n".into()));
 }

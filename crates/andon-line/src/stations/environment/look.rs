@@ -79,7 +79,9 @@ pub(super) async fn observe(
             _ if observed.alive => Seen::Alive { health: None, failing: Span(0) },
             Some((exit, log)) => {
                 let log = log.lines().filter(|line| !line.trim().is_empty()).collect::<Vec<_>>().join(" / ");
-                Seen::Exited { words: crate::intake::plain(&format!("it {exit}; its last words: {log}")) }
+                let last =
+                    if log.is_empty() { "it said nothing".into() } else { format!("its last words: {log}") };
+                Seen::Exited { words: crate::intake::plain(&format!("it {exit}; {last}")) }
             }
             None => continue,
         };
