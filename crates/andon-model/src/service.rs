@@ -36,6 +36,9 @@ pub struct PlannedService {
     /// Paths below its directory that it may write; anything else that changes there is drift.
     #[serde(default)]
     pub writes: Vec<String>,
+    /// Where it listens, where instances have addresses of their own; none: wherever its runtime says.
+    #[serde(default)]
+    pub port: Option<u16>,
 }
 
 /// What runs the instances of an environment.
@@ -89,6 +92,7 @@ impl PlannedService {
             limits: Limits::default(),
             image: None,
             writes: Vec::new(),
+            port: None,
         }
     }
 }

@@ -166,6 +166,7 @@ fn an_untouched_instance_has_no_differences_and_no_strangers() {
         until("it answers", || get(address, "/"));
         for _ in 0..20 {
             assert_eq!(runtime.differences("i1").unwrap(), []);
+            assert_eq!(runtime.settings("i1").unwrap(), []);
             assert_eq!(runtime.foreign().unwrap(), []);
         }
     });

@@ -122,7 +122,7 @@ fn what_takes_more_than_its_limit_is_ended() {
     host.begin(&Spec { limits, ..spec });
     let ended = || host.runtime.list().unwrap().into_iter().find_map(|seen| seen.exit);
     assert_eq!(until("it is ended", ended), Exit::Signal(9));
-    assert_eq!(host.runtime.differences("i1").unwrap(), []);
+    assert_eq!(host.runtime.settings("i1").unwrap(), []);
 }
 
 #[test]
@@ -141,13 +141,13 @@ fn a_hand_in_a_container_is_seen() {
     // Settings.
     docker(&["update", "--restart", "always", &name]).unwrap();
     until("the engine tells", || news.has_changed().unwrap().then_some(()));
-    let found: Vec<_> = host.runtime.differences("i1").unwrap();
+    let found = host.runtime.settings("i1").unwrap();
     assert_eq!(found.len(), 1, "{found:?}");
     assert_eq!((found[0].before.as_str(), found[0].after.as_str()), ("no", "always"));
     docker(&["update", "--restart", "no", &name]).unwrap();
     let network = format!("andon-{}-shop-staging", host.runtime.server());
     docker(&["network", "disconnect", &network, &name]).unwrap();
-    assert_eq!(host.runtime.differences("i1").unwrap()[0].after, "none");
+    assert_eq!(host.runtime.settings("i1").unwrap()[0].after, "none");
     // A process of somebody else, and its end.
     let mut by_hand = Command::new("docker").args(["exec", &name, "./station", "wait"]).spawn().unwrap();
     let stranger = until("the stranger is seen", || host.runtime.foreign().unwrap().pop());

@@ -140,7 +140,7 @@ fn an_environment_of_containers_lives_drifts_heals_and_leaves_nothing() {
         std::fs::remove_file(&program).unwrap();
         std::fs::write(program, "tampered").unwrap();
     });
-    by_hand("memory limit", &|victim| {
+    by_hand("\"what\":\"memory limit of web", &|victim| {
         docker(&["update", "--memory", "128m", "--memory-swap", "128m", victim]).unwrap();
     });
     println!("drift by hand is seen within {slowest:?}");

@@ -219,6 +219,11 @@ impl Runtime for DockerRuntime {
         self.changed(id)
     }
 
+    fn settings(&self, id: &str) -> Result<Vec<Difference>, RuntimeError> {
+        let Some(found) = self.inspect(id)? else { return Err(RuntimeError::Unknown(id.to_owned())) };
+        Ok(drift::settings(&found, &self.network_of(&found)))
+    }
+
     fn foreign(&self) -> Result<Vec<Foreign>, RuntimeError> {
         self.strangers()
     }

@@ -70,9 +70,9 @@ pub(super) async fn observe(
         }
         host
     });
-    let Host { found, files, foreign, unseen } =
+    let Host { found, files, settings, foreign, unseen } =
         host.await.map_err(|error| Refusal::Broken(error.to_string()))?;
-    let mut seen = Observation { files, ..Observation::default() };
+    let mut seen = Observation { files, settings, ..Observation::default() };
     for (_, observed, words) in &found {
         let Ok(id) = observed.id.parse::<InstanceId>() else { continue };
         let entry = match words {
@@ -117,6 +117,7 @@ pub(super) async fn observe(
 struct Host {
     found: Vec<(RuntimeKind, Observed, Option<(String, String)>)>,
     files: Vec<(InstanceId, String, String, String)>,
+    settings: Vec<(InstanceId, String, String, String)>,
     foreign: Vec<Foreign>,
     /// Those that did not answer: what they run may be as it was, or not.
     unseen: BTreeSet<RuntimeKind>,
@@ -134,6 +135,8 @@ impl Host {
             // An instance that is just being replaced has no files to compare: that is seen by its absence.
             let differences = runtime.differences(&id.to_string()).unwrap_or_default();
             self.files.extend(differences.into_iter().map(|d| (*id, d.path, d.before, d.after)));
+            let settings = runtime.settings(&id.to_string()).unwrap_or_default();
+            self.settings.extend(settings.into_iter().map(|d| (*id, d.path, d.before, d.after)));
         }
         for observed in runtime.list()? {
             let ended = observed.exit.as_ref().filter(|_| !observed.alive);
