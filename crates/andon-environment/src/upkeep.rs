@@ -43,6 +43,8 @@ pub struct Observation {
     pub instances: BTreeMap<InstanceId, Seen>,
     /// Files of a running release that are not as unpacked: instance, path, before, after.
     pub files: Vec<(InstanceId, String, String, String)>,
+    /// Settings of a running instance that are not as it was started: instance, what, before, after.
+    pub settings: Vec<(InstanceId, String, String, String)>,
     /// Processes that say they belong to an environment and that no instance accounts for: environment, what.
     pub foreign: Vec<(EnvironmentName, u32, String)>,
     /// Instances that no request is on its way to.
@@ -202,6 +204,8 @@ fn look_after(
     let changed = seen.files.iter().find(|(at, path, ..)| *at == id && drifted(path));
     if let Some((_, path, before, after)) = changed {
         decisions.extend(replace(instance, &format!("file {path}"), before, after));
+    } else if let Some((_, what, before, after)) = seen.settings.iter().find(|(at, ..)| *at == id) {
+        decisions.extend(replace(instance, what, before, after));
     }
     decisions
 }

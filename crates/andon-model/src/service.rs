@@ -13,7 +13,7 @@ use crate::{ServiceName, Span};
 pub struct PlannedService {
     /// Its name.
     pub name: ServiceName,
-    /// Arguments, `$PORT` and `${PORT}` standing for the port; never given to a shell.
+    /// Arguments, `$PORT` and `${PORT}` standing for the port, `$HOST` for the address to listen on; never given to a shell.
     pub command: Vec<String>,
     /// Environment variables of its own.
     pub env: BTreeMap<String, String>,
@@ -36,6 +36,9 @@ pub struct PlannedService {
     /// Paths below its directory that it may write; anything else that changes there is drift.
     #[serde(default)]
     pub writes: Vec<String>,
+    /// Where it listens, where instances have addresses of their own; none: wherever its runtime says.
+    #[serde(default)]
+    pub port: Option<u16>,
 }
 
 /// What runs the instances of an environment.
@@ -89,6 +92,7 @@ impl PlannedService {
             limits: Limits::default(),
             image: None,
             writes: Vec::new(),
+            port: None,
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use andon_model::JobName;
+use andon_model::{JobName, RuntimeKind};
 use serde::Serialize;
 use serde_saphyr::{Location, Spanned};
 
@@ -172,12 +172,19 @@ fn cycles(definition: &Definition) -> Vec<Problem> {
 
 fn services(definition: &Definition) -> Vec<Problem> {
     let mut problems = Vec::new();
+    // An image brings its own command.
+    let mut places = definition.environments.keys().filter_map(|name| definition.resolve(name)).peekable();
+    let of_images = places.peek().is_some() && places.all(|place| place.runtime == RuntimeKind::Docker);
     for (name, service) in &definition.services {
-        if service.command.is_empty() {
+        if service.command.is_empty() && !of_images {
             problems.push(whole(
                 format!("service {name} has an empty command"),
-                "write command: [\"./serve\", \"$PORT\"]",
+                "write command: [\"./serve\", \"$PORT\"]; only images in environments of `runtime: docker` need none",
             ));
+        }
+        if service.port == Some(0) {
+            problems
+                .push(whole(format!("service {name} has port 0"), "write a port from 1 to 65535, or none"));
         }
         if !(1..=64).contains(&service.replicas) {
             problems

@@ -145,7 +145,9 @@ pub struct CoverageLimits {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Service {
-    /// Program and arguments, run in the unpacked artifact; `$PORT` stands for the port to listen on. No shell is involved.
+    /// Program and arguments, run in the unpacked artifact; `$PORT` stands for the port to listen on, `$HOST` for the address. No shell
+    /// is involved. Left out, an artifact that is an image runs as the image says.
+    #[serde(default)]
     pub command: Vec<String>,
     /// Environment variables of its own.
     #[serde(default)]
@@ -173,6 +175,9 @@ pub struct Service {
     /// Paths below its directory that it may write. Anything else that changes there is drift.
     #[serde(default)]
     pub writes: Vec<String>,
+    /// Where it listens, where each instance has an address of its own: 8080 unless said. Elsewhere Andon chooses.
+    #[schemars(range(min = 1))]
+    pub port: Option<u16>,
 }
 
 /// What one instance may use. What is not said is not limited.
@@ -347,6 +352,7 @@ impl Definition {
             limits: service.limits.planned(),
             image: service.image.clone(),
             writes: service.writes.clone(),
+            port: service.port,
         });
         Some(Resolved {
             services: services.collect(),

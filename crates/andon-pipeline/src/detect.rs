@@ -7,6 +7,8 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
+use crate::compose;
+
 /// What a repository seems to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -45,6 +47,8 @@ struct Parts {
     health: Option<String>,
     /// Variables of the service, and why they stand there.
     service_env: Option<(&'static str, &'static str, &'static str)>,
+    /// A service that another file describes, in the words of this one.
+    service: Option<String>,
     questions: Vec<String>,
 }
 
@@ -53,7 +57,7 @@ pub fn propose(files: &BTreeSet<String>, read: &dyn Fn(&str) -> Option<String>) 
     let has = |name: &str| files.contains(name);
     let python = ["pyproject.toml", "setup.py", "setup.cfg", "requirements.txt"].into_iter().any(has)
         || files.iter().any(|file| file.ends_with(".py"));
-    let (kind, parts) = if has("Cargo.toml") {
+    let (kind, mut parts) = if has("Cargo.toml") {
         (Kind::Rust, rust(&read("Cargo.toml").unwrap_or_default(), files))
     } else if has("go.mod") {
         (Kind::Go, go(files))
@@ -68,6 +72,18 @@ pub fn propose(files: &BTreeSet<String>, read: &dyn Fn(&str) -> Option<String>) 
         parts.questions.push("what is deployed? (job `package`, its `artifact`)".into());
         (Kind::Unknown, parts)
     };
+    if let Some(text) = compose::FILES.iter().filter(|file| has(file)).find_map(|file| read(file)) {
+        match compose::read(&text) {
+            Ok(composed) => {
+                parts.package = composed.package;
+                parts.service = Some(composed.service);
+                // What is run is said there, and what was asked of it.
+                parts.questions.retain(|question| !question.contains("service"));
+                parts.questions.extend(composed.warnings);
+            }
+            Err(warnings) => parts.questions.extend(warnings),
+        }
+    }
     Proposal { kind, yaml: write(kind, &parts), questions: parts.questions }
 }
 
@@ -203,9 +219,9 @@ fn python(files: &BTreeSet<String>, read: &dyn Fn(&str) -> Option<String>) -> Pa
             ));
             let mut command: Vec<String> = vec!["python3".into(), "-m".into(), server.into()];
             if wsgi {
-                command.extend(["--bind".into(), "127.0.0.1:$PORT".into()]);
+                command.extend(["--bind".into(), "$HOST:$PORT".into()]);
             } else {
-                command.extend(["--port".into(), "$PORT".into()]);
+                command.extend(["--host", "$HOST", "--port", "$PORT"].map(str::to_owned));
             }
             command.push(format!("{module}:{app}"));
             parts.command = Some(command);
@@ -338,6 +354,14 @@ fn write(kind: Kind, parts: &Parts) -> String {
     if parts.coverage.is_some() {
         out.push_str("\n# Limits on coverage block a change and list the lines that lack tests.\nvalidation:\n  coverage: { diff: 80, ratchet: true }\n");
     }
+    const RELEASES: &str = "\n# How users move to a new revision. Each step is watched; what hurts users is taken back without a person.\nreleases:\n  careful:\n    canary: [ { weight: 5, for: 1m }, { weight: 25, for: 2m }, { weight: 50, for: 2m } ]\n    analysis: { errors: { worse_by: 0.5% } }\n";
+    if let Some(service) = &parts.service {
+        let _ = write!(
+            out,
+            "\n# What runs: the image that job `package` saved, as the Compose file says.\nservices:\n{service}\n# Where it runs, in the order in which a green change passes.\nenvironments:\n  staging: {{ like: production, replicas: 1, release: all-at-once }}\n  production: {{ runtime: docker, release: careful }}\n{RELEASES}"
+        );
+        return out;
+    }
     match &parts.command {
         Some(command) => {
             let words: Vec<String> = command.iter().map(|word| format!("{word:?}")).collect();
@@ -353,9 +377,9 @@ fn write(kind: Kind, parts: &Parts) -> String {
                 env.unwrap_or_default()
             );
             out.push_str(
-                "\n# Where it runs, in the order in which a green change passes.\nenvironments:\n  staging: { like: production, replicas: 1, release: all-at-once }\n  production: { release: careful }\n\
-                 \n# How users move to a new revision. Each step is watched; what hurts users is taken back without a person.\nreleases:\n  careful:\n    canary: [ { weight: 5, for: 1m }, { weight: 25, for: 2m }, { weight: 50, for: 2m } ]\n    analysis: { errors: { worse_by: 0.5% } }\n",
+                "\n# Where it runs, in the order in which a green change passes.\nenvironments:\n  staging: { like: production, replicas: 1, release: all-at-once }\n  production: { release: careful }\n",
             );
+            out.push_str(RELEASES);
         }
         None => out.push_str(
             "\n# What runs, from the unpacked artifact. Fill in the command and take the marks away to deploy it.\n\
@@ -415,6 +439,8 @@ mod tests {
             ]),
             repository(&[("README.md", "")]),
             repository(&[("package.json", "not json")]),
+            repository(&[("compose.yaml", "services: { web: { build: ., ports: ['80:8000'] } }")]),
+            repository(&[("app.py", ""), ("docker-compose.yml", "services: { db: { image: x } }")]),
         ];
         for proposal in repositories {
             if let Err(problems) = crate::read(&proposal.yaml) {
@@ -437,7 +463,7 @@ mod tests {
         ]);
         assert_eq!(proposal.kind, Kind::Python);
         assert!(
-            proposal.yaml.contains(r#""gunicorn", "--bind", "127.0.0.1:$PORT", "httpbin.core:app""#),
+            proposal.yaml.contains(r#""gunicorn", "--bind", "$HOST:$PORT", "httpbin.core:app""#),
             "{}",
             proposal.yaml
         );

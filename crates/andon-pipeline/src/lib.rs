@@ -1,9 +1,11 @@
 //! The file a team writes (`andon.yaml`), its checks, and the scheduling of its job graph. Runs nothing.
 //!
-//! [`definition`] is the file as types, [`check`] reads it and points at mistakes, [`detect`] writes a first one for a repository,
+//! [`definition`] is the file as types, [`check`] reads it and points at mistakes, [`detect`] writes a first one for a repository ([`compose`]
+//! from a Compose file),
 //! [`runs`] is the state of all runs as a fold over line events, [`plan`] says which job to start next.
 
 pub mod check;
+pub mod compose;
 pub mod definition;
 pub mod detect;
 mod pins;

@@ -48,6 +48,11 @@ pub trait Runtime: Send + Sync {
     /// What differs between its files and its artifact.
     fn differences(&self, id: &str) -> Result<Vec<Difference>, RuntimeError>;
 
+    /// What differs between its settings on the host and those it was started with: limits, networks.
+    fn settings(&self, _id: &str) -> Result<Vec<Difference>, RuntimeError> {
+        Ok(Vec::new())
+    }
+
     /// Instances whose files may have changed since they were asked for last; none: this runtime cannot tell, look at all.
     fn touched(&self) -> Option<BTreeSet<String>> {
         None

@@ -88,17 +88,38 @@ fn without_tests(text: &str, of: &str) -> String {
 
 #[test]
 fn httpbin_goes_down_the_line() {
+    down_the_line("httpbin down the line", None);
+}
+
+/// On an image that holds the Python of this machine and nothing else: no registry is asked.
+#[test]
+fn httpbin_goes_down_the_line_in_containers() {
+    let test = "httpbin down the line in containers";
+    let image = format!("andon-test-python:{}", std::process::id());
+    let maker = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tools/python-image");
+    let made = Command::new(maker).arg(&image).output().unwrap();
+    if !made.status.success() {
+        return skipped(test, String::from_utf8_lossy(&made.stderr).trim());
+    }
+    println!("{}", String::from_utf8_lossy(&made.stdout).trim());
+    let done = std::panic::catch_unwind(|| down_the_line(test, Some(&image)));
+    let _ = Command::new("docker").args(["rmi", "-f", &image]).output();
+    if let Err(panic) = done {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+fn skipped(test: &str, why: &str) {
+    println!("SKIPPED: {test} ({why})");
+    assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "in CI a component that is missing is a failure");
+}
+
+fn down_the_line(test: &str, image: Option<&str>) {
     let mut server = Server::fresh();
     server.patience = Duration::from_secs(180);
     let repo = Repo::new(&server, &[]);
     if !fetch(&server, &repo) {
-        println!("SKIPPED: httpbin down the line (PyPI cannot be reached)");
-        assert_ne!(
-            std::env::var("CI").as_deref(),
-            Ok("true"),
-            "in CI a component that is missing is a failure"
-        );
-        return;
+        return skipped(test, "PyPI cannot be reached");
     }
     // The file that is proposed is taken as it is, but for the pace of the canary: minutes become seconds.
     let init = server.cli_in(&repo.dir, &["init"]);
@@ -115,6 +136,15 @@ fn httpbin_goes_down_the_line() {
         "[ { weight: 5, for: 1m }, { weight: 25, for: 2m }, { weight: 50, for: 2m } ]",
         "[ { weight: 20, for: 4s }, { weight: 50, for: 4s } ]",
     );
+    if let Some(image) = image {
+        edit(
+            &repo,
+            "andon.yaml",
+            "    command: [\"python3\"",
+            &format!("    image: {image}\n    command: [\"python3\""),
+        );
+        edit(&repo, "andon.yaml", "  production: {", "  production: { runtime: docker,");
+    }
     let first = repo.propose("Put httpbin on the line");
     server.served(first);
     let journal = server.journal();

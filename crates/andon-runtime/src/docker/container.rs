@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv4Addr;
+use std::sync::atomic::Ordering;
 
 use andon_model::{EnvironmentName, Span, Time};
 use bollard::container::LogOutput;
@@ -11,14 +12,14 @@ use bollard::models::{
     RestartPolicy, RestartPolicyNameEnum,
 };
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, ListContainersOptionsBuilder, LogsOptionsBuilder,
-    RemoveContainerOptionsBuilder, StopContainerOptionsBuilder,
+    ContainerArchiveInfoOptionsBuilder, CreateContainerOptionsBuilder, ListContainersOptionsBuilder,
+    LogsOptionsBuilder, RemoveContainerOptionsBuilder, StopContainerOptionsBuilder,
 };
 use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 use sha2::Digest as _;
 
-use super::engine::{About, or_absent};
+use super::engine::{About, Failure, or_absent};
 use super::{DockerRuntime, archive, label};
 use crate::Observed;
 use crate::error::RuntimeError;
@@ -48,7 +49,7 @@ impl DockerRuntime {
     }
 
     pub(super) fn start_container(&self, spec: &Spec) -> Result<(), RuntimeError> {
-        let (id, name) = (&spec.instance, self.name(&spec.instance)?);
+        let id = &spec.instance;
         let base = self.base(spec)?;
         let image = self.image_name(spec, base.as_ref());
         let Some(image) = self.inspect_image(&image)?.map(|found| (image, found)) else {
@@ -58,36 +59,75 @@ impl DockerRuntime {
             Some(environment) => Some(self.link_for(environment, spec.address)?),
             None => None,
         };
-        let body = self.body(spec, &image, network, &self.about()?);
+        let about = self.about()?;
+        loop {
+            let init = !self.without_init.load(Ordering::Relaxed);
+            let body = self.body(spec, &image, network.clone(), &about, init);
+            match self.run(spec, body)? {
+                Ok(()) => return Ok(()),
+                // A first process is common and not everywhere installed beside the engine.
+                Err(failure) if init && failure.why.contains("init") => {
+                    self.remove_container(id)?;
+                    self.without_init.store(true, Ordering::Relaxed);
+                }
+                Err(failure) => return Err(RuntimeError::NotStarted { id: id.clone(), why: failure.why }),
+            }
+        }
+    }
+
+    /// Makes the container, unless it is there, and starts it, unless it runs. The inner error: what the engine says against it.
+    fn run(&self, spec: &Spec, body: ContainerCreateBody) -> Result<Result<(), Failure>, RuntimeError> {
+        let (id, name) = (&spec.instance, self.name(&spec.instance)?);
         let wanted = body.labels.as_ref().and_then(|labels| labels.get(label::CONFIG)).cloned();
         if let Some(found) = self.inspect(id)? {
             let config = found.config.and_then(|config| config.labels?.remove(label::CONFIG));
-            let runs = found.state.and_then(|state| state.running).unwrap_or(false);
-            if runs {
-                return Ok(());
+            if found.state.and_then(|state| state.running).unwrap_or(false) {
+                return Ok(Ok(()));
             }
-            // Made for another shape of the service: nothing of it is used.
+            // Made for another shape of the service, or by somebody else: nothing of it is used.
             if config != wanted {
                 self.remove_container(id)?;
             }
         }
-        let options = CreateContainerOptionsBuilder::new().name(&name).build();
+        let program = body.cmd.as_ref().and_then(|words| words.first()).cloned();
+        let own = body.working_dir.clone();
+        let (making, options) = (name.clone(), CreateContainerOptionsBuilder::new().name(&name).build());
         let made = self.engine.try_ask("make a container", |docker| async move {
             docker.create_container(Some(options), body).await
         })?;
         match made {
-            Err(failure) if failure.status != Some(409) => return Err(failure.into()),
             // It was made before this server was killed.
-            _ => {}
+            Err(failure) if failure.status == Some(409) => {}
+            Err(failure) => return Ok(Err(failure)),
+            Ok(_) => {}
+        }
+        // The first process would be what starts, and it would fail later, in its own words.
+        if let (Some(program), Some(workdir)) = (program, own)
+            && program.contains('/')
+            && !self.executable(&making, &format!("{workdir}/{program}"), &program)?
+        {
+            let why = format!("{program} is not there, or may not be executed");
+            return Err(RuntimeError::NotStarted { id: id.clone(), why });
         }
         let started = self.engine.try_ask("start a container", |docker| async move {
             docker.start_container(&name, None).await
         })?;
-        match started {
-            Ok(()) => Ok(()),
+        Ok(match started {
             Err(failure) if failure.status == Some(304) => Ok(()),
-            Err(failure) => Err(RuntimeError::NotStarted { id: id.clone(), why: failure.why }),
-        }
+            started => started,
+        })
+    }
+
+    /// Whether a container has a program at this path; a link is believed.
+    fn executable(&self, name: &str, below: &str, program: &str) -> Result<bool, RuntimeError> {
+        let path = if program.starts_with('/') { program.to_owned() } else { below.to_owned() };
+        let (name, options) =
+            (name.to_owned(), ContainerArchiveInfoOptionsBuilder::new().path(&path).build());
+        let found = self.engine.try_ask("look for a program", |docker| async move {
+            docker.get_container_archive_info(&name, Some(options)).await
+        })?;
+        // The mode is that of Go's library: the lowest nine bits are as everywhere, the first tells of links and folders.
+        Ok(or_absent(found)?.is_some_and(|stat| stat.file_mode & 0o111 != 0))
     }
 
     /// The whole container, as the engine is asked for it.
@@ -97,6 +137,7 @@ impl DockerRuntime {
         image: &(String, ImageInspect),
         network: Option<String>,
         about: &About,
+        init: bool,
     ) -> ContainerCreateBody {
         let config = image.1.config.clone().unwrap_or_default();
         let own = config.labels.is_some_and(|labels| labels.contains_key(archive::ARTIFACT));
@@ -128,7 +169,7 @@ impl DockerRuntime {
                 name: Some(RestartPolicyNameEnum::NO),
                 maximum_retry_count: None,
             }),
-            init: Some(about.init).filter(|init| *init),
+            init: Some(init).filter(|init| *init),
             log_config: Some(HostConfigLogConfig {
                 typ: Some("json-file".into()),
                 config: Some(HashMap::from([

@@ -29,7 +29,7 @@ impl DockerRuntime {
             .engine
             .try_ask("compare files", |docker| async move { docker.container_changes(&name).await })?;
         let changes = or_absent(changes)?.flatten().unwrap_or_default();
-        let mut all = settings(&found, &self.network_of(&found));
+        let mut all = Vec::new();
         let files = relevant(changes, &mounted(&found));
         if files.is_empty() {
             return Ok(all);
@@ -59,7 +59,8 @@ impl DockerRuntime {
         Ok(all)
     }
 
-    fn network_of(&self, found: &ContainerInspectResponse) -> Option<String> {
+    /// The only network that it is to be in.
+    pub(super) fn network_of(&self, found: &ContainerInspectResponse) -> Option<String> {
         let labels = found.config.as_ref()?.labels.as_ref()?;
         let environment = labels.get(label::ENVIRONMENT)?.parse().ok()?;
         Some(self.network(&environment))
@@ -147,7 +148,7 @@ impl DockerRuntime {
 }
 
 /// Settings that somebody changed on the living container.
-fn settings(found: &ContainerInspectResponse, network: &Option<String>) -> Vec<Difference> {
+pub(super) fn settings(found: &ContainerInspectResponse, network: &Option<String>) -> Vec<Difference> {
     let labels = found.config.as_ref().and_then(|config| config.labels.clone()).unwrap_or_default();
     let limits: Limits =
         labels.get(label::LIMITS).and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default();

@@ -30,8 +30,6 @@ pub struct About {
     pub seccomp: bool,
     /// It runs without root: its networks are not reachable from here.
     pub rootless: bool,
-    /// It has a first process that passes signals on and collects orphans.
-    pub init: bool,
 }
 
 /// An answer that was none.
@@ -155,7 +153,6 @@ async fn probe(host: &str) -> Result<(Docker, About), String> {
         Some(other) => other,
     };
     let options = info.security_options.unwrap_or_default();
-    let init = info.init_commit.and_then(|commit| commit.id);
     let about = About {
         name: plain(&format!("{product} {}", version.version.unwrap_or_default())),
         api: docker.client_version().to_string(),
@@ -164,7 +161,6 @@ async fn probe(host: &str) -> Result<(Docker, About), String> {
         processes: info.pids_limit.unwrap_or(false),
         seccomp: options.iter().any(|option| option.contains("seccomp")),
         rootless: options.iter().any(|option| option.contains("rootless")),
-        init: init.is_some_and(|id| !id.is_empty() && id != "N/A"),
     };
     Ok((docker, about))
 }

@@ -41,6 +41,11 @@ impl DockerRuntime {
     /// The image below, as it lies on the engine.
     pub(super) fn base(&self, spec: &Spec) -> Result<Option<ImageInspect>, RuntimeError> {
         let Some(name) = spec.image.clone() else { return Ok(None) };
+        // It becomes a part of an address of the engine's interface.
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-/:@".contains(&byte);
+        if name.is_empty() || name.len() > 255 || name.contains("..") || !name.bytes().all(plain) {
+            return Err(RuntimeError::NoImage(name.chars().take(100).collect()));
+        }
         self.inspect_image(&name)?.map(Some).ok_or(RuntimeError::NoImage(name))
     }
 

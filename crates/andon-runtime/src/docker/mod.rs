@@ -19,6 +19,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, PoisonError};
 
 use andon_model::{EnvironmentName, RuntimeKind};
@@ -58,6 +59,8 @@ pub struct DockerRuntime {
     linking: Mutex<()>,
     /// Which image an instance that is not started yet will need.
     needed: Mutex<BTreeMap<String, String>>,
+    /// The engine has no first process that passes signals on and collects orphans.
+    without_init: AtomicBool,
     /// Who runs processes that this host cannot name.
     afar: Mutex<HashMap<u32, String>>,
 }
@@ -92,6 +95,7 @@ impl DockerRuntime {
             loading: Mutex::default(),
             linking: Mutex::default(),
             needed: Mutex::default(),
+            without_init: AtomicBool::new(false),
             afar: Mutex::default(),
         })
     }
@@ -213,6 +217,11 @@ impl Runtime for DockerRuntime {
 
     fn differences(&self, id: &str) -> Result<Vec<Difference>, RuntimeError> {
         self.changed(id)
+    }
+
+    fn settings(&self, id: &str) -> Result<Vec<Difference>, RuntimeError> {
+        let Some(found) = self.inspect(id)? else { return Err(RuntimeError::Unknown(id.to_owned())) };
+        Ok(drift::settings(&found, &self.network_of(&found)))
     }
 
     fn foreign(&self) -> Result<Vec<Foreign>, RuntimeError> {

@@ -33,6 +33,7 @@ pub struct Server {
     child: Option<Child>,
     once: Option<String>,
     agent: ureq::Agent,
+    env: Vec<(String, String)>,
 }
 
 /// Speaks with the server from a thread of its own; the server may go and come meanwhile.
@@ -117,6 +118,7 @@ impl Server {
             child: None,
             once: None,
             agent: config.into(),
+            env: Vec::new(),
         };
         server.start();
         let once = server.once.clone().unwrap();
@@ -150,6 +152,7 @@ impl Server {
                 "--data",
             ])
             .arg(self.room.path().join("data"))
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(
@@ -175,6 +178,11 @@ impl Server {
         self.once =
             rest.iter().find_map(|line| line.split_once("once=").map(|(_, once)| once.trim().to_owned()));
         self.child = Some(child);
+    }
+
+    /// From its next start on the server has this variable in its environment.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.env.push((name.to_owned(), value.to_owned()));
     }
 
     /// When the power goes out.
@@ -363,6 +371,40 @@ impl Server {
     }
 }
 
+/// What a server made on the container engine.
+pub struct Containers {
+    name: PathBuf,
+}
+
+impl Containers {
+    pub fn of(server: &Server) -> Containers {
+        Containers { name: server.room.path().join("data/docker/server") }
+    }
+
+    /// The label of everything of this server.
+    pub fn label(&self) -> String {
+        format!("label=andon.server={}", std::fs::read_to_string(&self.name).unwrap())
+    }
+
+    /// Lines that `docker` prints; none where it fails.
+    pub fn lines(args: &[&str]) -> Vec<String> {
+        let out = Command::new("docker").args(args).output().unwrap();
+        String::from_utf8_lossy(&out.stdout).lines().map(str::to_owned).collect()
+    }
+
+    /// Everything of this server that is on the engine: kind and name.
+    pub fn left(&self) -> Vec<(&'static str, String)> {
+        let label = self.label();
+        let name = label.rsplit('=').next().unwrap().to_owned();
+        let of = |kind, args: &[&str]| Containers::lines(args).into_iter().map(move |line| (kind, line));
+        let images = of("image", &["images", "--format", "{{.Repository}}:{{.Tag}}"]);
+        of("container", &["ps", "-aq", "--no-trunc", "--filter", &label])
+            .chain(of("network", &["network", "ls", "-q", "--filter", &label]))
+            .chain(images.filter(|(_, image)| image.contains(&name)))
+            .collect()
+    }
+}
+
 /// Polling another process: the only way to see it from outside.
 #[allow(
     clippy::disallowed_methods,
@@ -387,6 +429,18 @@ fn read(answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> (u16, 
 impl Drop for Server {
     fn drop(&mut self) {
         self.end_all();
+        let used =
+            std::fs::read_dir(self.room.path().join("data/docker/shop")).into_iter().flatten().flatten();
+        if used.count() > 0 {
+            for (kind, name) in Containers::of(self).left() {
+                let args = match kind {
+                    "container" => ["container", "rm", "-fv", &name].to_vec(),
+                    "network" => ["network", "rm", &name].to_vec(),
+                    _ => ["image", "rm", "-f", &name].to_vec(),
+                };
+                Containers::lines(&args);
+            }
+        }
         if std::thread::panicking() {
             eprintln!("── the server's error output ──\n{}", self.stderr());
         }
@@ -432,6 +486,10 @@ impl Repo {
         let path = self.dir.join(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, text).unwrap();
+    }
+
+    pub fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.dir.join(name)).unwrap()
     }
 
     pub fn git(&self, args: &[&str]) -> Output {

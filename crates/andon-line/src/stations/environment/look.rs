@@ -84,16 +84,18 @@ pub(super) async fn observe(
         touched.retain(|id| known.contains(id));
         host
     });
-    let Host { found, files, foreign, unseen } =
+    let Host { found, files, settings, foreign, unseen } =
         host.await.map_err(|error| Refusal::Broken(error.to_string()))?;
-    let mut seen = Observation { files, ..Observation::default() };
+    let mut seen = Observation { files, settings, ..Observation::default() };
     for (_, observed, words) in &found {
         let Ok(id) = observed.id.parse::<InstanceId>() else { continue };
         let entry = match words {
             _ if observed.alive => Seen::Alive { health: None, failing: Span(0) },
             Some((exit, log)) => {
                 let log = log.lines().filter(|line| !line.trim().is_empty()).collect::<Vec<_>>().join(" / ");
-                Seen::Exited { words: crate::intake::plain(&format!("it {exit}; its last words: {log}")) }
+                let last =
+                    if log.is_empty() { "it said nothing".into() } else { format!("its last words: {log}") };
+                Seen::Exited { words: crate::intake::plain(&format!("it {exit}; {last}")) }
             }
             None => continue,
         };
@@ -129,6 +131,7 @@ pub(super) async fn observe(
 struct Host {
     found: Vec<(RuntimeKind, Observed, Option<(String, String)>)>,
     files: Vec<(InstanceId, String, String, String)>,
+    settings: Vec<(InstanceId, String, String, String)>,
     foreign: Vec<Foreign>,
     /// Those that did not answer: what they run may be as it was, or not.
     unseen: BTreeSet<RuntimeKind>,
@@ -146,6 +149,8 @@ impl Host {
             // An instance that is just being replaced has no files to compare: that is seen by its absence.
             let differences = runtime.differences(&id.to_string()).unwrap_or_default();
             self.files.extend(differences.into_iter().map(|d| (*id, d.path, d.before, d.after)));
+            let settings = runtime.settings(&id.to_string()).unwrap_or_default();
+            self.settings.extend(settings.into_iter().map(|d| (*id, d.path, d.before, d.after)));
         }
         for observed in runtime.list()? {
             let ended = observed.exit.as_ref().filter(|_| !observed.alive);

@@ -1,0 +1,249 @@
+//! Environments of containers, on the real binary and a real engine: made, seen to drift, healed, rebuilt, ended; nothing is left.
+//!
+//! Needs a Docker Engine that answers (`tools/with-docker` starts one). Without it the tests say SKIPPED, and fail where CI=true.
+
+#![allow(clippy::print_stdout, reason = "a test says what it measured")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
+
+mod support;
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
+
+use serde_json::{Value, json};
+use support::{Containers, Repo, Server, of_type};
+
+const HOST: &str = "web.production.shop.localhost";
+
+/// What `docker` says, with its error output where it fails.
+fn docker(args: &[&str]) -> Result<String, String> {
+    let out = Command::new("docker").args(args).output().map_err(|error| error.to_string())?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    if out.status.success() { Ok(text(&out.stdout)) } else { Err(text(&out.stderr)) }
+}
+
+/// Whether there is an engine; says SKIPPED where not.
+fn engine(test: &str) -> bool {
+    let Err(why) = docker(&["version", "--format", "{{.Server.Version}}"]) else { return true };
+    println!("SKIPPED: {test} ({why})");
+    assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "in CI a component that is missing is a failure");
+    false
+}
+
+/// The example, in a repository of its own.
+fn example() -> Vec<(String, String)> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/docker");
+    let files = std::fs::read_dir(dir).unwrap().flatten();
+    let text = |path: &Path| std::fs::read_to_string(path).unwrap();
+    files.map(|file| (file.file_name().into_string().unwrap(), text(&file.path()))).collect()
+}
+
+/// A server with the example.
+struct Shop {
+    server: Server,
+    repo: Repo,
+}
+
+impl Shop {
+    fn new(files: &[(String, String)]) -> Shop {
+        let files: Vec<(&str, &str)> =
+            files.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+        let (server, repo) = Server::with_project(&files);
+        Shop { server, repo }
+    }
+
+    fn label(&self) -> String {
+        Containers::of(&self.server).label()
+    }
+
+    /// Containers of an environment, by id.
+    fn containers(&self, environment: &str) -> Vec<String> {
+        let environment = format!("label=andon.environment={environment}");
+        let listed =
+            docker(&["ps", "-aq", "--no-trunc", "--filter", &self.label(), "--filter", &environment]);
+        listed.unwrap().lines().map(str::to_owned).collect()
+    }
+
+    /// Those that run.
+    fn running(&self, environment: &str) -> Vec<String> {
+        let environment = format!("label=andon.environment={environment}");
+        let listed = docker(&["ps", "-q", "--no-trunc", "--filter", &self.label(), "--filter", &environment]);
+        listed.unwrap().lines().map(str::to_owned).collect()
+    }
+
+    /// What a user of production gets.
+    fn visit(&self, path: &str) -> (u16, String) {
+        self.server.visit(HOST, path)
+    }
+
+    /// Waits for drift of this kind that is seen, and then healed. How long it took to be seen.
+    fn drifts_and_heals(&self, what: &str, since: usize, by_hand: Instant) -> std::time::Duration {
+        let found = |kind: &str| {
+            let journal = self.server.journal();
+            let new = of_type(&journal[since..], kind).into_iter();
+            new.map(|event| event["event"].to_string()).find(|event| event.contains(what))
+        };
+        let seen = until(&format!("{what} is seen"), || found("drift_seen"));
+        let took = by_hand.elapsed();
+        println!("{what} seen after {took:?}: {seen}");
+        until(&format!("{what} is healed"), || found("drift_healed"));
+        self.server.until("production is whole again", "/environments/production", |view| {
+            view["drifts"].as_array().is_some_and(Vec::is_empty)
+        });
+        took
+    }
+}
+
+fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(begun.elapsed().as_secs() < 60, "never seen: {what}");
+        support::pause();
+    }
+}
+
+#[test]
+fn an_environment_of_containers_lives_drifts_heals_and_leaves_nothing() {
+    if !engine("an environment of containers") {
+        return;
+    }
+    let shop = Shop::new(&example());
+    let first = shop.repo.propose("Serve from containers");
+    shop.server.served(first);
+    assert_eq!(shop.visit("/"), (200, "v1\n".into()));
+    assert_eq!(shop.visit("/note"), (200, "noted\n".into()), "it may write what was said");
+    assert!(shop.visit("/user").1.contains("Uid:\t65532"), "it is nobody");
+    // One artifact went through both environments, and not one thing was seen to differ.
+    let journal = shop.server.journal();
+    let digests: Vec<&Value> =
+        of_type(&journal, "deployment_started").iter().map(|event| &event["event"]["artifact"]).collect();
+    assert!(digests.len() == 2 && digests[0] == digests[1], "{digests:?}");
+    assert!(of_type(&journal, "drift_seen").is_empty());
+
+    // Hands reach in: one removes a container, one writes into a file, one changes a setting.
+    let mut slowest = std::time::Duration::ZERO;
+    let mut by_hand = |what: &str, hand: &dyn Fn(&str)| {
+        let since = shop.server.journal().len();
+        let victim = shop.running("production").pop().unwrap();
+        let begun = Instant::now();
+        hand(&victim);
+        slowest = slowest.max(shop.drifts_and_heals(what, since, begun));
+    };
+    by_hand("process of web", &|victim| drop(docker(&["rm", "-f", victim]).unwrap()));
+    by_hand("file serve of web", &|victim| {
+        let files = docker(&["inspect", "-f", "{{.GraphDriver.Data.MergedDir}}", victim]).unwrap();
+        let program = format!("{files}/app/serve");
+        std::fs::remove_file(&program).unwrap();
+        std::fs::write(program, "tampered").unwrap();
+    });
+    by_hand("\"what\":\"memory limit of web", &|victim| {
+        docker(&["update", "--memory", "128m", "--memory-swap", "128m", victim]).unwrap();
+    });
+    println!("drift by hand is seen within {slowest:?}");
+    assert_eq!(shop.visit("/"), (200, "v1\n".into()));
+
+    // Rebuilt from code: nothing of it is as old as before, and it serves again.
+    let before = shop.containers("production");
+    let since = shop.server.journal().len();
+    let begun = Instant::now();
+    let asked =
+        shop.server.post("/api/v1/shop/environments/production/rebuild", &json!({ "why": "to try it" }));
+    assert_eq!(asked.0, 200, "{}", asked.1);
+    until("production is rebuilt", || {
+        let journal = shop.server.journal();
+        let up = of_type(&journal[since..], "release_finished").len();
+        (up > 0 && shop.visit("/").0 == 200).then_some(())
+    });
+    println!("rebuilt within {:?}", begun.elapsed());
+    assert!(shop.containers("production").iter().all(|id| !before.contains(id)));
+
+    // An environment that was asked for comes, and goes with all it had.
+    let begun = Instant::now();
+    let asked =
+        shop.server.post("/api/v1/shop/environments", &json!({ "name": "try", "like": "production" }));
+    assert_eq!(asked.0, 200, "{}", asked.1);
+    until("it serves", || (shop.server.visit("web.try.shop.localhost", "/").0 == 200).then_some(()));
+    println!("an environment of two instances serves after {:?}", begun.elapsed());
+    let networks = || docker(&["network", "ls", "-q", "--filter", &shop.label()]).unwrap().lines().count();
+    assert_eq!(networks(), 3);
+    let asked = shop.server.post("/api/v1/shop/environments/try/destroy", &json!({ "why": "seen enough" }));
+    assert_eq!(asked.0, 200, "{}", asked.1);
+    until("it is gone", || (shop.containers("try").is_empty() && networks() == 2).then_some(()));
+}
+
+#[test]
+fn a_server_killed_while_containers_start_finishes_what_it_began() {
+    if !engine("a server killed while containers start") {
+        return;
+    }
+    let mut shop = Shop::new(&example());
+    let first = shop.repo.propose("Serve from containers");
+    // Killed at moments that nobody chose, until it serves.
+    let mut dice = support::Dice::of_environment();
+    let landed = |view: &Value| view["row"]["standing"] == "landed";
+    shop.server.until("it landed", &format!("/changes/{first}"), landed);
+    for _ in 0..6 {
+        support::pass(dice.between(20, 700));
+        shop.server.kill();
+        shop.server.start();
+    }
+    shop.server.served(first);
+    assert_eq!(shop.visit("/"), (200, "v1\n".into()));
+    until("nothing is there twice", || {
+        let found = [shop.containers("staging").len(), shop.containers("production").len()];
+        (found == [1, 2]).then_some(())
+    });
+    // What is on the engine and in no journal is removed at the next start.
+    let one = shop.containers("production").pop().unwrap();
+    let image = docker(&["inspect", "-f", "{{.Config.Image}}", &one]).unwrap();
+    let label = shop.label();
+    let label = label.strip_prefix("label=").unwrap();
+    let lost = ["andon.project=shop", "andon.instance=i900", "andon.environment=staging", label];
+    let name = format!("andon-{}-shop-i900", label.split('=').nth(1).unwrap());
+    let mut args = vec!["run", "-d", "--name", &name];
+    lost.iter().for_each(|label| args.extend(["--label", label]));
+    args.extend([image.as_str(), "./serve"]);
+    docker(&args).unwrap();
+    until("the orphan is removed", || docker(&["inspect", &name]).is_err().then_some(()));
+}
+
+#[test]
+fn without_an_engine_a_deployment_fails_in_words_and_one_that_comes_later_is_found() {
+    if !engine("an engine that comes later") {
+        return;
+    }
+    let socket = std::env::var("DOCKER_HOST").unwrap_or_else(|_| "unix:///var/run/docker.sock".into());
+    let room = tempfile::tempdir().unwrap();
+    let later = room.path().join("docker.sock");
+    let files: Vec<(String, String)> = example()
+        .into_iter()
+        .map(|(name, text)| {
+            (name, text.replace("    replicas: 2\n", "    replicas: 1\n    start_within: 3s\n"))
+        })
+        .collect();
+    let mut shop = Shop::new(&files);
+    shop.server.kill();
+    shop.server.set("DOCKER_HOST", &format!("unix://{}", later.display()));
+    shop.server.start();
+    shop.repo.propose("Serve from containers");
+    let failed = until("the deployment fails", || {
+        let journal = shop.server.journal();
+        of_type(&journal, "deployment_finished").pop().map(|event| event["event"].clone())
+    });
+    let why = failed["why"].as_str().unwrap();
+    assert!(failed["ok"] == false && why.contains("no container engine answers"), "{failed}");
+    // The engine comes; the next change finds it.
+    std::os::unix::fs::symlink(socket.trim_start_matches("unix://"), &later).unwrap();
+    let andons = shop.server.view("/andons");
+    let andon = andons["rows"].as_array().and_then(|rows| rows.first()).map(|row| row["id"].clone());
+    println!("{andon:?}");
+    shop.repo.follow();
+    shop.repo.write("serve.rs", &shop.repo.read("serve.rs").replace("\"v1\"", "\"v2\""));
+    let fixed = shop.repo.propose("Serve again\n\nFixes-Andon: A1");
+    shop.server.served(fixed);
+    assert_eq!(shop.visit("/"), (200, "v2\n".into()));
+}
