@@ -36,6 +36,9 @@ pub struct PlannedService {
     /// Paths below its directory that it may write; anything else that changes there is drift.
     #[serde(default)]
     pub writes: Vec<String>,
+    /// The port that it listens on wherever it has a network of its own; none: the one it is told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
 }
 
 /// What runs the instances of an environment.
@@ -89,6 +92,7 @@ impl PlannedService {
             limits: Limits::default(),
             image: None,
             writes: Vec::new(),
+            port: None,
         }
     }
 }

@@ -173,6 +173,10 @@ pub struct Service {
     /// Paths below its directory that it may write. Anything else that changes there is drift.
     #[serde(default)]
     pub writes: Vec<String>,
+    /// The port that it listens on, on all addresses, where instances have a network of their own; services of an environment then
+    /// reach each other as `SERVICE:PORT`. Where they have none, and without it, it listens on `$PORT`, which holds the right one.
+    #[schemars(range(min = 1))]
+    pub port: Option<u16>,
 }
 
 /// What one instance may use. What is not said is not limited.
@@ -347,6 +351,7 @@ impl Definition {
             limits: service.limits.planned(),
             image: service.image.clone(),
             writes: service.writes.clone(),
+            port: service.port,
         });
         Some(Resolved {
             services: services.collect(),

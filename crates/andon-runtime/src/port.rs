@@ -27,6 +27,18 @@ pub trait Runtime: Send + Sync {
         used: &BTreeSet<SocketAddr>,
     ) -> Result<SocketAddr, RuntimeError>;
 
+    /// The same for one whose service always listens on this port: in a network of its own it may. Where there is none, or no port is
+    /// named, as [`Runtime::place`].
+    fn place_on(
+        &self,
+        environment: &EnvironmentName,
+        used: &BTreeSet<SocketAddr>,
+        port: Option<u16>,
+    ) -> Result<SocketAddr, RuntimeError> {
+        let _ = port;
+        self.place(environment, used)
+    }
+
     /// Puts the artifact (a tar) where the instance will find it. All of it or nothing.
     fn prepare(&self, spec: &Spec, artifact: &mut dyn Read) -> Result<(), RuntimeError>;
 

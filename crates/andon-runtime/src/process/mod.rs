@@ -2,6 +2,7 @@
 
 mod inside;
 mod log;
+mod network;
 mod plan;
 mod proc;
 mod shim;
@@ -10,13 +11,14 @@ mod watch;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, File};
 use std::io::Read;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 use std::time::Duration;
 
+use self::network::{Cable, Networks};
 use self::plan::{SETTING, Setting};
 use self::proc::Stat;
 use self::shim::{MARK, PATH};
@@ -149,8 +151,17 @@ impl ProcessRuntime {
                 command.arg("shim").arg(&empty).env_clear().env(shim::STAGE, shim::REHEARSE).current_dir("/");
                 command
             };
-            let means = Means::find(rehearse, &empty, &self.host_name());
+            let mut means = Means::find(rehearse, &empty, &self.host_name());
+            // The cable to the host is laid from outside, which takes root and not only a user namespace.
+            means.network = match &means.namespaces {
+                Ok(false) => self.networks().tried(),
+                Ok(true) => Err("it takes the rights of root".into()),
+                Err(why) => Err(why.clone()),
+            };
             self.drop_groups(&means);
+            if means.network.is_ok() {
+                self.drop_networks();
+            }
             // Left for the next start of the server if it cannot be removed now.
             let _ = fs::remove_dir_all(&empty);
             means
@@ -165,6 +176,71 @@ impl ProcessRuntime {
             group.kill();
             if let Err(error) = group.remove() {
                 tracing::warn!(group = name, %error, "a group that belongs to no instance stays");
+            }
+        }
+    }
+
+    fn networks(&self) -> Networks {
+        Networks::new(&self.host_name())
+    }
+
+    /// How network devices of these instances begin.
+    pub fn network_name(&self) -> String {
+        self.networks().prefix()
+    }
+
+    /// Removes the networks of environments that have no instance any more.
+    fn drop_networks(&self) {
+        let lives = self.specs().into_values().filter_map(|spec| spec.environment).collect();
+        if let Err(error) = self.networks().sweep(&lives) {
+            tracing::warn!(error, "a network that belongs to no environment stays");
+        }
+    }
+
+    /// Of every instance that was started and not removed.
+    fn specs(&self) -> BTreeMap<String, Spec> {
+        let ids = self.ids().unwrap_or_default().into_iter();
+        let spec = |id: String| {
+            let spec = read::<Spec>(&self.root.join(&id).join(spec::SPEC)).ok()??;
+            Some((id, spec))
+        };
+        ids.filter_map(spec).collect()
+    }
+
+    /// Its place in its environment's network, which is made if it is missing.
+    fn cable(&self, spec: &Spec) -> Result<Option<Cable>, String> {
+        let (Some(IpAddr::V4(address)), Some(environment)) = (spec.address, &spec.environment) else {
+            return Ok(None);
+        };
+        if address.is_loopback() {
+            return Ok(None);
+        }
+        self.means().network.clone().map_err(|why| format!("it cannot have the address {address}: {why}"))?;
+        self.networks().ensure(environment, address)?;
+        Ok(Some(self.networks().cable(environment, &spec.instance, address)))
+    }
+
+    /// Tells the instances of an environment where its services are. Files are written in place: the instances see these very files.
+    fn tell_hosts(&self, environment: &EnvironmentName) {
+        let mut specs = self.specs();
+        specs.retain(|_, spec| spec.environment.as_ref() == Some(environment) && spec.address.is_some());
+        for (id, spec) in &specs {
+            let own = spec.labels.get("revision");
+            let mut names: Vec<(bool, &String, IpAddr)> = specs
+                .values()
+                .filter_map(|other| {
+                    let other_revision = other.labels.get("revision") != own;
+                    Some((other_revision, other.labels.get("service")?, other.address?))
+                })
+                .collect();
+            // Those of its own revision first: the first that answers is taken.
+            names.sort();
+            let own = spec.address.map(|address| format!("{address} {id}\n")).unwrap_or_default();
+            let lines = names.iter().map(|(_, service, address)| format!("{address} {service}\n"));
+            let text = format!("127.0.0.1 localhost\n::1 localhost\n{own}{}", lines.collect::<String>());
+            let path = self.root.join(id).join(plan::HOSTS);
+            if let Err(error) = fs::write(&path, text) {
+                tracing::warn!(instance = id, %error, "it is not told where the services are");
             }
         }
     }
@@ -221,8 +297,12 @@ impl ProcessRuntime {
         self.sweep(id, &dir)?;
         let path = dir.join(spec::SPEC);
         spec::write(&path, spec).map_err(RuntimeError::disk("write", path))?;
+        let cable = self.cable(spec).map_err(|why| RuntimeError::NotStarted { id: id.clone(), why })?;
+        if let Some(environment) = spec.environment.as_ref().filter(|_| cable.is_some()) {
+            self.tell_hosts(environment);
+        }
         let path = dir.join(SETTING);
-        let setting = Setting { means: self.means().clone(), hide: self.hide.clone() };
+        let setting = Setting { means: self.means().clone(), hide: self.hide.clone(), cable };
         spec::write(&path, &setting).map_err(RuntimeError::disk("write", path))?;
         if let Some(watcher) = &self.watcher {
             watcher.begin(id, &dir, &spec.writes);
@@ -283,12 +363,17 @@ impl ProcessRuntime {
             stopped => stopped?,
         };
         let (dir, beside) = (self.dir(id)?, self.beside(id));
+        let spec: Option<Spec> = read(&dir.join(spec::SPEC))?;
+        let network = spec.and_then(|spec| spec.environment.filter(|_| spec.address.is_some()));
         if let Some(watcher) = &self.watcher {
             watcher.end(id);
         }
         fs::rename(&dir, &beside).map_err(RuntimeError::disk("remove", &dir))?;
         lock(&self.inspector).forget(&dir);
         lock(&self.turns).remove(id);
+        if let Some(environment) = network {
+            self.tell_hosts(&environment);
+        }
         fs::remove_dir_all(&beside).map_err(RuntimeError::disk("remove", beside))
     }
 
@@ -536,6 +621,21 @@ impl Runtime for ProcessRuntime {
             .map_err(RuntimeError::disk("find a free port on", "127.0.0.1"))
     }
 
+    fn place_on(
+        &self,
+        environment: &EnvironmentName,
+        used: &BTreeSet<SocketAddr>,
+        port: Option<u16>,
+    ) -> Result<SocketAddr, RuntimeError> {
+        match port.filter(|_| self.means().network.is_ok()) {
+            None => self.place(environment, used),
+            Some(port) => {
+                let address = self.networks().place(environment, used).map_err(RuntimeError::Network)?;
+                Ok(SocketAddr::from((address, port)))
+            }
+        }
+    }
+
     fn prepare(&self, spec: &Spec, artifact: &mut dyn Read) -> Result<(), RuntimeError> {
         ProcessRuntime::prepare(self, &spec.instance, artifact)
     }
@@ -588,8 +688,8 @@ impl Runtime for ProcessRuntime {
         ProcessRuntime::kill_foreign(self, process)
     }
 
-    fn clear(&self, _: &EnvironmentName) -> Result<(), RuntimeError> {
-        Ok(())
+    fn clear(&self, environment: &EnvironmentName) -> Result<(), RuntimeError> {
+        self.networks().clear(environment).map_err(RuntimeError::Network)
     }
 }
 

@@ -22,8 +22,9 @@ use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::process::{Pid, Signal, WaitOptions, wait};
 use signal_hook::consts::{SIGCHLD, SIGINT, SIGTERM};
 
-use super::inside::{CODE, ENTERED, SIGNAL, WHY, rehearse};
+use super::inside::{CODE, ENTERED, NETWORK, RUNS as COMMAND_RUNS, SIGNAL, WHY, rehearse};
 use super::log::Log;
+use super::network::Cable;
 use super::plan::{SETTING, Setting, order};
 use super::proc::{self, Process};
 use crate::sandbox::{Group, Means, leave};
@@ -159,7 +160,11 @@ fn begin(dir: &Path) -> Result<Option<Held>, String> {
     write(&state)?;
     let setting: Option<Setting> =
         spec::read(&dir.join(SETTING)).map_err(words("cannot read its sandbox"))?;
-    let setting = setting.unwrap_or_else(|| Setting { means: Means::none("nobody tried"), hide: Vec::new() });
+    let setting = setting.unwrap_or_else(|| Setting {
+        means: Means::none("nobody tried"),
+        hide: Vec::new(),
+        cable: None,
+    });
     let group = setting.means.groups.make(&spec.instance, &spec.limits);
     let launched = group.and_then(|group| {
         let launched = launch(dir, &spec, &setting, &group, &mut state);
@@ -288,7 +293,8 @@ fn launch(
         serde_json::to_string(&order).map_err(|error| format!("cannot write its order: {error}"))?;
     text.push('\n');
     told.write_all(text.as_bytes()).map_err(words("cannot tell the first process of its sandbox"))?;
-    let said = until_it_runs(&mut told)?;
+    let cable = || order.cable.as_ref().map_or(Ok(()), Cable::lay);
+    let said = until_it_runs(&mut told, cable)?;
     let child = i32::try_from(inside.id()).ok().and_then(Pid::from_raw).ok_or("it got no process id")?;
     // A process that is gone already leaves its number until it is waited for.
     state.main = match order.plan.namespaces {
@@ -304,16 +310,20 @@ fn launch(
     Ok(Launched { child, told, said, output, log, wake, ending })
 }
 
-/// Waits until the command runs, which is said, or, where the first process becomes the command, shown by the end of the stream.
+/// Waits until the command runs, and connects it to its network when it asks. That it runs is said, or, where the first process becomes the command, shown by the end of the stream.
 /// What was said after that is returned.
-fn until_it_runs(told: &mut UnixStream) -> Result<Vec<u8>, String> {
+fn until_it_runs(told: &mut UnixStream, connect: impl Fn() -> Result<(), String>) -> Result<Vec<u8>, String> {
     let (mut said, mut entered) = (Vec::new(), false);
     let mut chunk = [0; 4096];
     loop {
         while let Some(line) = next_line(&mut said) {
             match line.strip_prefix(WHY) {
                 Some(why) => return Err(why.to_owned()),
-                None if line == super::inside::RUNS => return Ok(said),
+                None if line == COMMAND_RUNS => return Ok(said),
+                None if line == NETWORK => {
+                    connect()?;
+                    told.write_all(b"go\n").map_err(|error| format!("cannot tell it to go on: {error}"))?;
+                }
                 None => entered |= line == ENTERED,
             }
         }

@@ -18,6 +18,8 @@ pub struct Means {
     pub landlock: Result<(), String>,
     /// The filter of system calls.
     pub filter: Result<(), String>,
+    /// Private networks; tried by whoever makes them.
+    pub network: Result<(), String>,
     /// Control groups, which carry their own reasons.
     pub groups: Groups,
 }
@@ -30,7 +32,13 @@ impl Means {
         groups.lacks = [Controller::Memory, Controller::Cpu, Controller::Pids]
             .map(|controller| (controller, lack()))
             .into();
-        Means { namespaces: Err(lack()), landlock: Err(lack()), filter: Err(lack()), groups }
+        Means {
+            namespaces: Err(lack()),
+            landlock: Err(lack()),
+            filter: Err(lack()),
+            network: Err(lack()),
+            groups,
+        }
     }
 
     /// In the words of people.
@@ -43,6 +51,7 @@ impl Means {
         let spaces = self.namespaces.as_ref().err();
         say("files of its own, its release read-only", spaces);
         say("processes of its own", spaces);
+        say("network of its own, where its service names a port", self.network.as_ref().err());
         say("Landlock", self.landlock.as_ref().err());
         say("filter of system calls", self.filter.as_ref().err());
         for (controller, what) in [
@@ -72,6 +81,7 @@ impl Means {
             namespaces,
             landlock: tried(&Plan { landlock: true, ..nothing.clone() }),
             filter: tried(&Plan { filter: true, ..nothing.clone() }),
+            network: Err("nobody tried".into()),
             groups: Groups::find(name),
         }
     }

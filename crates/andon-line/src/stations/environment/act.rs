@@ -97,10 +97,15 @@ async fn plan_instance(
         .iter()
         .flat_map(|p| p.state().estate.instances.values().map(|i| i.address).collect::<Vec<_>>())
         .collect();
-    let kind = project.state().estate.of_revision(&environment, &revision).map(|d| d.runtime);
+    let (kind, port) = {
+        let state = project.state();
+        let deployment = state.estate.of_revision(&environment, &revision);
+        let port = deployment.and_then(|d| d.service(&service)).and_then(|s| s.port);
+        (deployment.map(|d| d.runtime), port)
+    };
     let runtime = project.runtime(kind.unwrap_or_default())?;
     let at = environment.clone();
-    let placed = tokio::task::spawn_blocking(move || runtime.place(&at, &used)).await;
+    let placed = tokio::task::spawn_blocking(move || runtime.place_on(&at, &used, port)).await;
     let placed = placed.map_err(|error| Refusal::Broken(error.to_string()))?;
     let placed = placed.map_err(|error| Refusal::Broken(error.to_string()))?;
     let (port, address) = (placed.port(), Some(placed.ip()).filter(|ip| !ip.is_loopback()));
