@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use andon_cord::PullOn;
 use andon_git::Repository;
-use andon_model::{JobName, Oid, ProjectName, RunId, RuntimeKind};
+use andon_model::{EnvironmentName, JobName, Oid, ProjectName, RunId, RuntimeKind};
 use andon_pipeline::{Definition, definition};
-use andon_runtime::{ProcessRuntime, Runtime};
+use andon_runtime::{Isolation, ProcessRuntime, Runtime};
 use tokio_util::sync::CancellationToken;
 
 use crate::stations::release::Watched;
@@ -37,6 +37,8 @@ pub struct Project {
     pub(crate) watched: Mutex<Watched>,
     runtimes: BTreeMap<RuntimeKind, Arc<dyn Runtime>>,
     definitions: Mutex<BTreeMap<Oid, Arc<Defined>>>,
+    /// What separates the instances of an environment, as its runtime said last.
+    isolation: Mutex<BTreeMap<EnvironmentName, Isolation>>,
 }
 
 impl std::fmt::Debug for Project {
@@ -64,7 +66,17 @@ impl Project {
             watched: Mutex::default(),
             runtimes: BTreeMap::from([(RuntimeKind::Process, Arc::new(runtime) as Arc<dyn Runtime>)]),
             definitions: Mutex::default(),
+            isolation: Mutex::default(),
         })
+    }
+
+    /// What separates the instances of an environment from each other and from the host; none: nothing ran there yet.
+    pub fn isolation(&self, environment: &EnvironmentName) -> Option<Isolation> {
+        self.isolation.lock().unwrap_or_else(PoisonError::into_inner).get(environment).cloned()
+    }
+
+    pub(crate) fn note_isolation(&self, environment: &EnvironmentName, isolation: Isolation) {
+        self.isolation.lock().unwrap_or_else(PoisonError::into_inner).insert(environment.clone(), isolation);
     }
 
     /// What runs instances of this kind.

@@ -2,6 +2,7 @@
 
 use andon_environment::{Environment, Instance};
 use andon_model::{EnvironmentName, ServiceName, Span, Time};
+use andon_runtime::Isolation;
 use serde::{Deserialize, Serialize};
 
 use super::wall::{deployment_words, order, shown, signals};
@@ -67,6 +68,9 @@ pub struct EnvironmentView {
     pub deployments: Vec<DeploymentRow>,
     /// Differences from code that are not healed yet.
     pub drifts: Vec<DriftRow>,
+    /// What separates its instances from each other and from the host, and what is lacking.
+    #[serde(default)]
+    pub isolation: Isolation,
     /// What happened, newest first.
     pub timeline: Vec<Moment>,
 }
@@ -247,6 +251,7 @@ pub fn environment(
         sentence: format!("Created{like} from code {}. {until}", ago(now, found.created)),
         facts,
         services: services(line, project, &state, found, now),
+        isolation: project.isolation(name).unwrap_or_default(),
         deployments,
         drifts: found
             .drifts

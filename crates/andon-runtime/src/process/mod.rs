@@ -609,9 +609,17 @@ impl Runtime for ProcessRuntime {
         RuntimeKind::Process
     }
 
-    fn isolation(&self, _: &EnvironmentName) -> Isolation {
+    fn isolation(&self, environment: &EnvironmentName) -> Isolation {
         let mut isolation = self.means().isolation();
         isolation.has.insert(0, "ended with everything it started".into());
+        let network = "network of its own".to_owned();
+        let mut own =
+            self.specs().into_values().filter(|spec| spec.environment.as_ref() == Some(environment));
+        match &self.means().network {
+            Err(why) => isolation.lacks.push((network, why.clone())),
+            Ok(()) if own.any(|spec| spec.address.is_some()) => isolation.has.push(network),
+            Ok(()) => isolation.lacks.push((network, "none of its services names a `port`".into())),
+        }
         isolation
     }
 

@@ -41,7 +41,7 @@ impl Means {
         }
     }
 
-    /// In the words of people.
+    /// In the words of people. Of networks says who connects them.
     pub fn isolation(&self) -> Isolation {
         let mut all = Isolation::default();
         let mut say = |what: &str, lack: Option<&String>| match lack {
@@ -51,7 +51,6 @@ impl Means {
         let spaces = self.namespaces.as_ref().err();
         say("files of its own, its release read-only", spaces);
         say("processes of its own", spaces);
-        say("network of its own, where its service names a port", self.network.as_ref().err());
         say("Landlock", self.landlock.as_ref().err());
         say("filter of system calls", self.filter.as_ref().err());
         for (controller, what) in [

@@ -67,6 +67,12 @@ pub fn environment(view: &EnvironmentView, caller: &Caller) -> Markup {
             @if view.services.is_empty() { p.soft { "Nothing runs here yet: it waits for an artifact of a project with services." } }
             @for service in &view.services { (self::service(view, service, caller)) }
         }))
+        @if !view.isolation.has.is_empty() || !view.isolation.lacks.is_empty() {
+            (sheet("isolation", "Isolation", html! {
+                p { "Instances have: " (view.isolation.has.join(", ")) "." }
+                ul.rows { @for (what, why) in &view.isolation.lacks { li { "No " (what) ": " (why) } } }
+            }))
+        }
         (sheet("deployments", "Deployments", deployments(project, &view.deployments)))
         (timeline(project, &view.timeline))
     }

@@ -190,6 +190,10 @@ fn the_pages_of_environments_escape_what_was_found_in_them() {
         services: vec![service],
         deployments: vec![deployment],
         drifts: vec![DriftRow { since: Time(0), what: text(), before: text(), after: text() }],
+        isolation: serde_json::from_value(
+            serde_json::json!({ "has": [text()], "lacks": [[text(), text()]] }),
+        )
+        .unwrap(),
         timeline: moments(),
     };
     harmless("environments", &super::environment::environments(&all, &owner()).0);

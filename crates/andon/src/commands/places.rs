@@ -208,6 +208,12 @@ fn show_environment(view: &EnvironmentView) {
     for drift in &view.drifts {
         say!("  ▲ {}: was {}, is {}", drift.what, drift.before, drift.after);
     }
+    if !view.isolation.has.is_empty() {
+        say!("  instances have: {}", view.isolation.has.join(", "));
+    }
+    for (what, why) in &view.isolation.lacks {
+        say!("  no {what}: {why}");
+    }
 }
 
 fn show_drift(view: &EnvironmentView) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use andon_environment::Instance;
 use andon_environment::upkeep::{Observation, Seen};
-use andon_model::{InstanceId, RuntimeKind, Span, Time};
+use andon_model::{EnvironmentName, InstanceId, RuntimeKind, Span, Time};
 use andon_runtime::Foreign;
 
 use super::Hands;
@@ -54,7 +54,10 @@ pub(super) async fn observe(
         instances.iter().filter(settled).map(|i| (i.id, estate.runtime_of(i.id))).collect()
     };
     let pending = Arc::clone(hands);
-    let known: BTreeSet<InstanceId> = instances.iter().map(|i| i.id).collect();
+    let places: BTreeSet<(EnvironmentName, RuntimeKind)> = {
+        let estate = &project.state().estate;
+        instances.iter().map(|i| (i.environment.clone(), estate.runtime_of(i.id))).collect()
+    };
     let host = tokio::task::spawn_blocking(move || {
         let (mut found, mut files, mut foreign) = (Vec::new(), Vec::new(), Vec::new());
         for runtime in looked.runtimes() {
@@ -69,9 +72,12 @@ pub(super) async fn observe(
                 let differences = runtime.differences(&id.to_string()).unwrap_or_default();
                 files.extend(differences.into_iter().map(|d| (*id, d.path, d.before, d.after)));
             }
-            // Of those that are gone nothing will be compared.
-            touched.retain(|id| known.contains(id));
             drop(touched);
+            for (place, _) in places.iter().filter(|(_, runs_in)| *runs_in == kind) {
+                if sweep_due || looked.isolation(place).is_none() {
+                    looked.note_isolation(place, runtime.isolation(place));
+                }
+            }
             for observed in runtime.list()? {
                 let ended = observed.exit.as_ref().filter(|_| !observed.alive);
                 let last_words = || runtime.logs(&observed.id, 3).unwrap_or_default();
@@ -82,6 +88,12 @@ pub(super) async fn observe(
                 foreign.extend(runtime.foreign()?);
             }
         }
+        // Of those that are gone nothing will be compared.
+        let there: BTreeSet<InstanceId> =
+            found.iter().filter_map(|(observed, _)| observed.id.parse().ok()).collect();
+        let mut touched = pending.touched.lock().unwrap_or_else(PoisonError::into_inner);
+        touched.retain(|id| there.contains(id));
+        drop(touched);
         Ok::<_, andon_runtime::RuntimeError>((found, files, foreign))
     })
     .await
