@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use andon_cord::PullOn;
 use andon_git::Repository;
-use andon_model::{EnvironmentName, JobName, Oid, ProjectName, RunId, RuntimeKind};
+use andon_model::{JobName, Oid, ProjectName, RunId, RuntimeKind};
 use andon_pipeline::{Definition, definition};
-use andon_runtime::{Isolation, ProcessRuntime, Runtime};
+use andon_runtime::{DockerRuntime, ProcessRuntime, Runtime};
 use tokio_util::sync::CancellationToken;
 
 use crate::stations::release::Watched;
@@ -37,8 +37,6 @@ pub struct Project {
     pub(crate) watched: Mutex<Watched>,
     runtimes: BTreeMap<RuntimeKind, Arc<dyn Runtime>>,
     definitions: Mutex<BTreeMap<Oid, Arc<Defined>>>,
-    /// What separates the instances of an environment, as its runtime said last.
-    isolation: Mutex<BTreeMap<EnvironmentName, Isolation>>,
 }
 
 impl std::fmt::Debug for Project {
@@ -54,6 +52,9 @@ impl Project {
         let runtime = ProcessRuntime::new(instances, exe.to_owned())
             .map_err(|e| Refusal::Broken(e.to_string()))?
             .hiding(data);
+        // Whether an engine answers is asked when one is needed: it may come later.
+        let docker = DockerRuntime::new(&data.join("docker"), name.as_str())
+            .map_err(|error| Refusal::Broken(error.to_string()))?;
         let repository = Repository::at(data.join("git").join(format!("{name}.git")));
         let room = data.join("jobs").join(name.as_str());
         Ok(Project {
@@ -64,19 +65,12 @@ impl Project {
             turn: tokio::sync::Mutex::default(),
             jobs: Mutex::default(),
             watched: Mutex::default(),
-            runtimes: BTreeMap::from([(RuntimeKind::Process, Arc::new(runtime) as Arc<dyn Runtime>)]),
+            runtimes: BTreeMap::from([
+                (RuntimeKind::Process, Arc::new(runtime) as Arc<dyn Runtime>),
+                (RuntimeKind::Docker, Arc::new(docker)),
+            ]),
             definitions: Mutex::default(),
-            isolation: Mutex::default(),
         })
-    }
-
-    /// What separates the instances of an environment from each other and from the host; none: nothing ran there yet.
-    pub fn isolation(&self, environment: &EnvironmentName) -> Option<Isolation> {
-        self.isolation.lock().unwrap_or_else(PoisonError::into_inner).get(environment).cloned()
-    }
-
-    pub(crate) fn note_isolation(&self, environment: &EnvironmentName, isolation: Isolation) {
-        self.isolation.lock().unwrap_or_else(PoisonError::into_inner).insert(environment.clone(), isolation);
     }
 
     /// What runs instances of this kind.
@@ -91,6 +85,15 @@ impl Project {
     /// Every runtime that this server has.
     pub fn runtimes(&self) -> impl Iterator<Item = &Arc<dyn Runtime>> {
         self.runtimes.values()
+    }
+
+    /// Those that run or ran something of this project: others are not asked anything.
+    pub fn runtimes_in_use(&self) -> Vec<Arc<dyn Runtime>> {
+        let used = |kind: &RuntimeKind| {
+            *kind == RuntimeKind::Process
+                || self.state().estate.deployments.values().any(|deployment| deployment.runtime == *kind)
+        };
+        self.runtimes.iter().filter(|(kind, _)| used(kind)).map(|(_, runtime)| Arc::clone(runtime)).collect()
     }
 
     /// Its state now. Hold it briefly and never over an await.

@@ -6,26 +6,35 @@ use std::time::Duration;
 
 use andon_environment::Instance;
 use andon_environment::upkeep::{Observation, Seen};
-use andon_model::{EnvironmentName, InstanceId, RuntimeKind, Span, Time};
-use andon_runtime::Foreign;
+use andon_model::{InstanceId, RuntimeKind, Span, Time};
+use andon_runtime::{Foreign, Observed, Runtime, RuntimeError};
 
 use super::Hands;
 use crate::stations::routes;
 use crate::{Line, Project, Refusal};
 
-/// Between two looks at the files of running releases, where nobody tells of changes, and at processes without an instance.
+/// Between two looks at the files of running releases, where nobody tells which were touched.
 const FILES: Span = Span::secs(2);
-/// Between two looks at all files where changes are told: what was missed is found all the same.
+/// Between two looks at all files, told of or not.
 const SWEEP: Span = Span::secs(60);
 /// How long a health check may take.
 const HEALTH: Duration = Duration::from_secs(2);
 
-/// Everything that is found, and the processes behind what is foreign.
+/// What nobody accounts for.
+#[derive(Default)]
+pub(super) struct Strays {
+    /// Processes.
+    pub foreign: Vec<Foreign>,
+    /// Instances that the journal does not know.
+    pub orphans: Vec<(RuntimeKind, InstanceId)>,
+}
+
+/// Everything that is found, and what nobody accounts for.
 pub(super) async fn observe(
     line: &Line,
     project: &Arc<Project>,
     hands: &Arc<Hands>,
-) -> Result<(Observation, Vec<Foreign>), Refusal> {
+) -> Result<(Observation, Strays), Refusal> {
     let now = line.now();
     let due = |last: &Mutex<Option<Time>>, every: Span| {
         let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
@@ -45,7 +54,7 @@ pub(super) async fn observe(
         (instances, paths)
     };
     if instances.is_empty() && !files_due {
-        return Ok((Observation::default(), Vec::new()));
+        return Ok((Observation::default(), Strays::default()));
     }
     let looked = Arc::clone(project);
     let to_compare: Vec<(InstanceId, RuntimeKind)> = {
@@ -54,53 +63,33 @@ pub(super) async fn observe(
         instances.iter().filter(settled).map(|i| (i.id, estate.runtime_of(i.id))).collect()
     };
     let pending = Arc::clone(hands);
-    let places: BTreeSet<(EnvironmentName, RuntimeKind)> = {
-        let estate = &project.state().estate;
-        instances.iter().map(|i| (i.environment.clone(), estate.runtime_of(i.id))).collect()
-    };
+    let known: BTreeSet<InstanceId> = instances.iter().map(|i| i.id).collect();
     let host = tokio::task::spawn_blocking(move || {
-        let (mut found, mut files, mut foreign) = (Vec::new(), Vec::new(), Vec::new());
-        for runtime in looked.runtimes() {
-            let kind = runtime.kind();
+        let mut host = Host::default();
+        let mut touched = pending.touched.lock().unwrap_or_else(PoisonError::into_inner);
+        for runtime in looked.runtimes_in_use() {
             let told = runtime.touched();
-            let every = if told.is_some() { sweep_due } else { files_due };
-            let mut touched = pending.touched.lock().unwrap_or_else(PoisonError::into_inner);
+            let all = if told.is_some() { sweep_due } else { files_due };
             touched.extend(told.into_iter().flatten().filter_map(|id| id.parse::<InstanceId>().ok()));
-            let of_it = to_compare.iter().filter(|(_, runs_in)| *runs_in == kind);
-            for (id, _) in of_it.filter(|(id, _)| touched.remove(id) || every) {
-                // An instance that is just being replaced has no files to compare: that is seen by its absence.
-                let differences = runtime.differences(&id.to_string()).unwrap_or_default();
-                files.extend(differences.into_iter().map(|d| (*id, d.path, d.before, d.after)));
-            }
-            drop(touched);
-            for (place, _) in places.iter().filter(|(_, runs_in)| *runs_in == kind) {
-                if sweep_due || looked.isolation(place).is_none() {
-                    looked.note_isolation(place, runtime.isolation(place));
-                }
-            }
-            for observed in runtime.list()? {
-                let ended = observed.exit.as_ref().filter(|_| !observed.alive);
-                let last_words = || runtime.logs(&observed.id, 3).unwrap_or_default();
-                let words = ended.map(|exit| (exit.to_string(), last_words()));
-                found.push((observed, words));
-            }
-            if files_due {
-                foreign.extend(runtime.foreign()?);
+            let of_it =
+                to_compare.iter().filter(|(_, runs_in)| *runs_in == runtime.kind()).map(|(id, _)| *id);
+            let to_compare: Vec<InstanceId> = of_it.filter(|id| touched.remove(id) || all).collect();
+            if let Err(error) = host.look(runtime.as_ref(), &to_compare, files_due) {
+                let kind = runtime.kind();
+                tracing::warn!(project = %looked.name, %kind, %error, "what runs there cannot be seen; nothing is done to it");
+                host.unseen.insert(kind);
             }
         }
-        // Of those that are gone nothing will be compared.
-        let there: BTreeSet<InstanceId> =
-            found.iter().filter_map(|(observed, _)| observed.id.parse().ok()).collect();
-        let mut touched = pending.touched.lock().unwrap_or_else(PoisonError::into_inner);
-        touched.retain(|id| there.contains(id));
-        drop(touched);
-        Ok::<_, andon_runtime::RuntimeError>((found, files, foreign))
-    })
-    .await
-    .map_err(|error| Refusal::Broken(error.to_string()))?;
-    let (found, files, foreign) = host.map_err(|error| Refusal::Broken(error.to_string()))?;
+        // Of those that are gone nothing will be compared; one that is not healthy yet is compared when it is.
+        let found: BTreeSet<InstanceId> =
+            host.found.iter().filter_map(|(_, o, _)| o.id.parse().ok()).collect();
+        touched.retain(|id| known.contains(id) || found.contains(id));
+        host
+    });
+    let Host { found, files, foreign, unseen } =
+        host.await.map_err(|error| Refusal::Broken(error.to_string()))?;
     let mut seen = Observation { files, ..Observation::default() };
-    for (observed, words) in &found {
+    for (_, observed, words) in &found {
         let Ok(id) = observed.id.parse::<InstanceId>() else { continue };
         let entry = match words {
             _ if observed.alive => Seen::Alive { health: None, failing: Span(0) },
@@ -114,6 +103,9 @@ pub(super) async fn observe(
     }
     ask_health(&instances, &services, &mut seen, hands, now).await;
     let state = project.state();
+    for instance in instances.iter().filter(|i| unseen.contains(&state.estate.runtime_of(i.id))) {
+        seen.instances.insert(instance.id, Seen::Alive { health: None, failing: Span(0) });
+    }
     for instance in instances.iter().filter(|i| i.retired.is_some()) {
         let key = routes::key(&project.name, &instance.environment, &instance.service);
         if line.router.in_flight(&key, &instance.revision) == 0 {
@@ -127,7 +119,47 @@ pub(super) async fn observe(
             seen.foreign.push((place, stray.process.pid, crate::intake::plain(&stray.command)));
         }
     }
-    Ok((seen, foreign))
+    // Asked after the look: whatever was made since is known by now.
+    let known = |id: &InstanceId| state.estate.instances.contains_key(id);
+    let ids = found.iter().filter_map(|(kind, observed, _)| Some((*kind, observed.id.parse().ok()?)));
+    let orphans = ids.filter(|(_, id)| !known(id)).collect();
+    Ok((seen, Strays { foreign, orphans }))
+}
+
+/// What the runtimes tell.
+#[derive(Default)]
+struct Host {
+    found: Vec<(RuntimeKind, Observed, Option<(String, String)>)>,
+    files: Vec<(InstanceId, String, String, String)>,
+    foreign: Vec<Foreign>,
+    /// Those that did not answer: what they run may be as it was, or not.
+    unseen: BTreeSet<RuntimeKind>,
+}
+
+impl Host {
+    fn look(
+        &mut self,
+        runtime: &dyn Runtime,
+        to_compare: &[InstanceId],
+        files_due: bool,
+    ) -> Result<(), RuntimeError> {
+        let kind = runtime.kind();
+        for id in to_compare {
+            // An instance that is just being replaced has no files to compare: that is seen by its absence.
+            let differences = runtime.differences(&id.to_string()).unwrap_or_default();
+            self.files.extend(differences.into_iter().map(|d| (*id, d.path, d.before, d.after)));
+        }
+        for observed in runtime.list()? {
+            let ended = observed.exit.as_ref().filter(|_| !observed.alive);
+            let last_words = || runtime.logs(&observed.id, 3).unwrap_or_default();
+            let words = ended.map(|exit| (exit.to_string(), last_words()));
+            self.found.push((kind, observed, words));
+        }
+        if files_due {
+            self.foreign.extend(runtime.foreign()?);
+        }
+        Ok(())
+    }
 }
 
 async fn ask_health(
