@@ -175,7 +175,8 @@ pub struct Service {
     /// Paths below its directory that it may write. Anything else that changes there is drift.
     #[serde(default)]
     pub writes: Vec<String>,
-    /// Where it listens, where each instance has an address of its own: 8080 unless said. Elsewhere Andon chooses.
+    /// The port that it listens on, on all addresses, where instances have a network of their own; services of an environment then
+    /// reach each other as `SERVICE:PORT`. Where they have none, and without it, it listens on `$PORT`, which holds the right one.
     #[schemars(range(min = 1))]
     pub port: Option<u16>,
 }

@@ -93,25 +93,19 @@ async fn plan_instance(
         .iter()
         .flat_map(|p| p.state().estate.instances.values().map(|i| i.address).collect::<Vec<_>>())
         .collect();
-    let (kind, own_port) = {
-        let estate = &project.state().estate;
-        let deployment = estate.of_revision(&environment, &revision);
-        let port = deployment.and_then(|deployment| deployment.service(&service)?.port);
-        (deployment.map(|deployment| deployment.runtime), port)
+    let (kind, port) = {
+        let state = project.state();
+        let deployment = state.estate.of_revision(&environment, &revision);
+        let port = deployment.and_then(|d| d.service(&service)).and_then(|s| s.port);
+        (deployment.map(|d| d.runtime), port)
     };
     let runtime = project.runtime(kind.unwrap_or_default())?;
     let at = environment.clone();
-    let placed = tokio::task::spawn_blocking(move || runtime.place(&at, &used)).await;
-    let mut placed = match placed.map_err(|error| Refusal::Broken(error.to_string()))? {
+    let placed = tokio::task::spawn_blocking(move || runtime.place(&at, &used, port)).await;
+    let placed = match placed.map_err(|error| Refusal::Broken(error.to_string()))? {
         Ok(placed) => placed,
         Err(error) => return no_place(line, project, &environment, &revision, &service, &error).await,
     };
-    // With an address of its own it listens where it always does.
-    if !placed.ip().is_loopback()
-        && let Some(port) = own_port
-    {
-        placed.set_port(port);
-    }
     let (port, address) = (placed.port(), Some(placed.ip()).filter(|ip| !ip.is_loopback()));
     line.decide(project, Actor::line(DEPLOYMENT), |state, _| {
         let instance = state.estate.next_instance();
