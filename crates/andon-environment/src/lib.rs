@@ -8,6 +8,7 @@ pub mod estate;
 mod exception;
 pub mod guard;
 pub mod infrastructure;
+pub mod life;
 pub mod parity;
 pub mod promote;
 pub mod states;

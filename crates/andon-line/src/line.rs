@@ -1,6 +1,6 @@
 //! The whole server: journal, accounts, projects, news. Everything that is recorded is recorded here, and only here.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -62,6 +62,10 @@ pub struct Line {
     /// Sends users to revisions.
     pub router: Router,
     pub(crate) routing: Mutex<()>,
+    /// When this process began to watch.
+    pub(crate) began: Time,
+    /// Sleeping services that somebody asked for, and that their project has not heard of yet.
+    pub(crate) asked: Mutex<BTreeSet<String>>,
     /// Free places for jobs.
     pub slots: Arc<Semaphore>,
     journal: SqliteJournal,
@@ -131,6 +135,8 @@ impl Line {
             runner,
             router: Router::new(),
             routing: Mutex::default(),
+            began: now,
+            asked: Mutex::default(),
             slots: Arc::new(Semaphore::new(settings.slots)),
             journal,
             clock,

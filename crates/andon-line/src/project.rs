@@ -8,7 +8,7 @@ use andon_cord::PullOn;
 use andon_git::Repository;
 use andon_model::{JobName, Oid, ProjectName, RunId, RuntimeKind};
 use andon_pipeline::{Definition, definition};
-use andon_runtime::{ProcessRuntime, Runtime};
+use andon_runtime::{DockerRuntime, ProcessRuntime, Runtime};
 use tokio_util::sync::CancellationToken;
 
 use crate::stations::release::Watched;
@@ -51,6 +51,9 @@ impl Project {
         let instances = data.join("instances").join(name.as_str());
         let runtime =
             ProcessRuntime::new(instances, exe.to_owned()).map_err(|e| Refusal::Broken(e.to_string()))?;
+        // Whether an engine answers is asked when one is needed: it may come later.
+        let docker = DockerRuntime::new(&data.join("docker"), name.as_str())
+            .map_err(|error| Refusal::Broken(error.to_string()))?;
         let repository = Repository::at(data.join("git").join(format!("{name}.git")));
         let room = data.join("jobs").join(name.as_str());
         Ok(Project {
@@ -61,7 +64,10 @@ impl Project {
             turn: tokio::sync::Mutex::default(),
             jobs: Mutex::default(),
             watched: Mutex::default(),
-            runtimes: BTreeMap::from([(RuntimeKind::Process, Arc::new(runtime) as Arc<dyn Runtime>)]),
+            runtimes: BTreeMap::from([
+                (RuntimeKind::Process, Arc::new(runtime) as Arc<dyn Runtime>),
+                (RuntimeKind::Docker, Arc::new(docker)),
+            ]),
             definitions: Mutex::default(),
         })
     }
@@ -78,6 +84,15 @@ impl Project {
     /// Every runtime that this server has.
     pub fn runtimes(&self) -> impl Iterator<Item = &Arc<dyn Runtime>> {
         self.runtimes.values()
+    }
+
+    /// Those that run or ran something of this project: others are not asked anything.
+    pub fn runtimes_in_use(&self) -> Vec<Arc<dyn Runtime>> {
+        let used = |kind: &RuntimeKind| {
+            *kind == RuntimeKind::Process
+                || self.state().estate.deployments.values().any(|deployment| deployment.runtime == *kind)
+        };
+        self.runtimes.iter().filter(|(kind, _)| used(kind)).map(|(_, runtime)| Arc::clone(runtime)).collect()
     }
 
     /// Its state now. Hold it briefly and never over an await.

@@ -160,11 +160,24 @@ pub enum Event {
         like: Option<EnvironmentName>,
         standing: bool,
         expires: Option<Time>,
+        /// The change that it shows, before it landed too.
+        #[serde(default)]
+        change: Option<ChangeId>,
     },
     /// Everything in it is being stopped and removed; `rebuild` says that it comes back from code at once.
     EnvironmentDestroyed { environment: EnvironmentName, rebuild: bool, why: String },
     /// Its end was moved.
     EnvironmentExtended { environment: EnvironmentName, expires: Option<Time> },
+    /// It ends by itself in no more than this.
+    ExpiryNear { environment: EnvironmentName, left: Span },
+    /// So many instances instead of what code says; none: as code says.
+    ServiceScaled { environment: EnvironmentName, service: ServiceName, replicas: Option<u32> },
+    /// Nothing is deployed into it any more, for this reason; none: deployments go on. It is looked after all the same.
+    EnvironmentHeld { environment: EnvironmentName, why: Option<String> },
+    /// Stopped because nobody used it, or started again.
+    EnvironmentAsleep { environment: EnvironmentName, asleep: bool, why: String },
+    /// Somebody had a hand in it: nothing is promoted into it or out of it until it is rebuilt.
+    EnvironmentTainted { environment: EnvironmentName, why: String },
     /// Reality differs from code.
     DriftSeen { environment: EnvironmentName, drift: Drift },
     /// Reality equals code again.

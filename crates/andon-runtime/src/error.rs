@@ -56,6 +56,31 @@ pub enum RuntimeError {
         /// What is left.
         why: String,
     },
+    /// No container engine answers.
+    #[error(
+        "no container engine answers at {host}: {why}\nhint: install and start Docker (or Podman's socket), let this user open the socket, or name it in DOCKER_HOST; it is looked for again by itself"
+    )]
+    NoEngine {
+        /// Where it was looked for.
+        host: String,
+        /// What came instead.
+        why: String,
+    },
+    /// The container engine refused.
+    #[error(
+        "the container engine did not {what}: {why}\nhint: its own log says more; `docker info` shows whether it is well"
+    )]
+    Engine {
+        /// What it was asked for, as a verb.
+        what: &'static str,
+        /// Its answer.
+        why: String,
+    },
+    /// The image that the artifact is to be put on is not on the engine.
+    #[error(
+        "there is no image {0:?} on the container engine\nhint: images are taken as they lie there: pull, load or import it first"
+    )]
+    NoImage(String),
 }
 
 impl RuntimeError {

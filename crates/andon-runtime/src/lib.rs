@@ -1,4 +1,4 @@
-//! Runs instances of services as supervised processes that outlive the server. No release policy.
+//! Runs instances of services as supervised processes, or as containers, that outlive the server. No release policy.
 //!
 //! Each instance has a directory: what runs (`spec.json`), how it is (`state.json`), its output (`log`), its files
 //! (`release/`) and a `lock` that its *shim* holds for as long as it lives. The shim is the server's own binary, run
@@ -8,6 +8,7 @@
 //!
 //! Everything but [`health`] blocks: call it from a blocking task.
 
+mod docker;
 mod error;
 mod health;
 mod log;
@@ -19,6 +20,7 @@ mod shim;
 mod spec;
 mod unpack;
 
+pub use docker::{About, DockerRuntime};
 pub use error::RuntimeError;
 pub use health::{free_port, health};
 pub use manifest::{Difference, Entry, Inspector, Manifest, tree_digest};

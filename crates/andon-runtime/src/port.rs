@@ -53,6 +53,11 @@ pub trait Runtime: Send + Sync {
         None
     }
 
+    /// Counts news of instances for as long as the receiver lives; none: this runtime tells of nothing by itself.
+    fn watch(&self) -> Option<tokio::sync::watch::Receiver<u64>> {
+        None
+    }
+
     /// Processes among the instances that none of them accounts for.
     fn foreign(&self) -> Result<Vec<Foreign>, RuntimeError>;
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -25,7 +25,8 @@ pub struct Spec {
     pub instance: String,
     /// Whose it is: project, environment, service, revision. Not read by the runtime.
     pub labels: BTreeMap<String, String>,
-    /// Program and arguments; `$PORT` and `${PORT}` in them stand for the port. No shell reads it.
+    /// Program and arguments; `$PORT` and `${PORT}` in them stand for the port, `$HOST` for the address to listen on. No shell
+    /// reads it.
     pub command: Vec<String>,
     /// Its environment, beside PATH, HOME, LANG, TMPDIR and PORT.
     pub env: BTreeMap<String, String>,
@@ -91,21 +92,31 @@ impl Spec {
         }
     }
 
-    /// The command with the port in its place.
+    /// The command with the port in its place, and the address.
     pub(crate) fn arguments(&self) -> Vec<String> {
-        self.command.iter().map(|word| with_port(word, self.port)).collect()
+        let (host, port) = (self.listens_on().to_string(), self.port.to_string());
+        let filled = |word: &String| with(&with(word, "PORT", &port), "HOST", &host);
+        self.command.iter().map(filled).collect()
+    }
+
+    /// What it binds to: loopback, or, with an address of its own, every address that it has.
+    pub(crate) fn listens_on(&self) -> IpAddr {
+        match self.address {
+            None => Ipv4Addr::LOCALHOST.into(),
+            Some(_) => Ipv4Addr::UNSPECIFIED.into(),
+        }
     }
 }
 
 /// `$PORT` is replaced where the name ends there: `$PORTAL` stays.
-fn with_port(word: &str, port: u16) -> String {
-    let port = port.to_string();
-    let whole = word.replace("${PORT}", &port);
-    let mut parts = whole.split("$PORT");
+fn with(word: &str, name: &str, value: &str) -> String {
+    let (braced, plain) = (format!("${{{name}}}"), format!("${name}"));
+    let whole = word.replace(&braced, value);
+    let mut parts = whole.split(&plain);
     let mut out = parts.next().unwrap_or_default().to_owned();
     for part in parts {
         let longer = part.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
-        out.push_str(if longer { "$PORT" } else { &port });
+        out.push_str(if longer { &plain } else { value });
         out.push_str(part);
     }
     out
@@ -193,8 +204,16 @@ mod tests {
             ("$PORT:$PORT", "8080:8080"),
             ("$HOME", "$HOME"),
         ] {
-            assert_eq!(with_port(word, 8080), want);
+            assert_eq!(with(word, "PORT", "8080"), want);
         }
+    }
+
+    #[test]
+    fn a_command_listens_on_loopback_unless_it_has_an_address_of_its_own() {
+        let mut spec = Spec::new("i1", &["serve", "--bind=$HOST:$PORT", "$HOSTNAME"], 81);
+        assert_eq!(spec.arguments(), ["serve", "--bind=127.0.0.1:81", "$HOSTNAME"]);
+        spec.address = Some(Ipv4Addr::new(10, 0, 0, 7).into());
+        assert_eq!(spec.arguments(), ["serve", "--bind=0.0.0.0:81", "$HOSTNAME"]);
     }
 
     #[test]

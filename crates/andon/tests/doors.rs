@@ -119,6 +119,7 @@ fn filled(path: &str) -> String {
         ("{job}", "unit"),
         ("{digest}", &digest),
         ("{environment}", "staging"),
+        ("{other}", "production"),
         ("{instance}", "i1"),
         ("{release}", "1"),
         ("{andon}", "1"),

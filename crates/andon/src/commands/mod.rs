@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod changes;
+pub mod environments;
 pub mod file;
 pub mod infra;
 pub mod people;
@@ -56,7 +57,7 @@ pub enum Ask {
     Watch(watch::Watch),
     /// Environments: create, rebuild, destroy, drift.
     #[command(subcommand)]
-    Env(places::Env),
+    Env(environments::Env),
     /// Infrastructure: states, versions, locks, plans.
     #[command(subcommand)]
     Infra(infra::Infra),
@@ -92,7 +93,7 @@ pub fn run(common: &Common, ask: Ask) -> Result<(), Failure> {
         Ask::Run(run) => changes::run(common, run),
         Ask::Wall => places::wall(common),
         Ask::Watch(options) => watch::watch(common, options),
-        Ask::Env(env) => places::env(common, env),
+        Ask::Env(env) => environments::env(common, env),
         Ask::Infra(infra) => infra::infra(common, infra),
         Ask::Release(release) => places::release(common, release),
         Ask::Flag(flag) => people::flag(common, flag),

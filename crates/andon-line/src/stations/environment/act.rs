@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use andon_environment::upkeep;
+use andon_environment::{DeploymentState, upkeep};
 use andon_model::event::{Actor, Drift, Event, Revision};
-use andon_model::{EnvironmentName, InstanceId, ServiceName};
-use andon_runtime::{Foreign, Spec};
+use andon_model::{EnvironmentName, InstanceId, RuntimeKind, ServiceName};
+use andon_runtime::{Foreign, RuntimeError, Spec};
 
 use super::{DEPLOYMENT, Hands};
 use crate::{Line, Project, Refusal};
@@ -63,10 +63,6 @@ pub(super) async fn act(
             }
             Ok(())
         }
-        Decision::Expire(environment) => {
-            let why = "its time is over".to_owned();
-            tell("expiry", Event::EnvironmentDestroyed { environment, rebuild: false, why }).await
-        }
     }
 }
 
@@ -101,14 +97,65 @@ async fn plan_instance(
     let runtime = project.runtime(kind.unwrap_or_default())?;
     let at = environment.clone();
     let placed = tokio::task::spawn_blocking(move || runtime.place(&at, &used)).await;
-    let placed = placed.map_err(|error| Refusal::Broken(error.to_string()))?;
-    let placed = placed.map_err(|error| Refusal::Broken(error.to_string()))?;
+    let placed = match placed.map_err(|error| Refusal::Broken(error.to_string()))? {
+        Ok(placed) => placed,
+        Err(error) => return no_place(line, project, &environment, &revision, &service, &error).await,
+    };
     let (port, address) = (placed.port(), Some(placed.ip()).filter(|ip| !ip.is_loopback()));
     line.decide(project, Actor::line(DEPLOYMENT), |state, _| {
         let instance = state.estate.next_instance();
         Ok((vec![Event::InstancePlanned { instance, environment, service, revision, port, address }], ()))
     })
     .await
+}
+
+/// There is no room for an instance now, or what runs it does not answer: its deployment waits as long as its service may take to start.
+async fn no_place(
+    line: &Line,
+    project: &Project,
+    environment: &EnvironmentName,
+    revision: &Revision,
+    service: &ServiceName,
+    error: &RuntimeError,
+) -> Result<(), Refusal> {
+    let now = line.now();
+    let overdue = {
+        let estate = &project.state().estate;
+        let deployment = estate.of_revision(environment, revision);
+        deployment.filter(|d| d.state == DeploymentState::Starting).and_then(|d| {
+            let patience = d.service(service)?.start_within;
+            (now.since(d.started) > patience).then_some(d.id)
+        })
+    };
+    match overdue {
+        Some(deployment) => {
+            let why = crate::intake::plain(&format!("{service} cannot be started: {error}"));
+            line.tell(project, DEPLOYMENT, vec![Event::DeploymentFinished { deployment, ok: false, why }])
+                .await
+        }
+        None => {
+            tracing::warn!(project = %project.name, %environment, %service, %error, "no place for an instance yet");
+            Ok(())
+        }
+    }
+}
+
+/// Removes in the background what runs and is not in the journal: what was made by a server whose journal was lost or set back.
+pub(super) fn sweep(project: &Arc<Project>, hands: &Arc<Hands>, orphans: Vec<(RuntimeKind, InstanceId)>) {
+    for (kind, id) in orphans {
+        let Ok(runtime) = project.runtime(kind) else { continue };
+        if !hands.take(id) {
+            continue;
+        }
+        let hands = Arc::clone(hands);
+        tokio::task::spawn_blocking(move || {
+            tracing::warn!("{id} is not in the journal and is removed");
+            if let Err(error) = runtime.remove(&id.to_string()) {
+                tracing::error!(%error, "{id} could not be removed, it is tried again");
+            }
+            hands.leave(id);
+        });
+    }
 }
 
 /// Unpacks and starts in the background; the next look sees what came of it.

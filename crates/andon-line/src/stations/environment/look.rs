@@ -1,13 +1,13 @@
 //! One look at an environment's instances: processes, health, files, strangers. Decides nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use andon_environment::Instance;
 use andon_environment::upkeep::{Observation, Seen};
 use andon_model::{InstanceId, RuntimeKind, Span, Time};
-use andon_runtime::Foreign;
+use andon_runtime::{Foreign, Observed, Runtime, RuntimeError};
 
 use super::Hands;
 use crate::stations::routes;
@@ -18,12 +18,21 @@ const FILES: Span = Span::secs(2);
 /// How long a health check may take.
 const HEALTH: Duration = Duration::from_secs(2);
 
-/// Everything that is found, and the processes behind what is foreign.
+/// What nobody accounts for.
+#[derive(Default)]
+pub(super) struct Strays {
+    /// Processes.
+    pub foreign: Vec<Foreign>,
+    /// Instances that the journal does not know.
+    pub orphans: Vec<(RuntimeKind, InstanceId)>,
+}
+
+/// Everything that is found, and what nobody accounts for.
 pub(super) async fn observe(
     line: &Line,
     project: &Arc<Project>,
     hands: &Hands,
-) -> Result<(Observation, Vec<Foreign>), Refusal> {
+) -> Result<(Observation, Strays), Refusal> {
     let now = line.now();
     let files_due = {
         let mut last = hands.looked_at_files.lock().unwrap_or_else(PoisonError::into_inner);
@@ -42,7 +51,7 @@ pub(super) async fn observe(
         (instances, paths)
     };
     if instances.is_empty() && !files_due {
-        return Ok((Observation::default(), Vec::new()));
+        return Ok((Observation::default(), Strays::default()));
     }
     let looked = Arc::clone(project);
     let to_compare: Vec<(InstanceId, RuntimeKind)> = {
@@ -51,31 +60,20 @@ pub(super) async fn observe(
         instances.iter().filter(settled).map(|i| (i.id, estate.runtime_of(i.id))).collect()
     };
     let host = tokio::task::spawn_blocking(move || {
-        let (mut found, mut files, mut foreign) = (Vec::new(), Vec::new(), Vec::new());
-        for runtime in looked.runtimes() {
-            let kind = runtime.kind();
-            for (id, _) in to_compare.iter().filter(|(_, runs_in)| *runs_in == kind) {
-                // An instance that is just being replaced has no files to compare: that is seen by its absence.
-                let differences = runtime.differences(&id.to_string()).unwrap_or_default();
-                files.extend(differences.into_iter().map(|d| (*id, d.path, d.before, d.after)));
-            }
-            for observed in runtime.list()? {
-                let ended = observed.exit.as_ref().filter(|_| !observed.alive);
-                let last_words = || runtime.logs(&observed.id, 3).unwrap_or_default();
-                let words = ended.map(|exit| (exit.to_string(), last_words()));
-                found.push((observed, words));
-            }
-            if files_due {
-                foreign.extend(runtime.foreign()?);
+        let mut host = Host::default();
+        for runtime in looked.runtimes_in_use() {
+            if let Err(error) = host.look(runtime.as_ref(), &to_compare, files_due) {
+                let kind = runtime.kind();
+                tracing::warn!(project = %looked.name, %kind, %error, "what runs there cannot be seen; nothing is done to it");
+                host.unseen.insert(kind);
             }
         }
-        Ok::<_, andon_runtime::RuntimeError>((found, files, foreign))
-    })
-    .await
-    .map_err(|error| Refusal::Broken(error.to_string()))?;
-    let (found, files, foreign) = host.map_err(|error| Refusal::Broken(error.to_string()))?;
+        host
+    });
+    let Host { found, files, foreign, unseen } =
+        host.await.map_err(|error| Refusal::Broken(error.to_string()))?;
     let mut seen = Observation { files, ..Observation::default() };
-    for (observed, words) in &found {
+    for (_, observed, words) in &found {
         let Ok(id) = observed.id.parse::<InstanceId>() else { continue };
         let entry = match words {
             _ if observed.alive => Seen::Alive { health: None, failing: Span(0) },
@@ -89,6 +87,9 @@ pub(super) async fn observe(
     }
     ask_health(&instances, &services, &mut seen, hands, now).await;
     let state = project.state();
+    for instance in instances.iter().filter(|i| unseen.contains(&state.estate.runtime_of(i.id))) {
+        seen.instances.insert(instance.id, Seen::Alive { health: None, failing: Span(0) });
+    }
     for instance in instances.iter().filter(|i| i.retired.is_some()) {
         let key = routes::key(&project.name, &instance.environment, &instance.service);
         if line.router.in_flight(&key, &instance.revision) == 0 {
@@ -102,7 +103,47 @@ pub(super) async fn observe(
             seen.foreign.push((place, stray.process.pid, crate::intake::plain(&stray.command)));
         }
     }
-    Ok((seen, foreign))
+    // Asked after the look: whatever was made since is known by now.
+    let known = |id: &InstanceId| state.estate.instances.contains_key(id);
+    let ids = found.iter().filter_map(|(kind, observed, _)| Some((*kind, observed.id.parse().ok()?)));
+    let orphans = ids.filter(|(_, id)| !known(id)).collect();
+    Ok((seen, Strays { foreign, orphans }))
+}
+
+/// What the runtimes tell.
+#[derive(Default)]
+struct Host {
+    found: Vec<(RuntimeKind, Observed, Option<(String, String)>)>,
+    files: Vec<(InstanceId, String, String, String)>,
+    foreign: Vec<Foreign>,
+    /// Those that did not answer: what they run may be as it was, or not.
+    unseen: BTreeSet<RuntimeKind>,
+}
+
+impl Host {
+    fn look(
+        &mut self,
+        runtime: &dyn Runtime,
+        to_compare: &[(InstanceId, RuntimeKind)],
+        files_due: bool,
+    ) -> Result<(), RuntimeError> {
+        let kind = runtime.kind();
+        for (id, _) in to_compare.iter().filter(|(_, runs_in)| *runs_in == kind) {
+            // An instance that is just being replaced has no files to compare: that is seen by its absence.
+            let differences = runtime.differences(&id.to_string()).unwrap_or_default();
+            self.files.extend(differences.into_iter().map(|d| (*id, d.path, d.before, d.after)));
+        }
+        for observed in runtime.list()? {
+            let ended = observed.exit.as_ref().filter(|_| !observed.alive);
+            let last_words = || runtime.logs(&observed.id, 3).unwrap_or_default();
+            let words = ended.map(|exit| (exit.to_string(), last_words()));
+            self.found.push((kind, observed, words));
+        }
+        if files_due {
+            self.foreign.extend(runtime.foreign()?);
+        }
+        Ok(())
+    }
 }
 
 async fn ask_health(
