@@ -36,6 +36,9 @@ resource "terraform_data" "shelf" {
   triggers_replace = fileexists(local.file) ? filesha256(local.file) : "missing"
   input            = local.file
   provisioner "local-exec" { command = "sleep ${var.seconds}; printf oak > ${self.input}; echo made >> ${self.input}.log" }
+}
+resource "terraform_data" "floor" {
+  input = local.file
   provisioner "local-exec" {
     when    = destroy
     command = "rm -f ${self.input}"
