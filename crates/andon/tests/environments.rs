@@ -4,7 +4,7 @@
 
 mod support;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use support::{HELLO, LINE, Server};
 
 fn said(out: &std::process::Output) -> String {

@@ -39,10 +39,11 @@ pub(super) async fn run(line: Arc<Line>, project: Arc<Project>, stop: Cancellati
     loop {
         let done = step(&line, &project, &hands, &stop).await;
         pulse.every(if busy(&project.state()) { SOON } else { QUIET });
+        let worked = done.is_ok();
         tokio::select! {
             goes_on = pulse.beat(done, DEPLOYMENT) => if !goes_on { return },
-            // A runtime tells that something happened to an instance: its files are looked at too.
-            () = hands.woken.notified() => {}
+            // A runtime tells that something happened to an instance. After a failure the pause is kept.
+            () = hands.woken.notified(), if worked => {}
         }
     }
 }
@@ -52,7 +53,12 @@ pub(super) async fn run(line: Arc<Line>, project: Arc<Project>, stop: Cancellati
 struct Hands {
     on: Mutex<BTreeSet<InstanceId>>,
     failing: Mutex<BTreeMap<InstanceId, Time>>,
+    /// When processes without an instance were looked for last, and files where nobody tells which were touched.
     looked_at_files: Mutex<Option<Time>>,
+    /// When all files were compared last, told of or not.
+    swept_files: Mutex<Option<Time>>,
+    /// Told to be touched, and not compared since.
+    touched: Mutex<BTreeSet<InstanceId>>,
     pub(super) testing: Mutex<BTreeSet<DeploymentId>>,
     woken: tokio::sync::Notify,
     listening: Mutex<BTreeSet<RuntimeKind>>,
