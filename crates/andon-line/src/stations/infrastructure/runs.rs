@@ -9,6 +9,7 @@ use andon_provision::terraform::{Room, process};
 
 use super::drive::rooms;
 use crate::intake::plain;
+use crate::view::InfrastructureView;
 use crate::{Caller, Line, Project, Refusal};
 
 impl Line {
@@ -24,7 +25,7 @@ impl Line {
         let trunk = self.trunk_infrastructure(project, environment, action).await?;
         self.decide(project, caller.actor(), |state, _| {
             let infrastructure = &state.estate.infrastructure;
-            if !state.estate.environments.get(environment).is_some_and(|e| e.destroying.is_none()) {
+            if state.estate.environments.get(environment).is_none_or(|e| e.destroying.is_some()) {
                 return Err(Refusal::Unknown(format!("there is no environment {environment}")));
             }
             let run = infrastructure.next_run();
@@ -158,6 +159,21 @@ impl Line {
                 Ok(["init", "plan", "apply"].map(|phase| room.said(phase)).concat())
             }
         }
+    }
+
+    /// The page of an environment's infrastructure, with the newest plan.
+    pub async fn infrastructure_view(
+        &self,
+        project: &Project,
+        environment: &EnvironmentName,
+    ) -> Result<InfrastructureView, Refusal> {
+        let mut view = crate::view::infrastructure::infrastructure(project, environment, self.now())?;
+        if let Some(newest) = view.runs.iter_mut().find(|run| run.counts.is_some()) {
+            let run: InfraRunId =
+                newest.run.parse().map_err(|_| Refusal::Broken("a run's own number".into()))?;
+            newest.plan = self.infrastructure_plan(project, run).await?;
+        }
+        Ok(view)
     }
 
     /// The plan of a run, with sensitive values masked; none while it is made.
