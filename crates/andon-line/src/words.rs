@@ -179,6 +179,22 @@ pub fn of(event: &Event) -> Option<(Mark, String, Option<String>)> {
             format!("The state {state} was emptied; its versions are kept."),
             place(&state.environment),
         ),
+        Event::InfraPlanned(planned) if planned.approvals > 0 => {
+            let words = format!(
+                "{} waits for {}: {}.",
+                planned.run,
+                crate::view::count(planned.approvals as usize, "approval"),
+                planned.guarded.join(", ")
+            );
+            (Mark::Wait, words, None)
+        }
+        Event::InfraApproved { run, why } => (Mark::Go, format!("{run} was approved: {why}"), None),
+        Event::InfraFinished(end) if end.ok => {
+            (Mark::Go, format!("{} of the infrastructure: {}.", end.run, end.why), None)
+        }
+        Event::InfraFinished(end) => {
+            (Mark::Stop, format!("{} of the infrastructure failed: {}", end.run, end.why), None)
+        }
         Event::ReleaseStarted { release, environment, service, from, to, strategy_name, .. } => {
             let from = from.as_ref().map_or_else(String::new, |from| format!("{} → ", from.commit()));
             let words =

@@ -14,7 +14,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 pub use crate::infrastructure::{
-    InfraAction, InfraFinished, InfraPlanned, InfraQueued, LockInfo, PlanCounts, StoredState,
+    InfraAction, InfraFinished, InfraPlanned, InfraQueued, InfraWanted, LockInfo, PlanCounts, StoredState,
 };
 pub use crate::service::{Limits, PlannedService, RuntimeKind};
 use crate::strategy::Strategy;
@@ -251,7 +251,9 @@ pub enum Event {
     StateStored { state: StateName, version: StoredState },
     /// The state is empty again; its versions are kept.
     StateDeleted { state: StateName },
-    /// A run of the infrastructure tool was asked for.
+    /// A deployment that follows needs this infrastructure.
+    InfraWanted(InfraWanted),
+    /// A run of the infrastructure tool was asked for; again: it plans anew.
     InfraQueued(InfraQueued),
     /// Its process exists: pid and start time in clock ticks tell it from any other.
     InfraStarted { run: InfraRunId, pid: u32, started: u64, tool: String },

@@ -126,6 +126,7 @@ fn filled(path: &str) -> String {
         ("{release}", "1"),
         ("{andon}", "1"),
         ("{layer}", "network"),
+        ("{infrarun}", "T1"),
         ("{flag}", "f"),
         ("{command}", "pause"),
         ("{*key}", "f"),

@@ -58,6 +58,7 @@ fn project_stations(
     running.spawn(gate::run(Arc::clone(line), Arc::clone(project), stop.clone()));
     running.spawn(pipeline::run(Arc::clone(line), Arc::clone(project), stop.clone()));
     running.spawn(environment::run(Arc::clone(line), Arc::clone(project), stop.clone()));
+    running.spawn(infrastructure::run(Arc::clone(line), Arc::clone(project), stop.clone()));
     running.spawn(release::run(Arc::clone(line), Arc::clone(project), stop.clone()));
 }
 

@@ -27,7 +27,7 @@ pub use change::ChangeView;
 pub use environment::{EnvironmentView, EnvironmentsView};
 pub use flags::FlagsView;
 pub use flow::FlowView;
-pub use infrastructure::InfrastructureView;
+pub use infrastructure::{InfraRunView, InfrastructureView};
 pub use parity::ParityView;
 pub use queue::{ChangeRow, QueueView};
 pub use recovery::RecoveryView;

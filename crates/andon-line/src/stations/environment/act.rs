@@ -9,6 +9,7 @@ use andon_model::{EnvironmentName, InstanceId, RuntimeKind, ServiceName};
 use andon_runtime::{Foreign, RuntimeError, Spec};
 
 use super::{DEPLOYMENT, Hands};
+use crate::stations::infrastructure;
 use crate::{Line, Project, Refusal};
 
 /// Who sees and heals drift.
@@ -207,6 +208,13 @@ fn start_now(line: &Line, project: &Project, id: InstanceId) -> Result<(), Strin
         .map_err(|error| format!("{}: {error}", deployment.artifact.short()))?;
     let label = |key: &str, value: &str| (key.to_owned(), value.to_owned());
     let mut env = service.env.clone();
+    {
+        let state = project.state();
+        let applied = state.estate.infrastructure.applied.get(&instance.environment);
+        for value in env.values_mut() {
+            *value = infrastructure::fill_in(value, applied.map(|applied| &applied.outputs))?;
+        }
+    }
     env.extend([
         label("ANDON_PROJECT", project.name.as_str()),
         label("ANDON_ENVIRONMENT", instance.environment.as_str()),
