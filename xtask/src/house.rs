@@ -252,22 +252,41 @@ impl House {
     }
 }
 
+impl House {
+    /// Processes that work in this room, or were told of it.
+    fn processes(&self) -> Vec<String> {
+        let named = self.room.to_string_lossy().into_owned();
+        let ours = |entry: std::fs::DirEntry| {
+            let pid = entry
+                .file_name()
+                .to_str()
+                .filter(|name| name.bytes().all(|b| b.is_ascii_digit()))?
+                .to_owned();
+            let cwd = std::fs::read_link(entry.path().join("cwd")).unwrap_or_default();
+            let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            (cwd.starts_with(&self.room) || String::from_utf8_lossy(&command).contains(&named)).then_some(pid)
+        };
+        std::fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(ours).collect()
+    }
+
+    fn signal(&self, signal: &str) {
+        for pid in self.processes() {
+            let _ = Command::new("kill").args([signal, &pid]).stderr(Stdio::null()).status();
+        }
+    }
+}
+
 impl Drop for House {
     fn drop(&mut self) {
         self.kill();
-        // Services outlive their server on purpose: those of this room are taken down.
-        let named = self.room.to_string_lossy().into_owned();
-        for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-            let cwd = std::fs::read_link(entry.path().join("cwd")).unwrap_or_default();
-            let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-            let ours = cwd.starts_with(&self.room) || String::from_utf8_lossy(&command).contains(&named);
-            if ours
-                && let Some(pid) =
-                    entry.file_name().to_str().filter(|name| name.bytes().all(|b| b.is_ascii_digit()))
-            {
-                let _ = Command::new("kill").args(["-9", pid]).stderr(Stdio::null()).status();
-            }
+        // Services outlive their server on purpose: those of this room are taken down. Asked first: a shim that is killed cannot take
+        // away the groups it made.
+        self.signal("-15");
+        let asked = Instant::now();
+        while !self.processes().is_empty() && asked.elapsed() < Duration::from_secs(10) {
+            pause(20);
         }
+        self.signal("-9");
         let _ = std::fs::remove_dir_all(&self.room);
     }
 }

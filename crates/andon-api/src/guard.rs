@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use andon_line::stations::infrastructure::Scope;
 use andon_line::{Caller, Line};
 use andon_model::event::{Role, TokenKind};
 use axum::body::Body;
@@ -109,6 +110,10 @@ pub async fn stand(State(watch): State<Watch>, mut request: Request, next: Next)
     let given = secret(request.headers());
     let caller =
         given.as_ref().and_then(|(secret, _)| guard.line.access().0.holder(secret, guard.line.now()));
+    // A run of the infrastructure tool speaks with the states of its own environment, and with nothing else.
+    let scope = given.as_ref().and_then(|(secret, _)| guard.line.run_scope(secret));
+    let scope = scope.filter(|scope| scope.opens(request.uri().path()));
+    let caller = caller.or_else(|| scope.as_ref().and_then(Scope::caller));
     // A one-time secret opens its own door and nothing else.
     let caller = caller.filter(|caller| caller.kind != Some(TokenKind::OneTime));
     let changes = !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
@@ -134,6 +139,9 @@ pub async fn stand(State(watch): State<Watch>, mut request: Request, next: Next)
     }
     if let Some(caller) = caller {
         request.extensions_mut().insert(caller);
+    }
+    if let Some(scope) = scope {
+        request.extensions_mut().insert(scope);
     }
     let answer = next.run(request).await;
     // Behind a public door that changes something, a wrong password or a used link is what is refused: guesses are counted.

@@ -23,6 +23,7 @@ impl Line {
                 like: None,
                 standing,
                 expires: None,
+                change: None,
             });
         }
         line

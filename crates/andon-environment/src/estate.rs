@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use andon_model::event::{Drift, Event, PlannedService, Recorded, ReleaseEnd, Revision, RuntimeKind};
+use andon_model::event::{
+    Drift, Event, PlannedService, Purpose, Recorded, ReleaseEnd, Revision, RuntimeKind,
+};
 use andon_model::{
     AndonId, ChangeId, DeploymentId, Digest, EnvironmentName, InstanceId, Oid, Pins, ReleaseId, RunId,
-    ServiceName, Time,
+    ServiceName, Span, Time,
 };
 use serde::Serialize;
 
@@ -33,6 +35,49 @@ pub struct Environment {
     pub repeat: Option<DeploymentId>,
     /// How often drift was healed, with when: flapping is seen by this.
     pub heals: Vec<Time>,
+    /// The change that it shows.
+    pub change: Option<ChangeId>,
+    /// The last warning of its end that was given.
+    pub warned: Option<Span>,
+    /// Instances wanted instead of what code says.
+    pub scaled: BTreeMap<ServiceName, u32>,
+    /// Since when, and why, nothing is deployed into it.
+    pub held: Option<(Time, String)>,
+    /// Since when it is stopped because nobody used it.
+    pub asleep: Option<Time>,
+    /// When it was started again the last time.
+    pub woken: Option<Time>,
+    /// It is being started again and nothing of it runs yet.
+    pub waking: bool,
+    /// Since when a person had a hand in it, and how.
+    pub tainted: Option<(Time, String)>,
+}
+
+impl Environment {
+    /// Instances of a service that are wanted here.
+    pub fn replicas(&self, service: &PlannedService) -> u32 {
+        match self.asleep {
+            Some(_) => 0,
+            None => self.scaled.get(&service.name).copied().unwrap_or(service.replicas),
+        }
+    }
+
+    fn lives(&mut self, event: &Event, at: Time) {
+        match event {
+            Event::ExpiryNear { left, .. } => self.warned = Some(*left),
+            Event::ServiceScaled { service, replicas: Some(replicas), .. } => {
+                self.scaled.insert(service.clone(), *replicas);
+            }
+            Event::ServiceScaled { service, replicas: None, .. } => drop(self.scaled.remove(service)),
+            Event::EnvironmentHeld { why, .. } => self.held = why.clone().map(|why| (at, why)),
+            Event::EnvironmentAsleep { asleep, .. } => {
+                (self.asleep, self.waking) = (asleep.then_some(at), !asleep);
+                self.woken = (!asleep).then_some(at);
+            }
+            Event::EnvironmentTainted { why, .. } => self.tainted = Some((at, why.clone())),
+            _ => {}
+        }
+    }
 }
 
 /// What users of one service in one environment get.
@@ -185,6 +230,19 @@ pub struct Landing {
     pub at: Time,
 }
 
+/// What the newest run of a change built.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Proposed {
+    /// The run.
+    pub run: RunId,
+    /// Its commit: the change on top of what it is to land on.
+    pub commit: Oid,
+    /// What it built.
+    pub artifact: Digest,
+    /// What goes with it.
+    pub pins: Pins,
+}
+
 /// Everything that exists in environments.
 #[derive(Debug, Clone, Default)]
 pub struct Estate {
@@ -198,6 +256,11 @@ pub struct Estate {
     pub landings: Vec<Landing>,
     built: BTreeMap<RunId, (Digest, Pins)>,
     fixes: BTreeMap<ChangeId, AndonId>,
+    /// The newest artifact of each change, landed or not.
+    pub proposed: BTreeMap<ChangeId, Proposed>,
+    /// Changes that were taken back.
+    pub abandoned: BTreeSet<ChangeId>,
+    tested_for: BTreeMap<RunId, ChangeId>,
     released_by: BTreeMap<ReleaseId, (DeploymentId, EnvironmentName, ServiceName)>,
     last_instance: Option<InstanceId>,
 }
@@ -263,8 +326,17 @@ impl Estate {
                 Some(andon) => drop(self.fixes.insert(push.change, andon)),
                 None => drop(self.fixes.remove(&push.change)),
             },
-            Event::ArtifactBuilt { run, artifact, pins, .. } => {
-                drop(self.built.insert(*run, (artifact.clone(), pins.clone())))
+            Event::ChangeAbandoned { change, .. } => drop(self.abandoned.insert(*change)),
+            Event::RunQueued { run, purpose: Purpose::Gate { change, .. }, .. } => {
+                self.tested_for.insert(*run, *change);
+            }
+            Event::ArtifactBuilt { run, artifact, pins, commit, .. } => {
+                self.built.insert(*run, (artifact.clone(), pins.clone()));
+                if let Some(change) = self.tested_for.get(run) {
+                    let (run, commit) = (*run, commit.clone());
+                    let (artifact, pins) = (artifact.clone(), pins.clone());
+                    self.proposed.insert(*change, Proposed { run, commit, artifact, pins });
+                }
             }
             Event::Landed { change, run, commit, .. } => self.landings.push(Landing {
                 change: *change,
@@ -275,7 +347,7 @@ impl Estate {
                 fixes: self.fixes.get(change).copied(),
                 at,
             }),
-            Event::EnvironmentCreated { environment, like, standing, expires } => {
+            Event::EnvironmentCreated { environment, like, standing, expires, change } => {
                 let made = Environment {
                     name: environment.clone(),
                     like: like.clone(),
@@ -287,6 +359,14 @@ impl Estate {
                     destroying: None,
                     repeat: None,
                     heals: Vec::new(),
+                    change: *change,
+                    warned: None,
+                    scaled: BTreeMap::new(),
+                    held: None,
+                    asleep: None,
+                    woken: None,
+                    waking: false,
+                    tainted: None,
                 };
                 self.environments.insert(environment.clone(), made);
             }
@@ -295,7 +375,16 @@ impl Estate {
             }
             Event::EnvironmentExtended { environment, expires } => {
                 if let Some(found) = self.environments.get_mut(environment) {
-                    found.expires = *expires;
+                    (found.expires, found.warned) = (*expires, None);
+                }
+            }
+            Event::ExpiryNear { environment, .. }
+            | Event::ServiceScaled { environment, .. }
+            | Event::EnvironmentHeld { environment, .. }
+            | Event::EnvironmentAsleep { environment, .. }
+            | Event::EnvironmentTainted { environment, .. } => {
+                if let Some(found) = self.environments.get_mut(environment) {
+                    found.lives(&recorded.event, at);
                 }
             }
             Event::DriftSeen { environment, drift } => {
@@ -321,6 +410,7 @@ impl Estate {
         let Some(environment) = self.environments.get_mut(name) else { return };
         environment.serving.clear();
         environment.drifts.clear();
+        (environment.tainted, environment.asleep) = (None, None);
         environment.destroying = Some(rebuild);
         environment.repeat = repeat.filter(|_| rebuild);
         if !rebuild {
@@ -356,6 +446,7 @@ impl Estate {
                 }
                 if let Some(environment) = self.environments.get_mut(environment) {
                     (environment.destroying, environment.repeat) = (None, None);
+                    environment.asleep = None;
                 }
                 let made = Deployment {
                     id: *deployment,
@@ -394,6 +485,9 @@ impl Estate {
             Event::InstanceHealthy { instance } => {
                 if let Some(found) = self.instances.get_mut(instance) {
                     found.healthy.get_or_insert(at);
+                    if let Some(place) = self.environments.get_mut(&found.environment) {
+                        place.waking = false;
+                    }
                 }
             }
             Event::InstanceRetired { instance, why } => {

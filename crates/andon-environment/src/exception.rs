@@ -22,7 +22,7 @@ impl Exception {
 }
 
 /// Whether `text` has the parts of `pattern` in their order, its first and last at the ends.
-fn matches(pattern: &str, text: &str) -> bool {
+pub(crate) fn matches(pattern: &str, text: &str) -> bool {
     let mut parts = pattern.split('*');
     let Some(mut rest) = parts.next().and_then(|first| text.strip_prefix(first)) else { return false };
     let mut last = None;

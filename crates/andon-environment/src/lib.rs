@@ -3,10 +3,15 @@
 //! [`estate`] is the fold over line events: environments, deployments, instances, and what serves. [`promote`] says which artifact goes into
 //! which environment next. [`parity`] holds two environments against each other. [`upkeep`] compares what should run with what was observed and says what to do about it.
 
+pub mod blueprint;
 pub mod estate;
 mod exception;
+pub mod guard;
+pub mod infrastructure;
+pub mod life;
 pub mod parity;
 pub mod promote;
+pub mod states;
 pub mod upkeep;
 
 pub use estate::{Deployment, DeploymentState, Environment, Estate, Instance, Landing, Serving};

@@ -70,7 +70,8 @@ impl Picture {
             made.add(Subject::Version, name.as_str(), deployment.artifact.to_string());
             made.add(Subject::Shape, "runtime", deployment.runtime.to_string());
             if let Some(service) = deployment.service(name) {
-                made.service(service);
+                let replicas = environment.scaled.get(name).copied();
+                made.service(service, replicas.unwrap_or(service.replicas));
             }
             for (folder, tree) in &deployment.pins.folders {
                 made.add(Subject::Infrastructure, format!("folder {folder}"), tree.short());
@@ -79,13 +80,13 @@ impl Picture {
         made
     }
 
-    fn service(&mut self, service: &PlannedService) {
+    fn service(&mut self, service: &PlannedService, replicas: u32) {
         let name = &service.name;
         for key in service.env.keys() {
             self.add(Subject::Configuration, format!("{name} {key}"), "set");
         }
         self.add(Subject::Shape, format!("{name} command"), service.command.join(" "));
-        self.add(Subject::Shape, format!("{name} replicas"), service.replicas.to_string());
+        self.add(Subject::Shape, format!("{name} replicas"), replicas.to_string());
         let health = service.health.as_deref().unwrap_or("an open port");
         self.add(Subject::Shape, format!("{name} health"), health);
         if let Some(image) = &service.image {

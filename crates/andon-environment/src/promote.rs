@@ -5,11 +5,13 @@
 //! 2. The first environment takes the newest landing; each later one takes the newest artifact that every environment before it has released.
 //! 3. A landing is tried once in an environment. One whose artifact serves there already, with the same pins, is not tried at all.
 //! 4. Nothing overtakes: while a deployment is under way in an environment, the next one waits.
-//! 5. While the line is stopped, only artifacts whose landing fixes the andon move on.
+//! 5. Nothing goes into an environment that is held or that somebody had a hand in, and what was released there since counts for nothing.
+//! 6. An environment of a change gets the newest artifact of that change, landed or not.
+//! 7. While the line is stopped, only artifacts whose landing fixes the andon move on.
 
-use andon_model::{AndonId, ChangeId, DeploymentId, Digest, EnvironmentName, Oid, Pins, RunId};
+use andon_model::{AndonId, ChangeId, DeploymentId, Digest, EnvironmentName, Oid, Pins, RunId, Time};
 
-use crate::estate::{Deployment, DeploymentState, Estate, Landing};
+use crate::estate::{Deployment, DeploymentState, Environment, Estate, Landing};
 
 /// An environment as declared, reduced to what promotion needs.
 #[derive(Debug, Clone, PartialEq)]
@@ -58,6 +60,7 @@ pub fn plan(estate: &Estate, declared: &[Declared], hold: &[AndonId]) -> Vec<Dec
         missing.map(|d| Decision::Create { environment: d.name.clone() }).collect();
     decisions.extend(rebuilds(estate).map(Decision::Deploy));
     decisions.extend(newcomers(estate).map(Decision::Deploy));
+    decisions.extend(previews(estate).map(Decision::Deploy));
     for (place, environment) in declared.iter().enumerate().filter(|(_, d)| d.on_green) {
         let landing = newest_passed(estate, &declared[..place], hold);
         decisions.extend(landing.and_then(|l| candidate(estate, &environment.name, l)).map(Decision::Deploy));
@@ -67,7 +70,8 @@ pub fn plan(estate: &Estate, declared: &[Declared], hold: &[AndonId]) -> Vec<Dec
 
 /// What a person gets who asks for a deployment of this landing there; none when it is there already or has no artifact.
 pub fn candidate(estate: &Estate, name: &EnvironmentName, landing: &Landing) -> Option<Candidate> {
-    let environment = estate.environments.get(name).filter(|e| e.destroying.is_none())?;
+    let open = |e: &&Environment| e.destroying.is_none() && e.held.is_none() && e.tainted.is_none();
+    let environment = estate.environments.get(name).filter(open)?;
     let artifact = landing.artifact.clone()?;
     let here = || estate.deployments.values().filter(|d| d.environment == environment.name);
     let tried = |d: &Deployment| d.run == landing.run && d.started >= environment.created;
@@ -130,7 +134,10 @@ fn newest_passed<'a>(estate: &'a Estate, before: &[Declared], hold: &[AndonId]) 
 
 fn released_in(estate: &Estate, name: &EnvironmentName, landing: &Landing) -> bool {
     let is_it = |d: &Deployment| &d.environment == name && d.carries(landing);
-    estate.deployments.values().any(|d| is_it(d) && matches!(d.state, DeploymentState::Released { .. }))
+    let tainted = estate.environments.get(name).and_then(|e| e.tainted.as_ref()).map(|(since, _)| *since);
+    let counts = |at: Time| tainted.is_none_or(|since| at < since);
+    let released = |d: &Deployment| matches!(d.state, DeploymentState::Released { at } if counts(at));
+    estate.deployments.values().any(|d| is_it(d) && released(d))
 }
 
 /// Environments that were emptied to be rebuilt and are empty now: the same deployment again.
@@ -144,7 +151,8 @@ fn rebuilds(estate: &Estate) -> impl Iterator<Item = Candidate> {
 
 /// Environments that a person asked for get what serves in the one they are like.
 fn newcomers(estate: &Estate) -> impl Iterator<Item = Candidate> {
-    estate.environments.values().filter(|e| !e.standing && e.destroying.is_none()).filter_map(|environment| {
+    let asked = |e: &&Environment| !e.standing && e.change.is_none() && e.destroying.is_none();
+    estate.environments.values().filter(asked).filter_map(|environment| {
         let untouched = |d: &Deployment| d.environment != environment.name || d.started < environment.created;
         if !estate.deployments.values().all(untouched) {
             return None;
@@ -157,6 +165,27 @@ fn newcomers(estate: &Estate) -> impl Iterator<Item = Candidate> {
         let mut candidate = again(model, environment.name.clone());
         candidate.repeats = None;
         Some(candidate)
+    })
+}
+
+/// Environments of changes get what the newest run of their change built.
+fn previews(estate: &Estate) -> impl Iterator<Item = Candidate> {
+    let open = |e: &&Environment| e.destroying.is_none() && e.held.is_none() && e.tainted.is_none();
+    estate.environments.values().filter(open).filter_map(|environment| {
+        let change = environment.change?;
+        let built = estate.proposed.get(&change)?;
+        let here = || estate.deployments.values().filter(|d| d.environment == environment.name);
+        let tried = here().any(|d| d.run == built.run && d.started >= environment.created);
+        let under_way = here().any(Deployment::under_way);
+        (!tried && !under_way).then(|| Candidate {
+            environment: environment.name.clone(),
+            artifact: built.artifact.clone(),
+            commit: built.commit.clone(),
+            run: built.run,
+            pins: built.pins.clone(),
+            changes: Vec::new(),
+            repeats: None,
+        })
     })
 }
 

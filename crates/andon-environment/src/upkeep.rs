@@ -6,6 +6,7 @@ use andon_model::event::{Drift, PlannedService, Revision};
 use andon_model::{DeploymentId, EnvironmentName, InstanceId, ServiceName, Span, Time};
 
 use crate::estate::{Deployment, DeploymentState, Estate, Instance};
+use crate::exception::Exception;
 
 /// First pause before a crashed instance is replaced; triples each time (Argo CD's self-heal uses the same 2 s × 3 up to 300 s).
 pub const BACK_OFF: Span = Span::secs(2);
@@ -48,6 +49,15 @@ pub struct Observation {
     pub foreign: Vec<(EnvironmentName, u32, String)>,
     /// Instances that no request is on its way to.
     pub idle: BTreeSet<InstanceId>,
+}
+
+/// What is wanted beside what the journal tells.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Wishes {
+    /// Revisions that run on for the way back.
+    pub keep_warm: BTreeSet<(EnvironmentName, Revision)>,
+    /// Differences from code that are no drift, by environment: `file PATH`.
+    pub ignores: BTreeMap<EnvironmentName, Vec<Exception>>,
 }
 
 /// What is to be done.
@@ -107,21 +117,14 @@ pub enum Decision {
         /// Its process id.
         pid: u32,
     },
-    /// Its time is over.
-    Expire(EnvironmentName),
 }
 
 /// The next decisions.
-pub fn plan(
-    estate: &Estate,
-    seen: &Observation,
-    keep_warm: &BTreeSet<(EnvironmentName, Revision)>,
-    now: Time,
-) -> Vec<Decision> {
-    let wanted = wanted(estate, keep_warm);
-    let mut decisions = expiries(estate, now);
+pub fn plan(estate: &Estate, seen: &Observation, wishes: &Wishes, now: Time) -> Vec<Decision> {
+    let wanted = wanted(estate, &wishes.keep_warm);
+    let mut decisions = Vec::new();
     for instance in estate.instances.values() {
-        decisions.extend(look_after(estate, instance, seen, &wanted, now));
+        decisions.extend(look_after(estate, instance, seen, &wanted, wishes, now));
     }
     decisions.extend(missing(estate, &wanted, now));
     decisions.extend(deployments(estate, seen, now));
@@ -155,19 +158,12 @@ fn wanted<'a>(estate: &'a Estate, keep_warm: &BTreeSet<(EnvironmentName, Revisio
     wanted
 }
 
-fn expiries(estate: &Estate, now: Time) -> Vec<Decision> {
-    let due = estate
-        .environments
-        .values()
-        .filter(|e| e.expires.is_some_and(|end| end <= now) && e.destroying.is_none());
-    due.map(|e| Decision::Expire(e.name.clone())).collect()
-}
-
 fn look_after(
     estate: &Estate,
     instance: &Instance,
     seen: &Observation,
     wanted: &Wanted<'_>,
+    wishes: &Wishes,
     now: Time,
 ) -> Vec<Decision> {
     let id = instance.id;
@@ -180,6 +176,9 @@ fn look_after(
     }
     if !wanted.contains_key(&(&instance.environment, instance.revision.clone())) {
         return vec![Decision::Retire { instance: id, why: "its revision serves nobody any more".into() }];
+    }
+    if let Some(why) = surplus(estate, instance) {
+        return vec![Decision::Retire { instance: id, why: why.into() }];
     }
     let mut decisions = Vec::new();
     match found {
@@ -200,7 +199,9 @@ fn look_after(
         }
         Seen::Alive { .. } => {}
     }
-    let changed = seen.files.iter().find(|(at, ..)| *at == id);
+    let ignores = wishes.ignores.get(&instance.environment).map_or(&[][..], Vec::as_slice);
+    let drifted = |path: &str| Exception::find(ignores, &format!("file {path}"), now).is_none();
+    let changed = seen.files.iter().find(|(at, path, ..)| *at == id && drifted(path));
     if let Some((_, path, before, after)) = changed {
         decisions.extend(replace(instance, &format!("file {path}"), before, after));
     } else if let Some((_, what, before, after)) = seen.settings.iter().find(|(at, ..)| *at == id) {
@@ -225,6 +226,19 @@ fn replace(instance: &Instance, what: &str, before: &str, after: &str) -> [Decis
     ]
 }
 
+/// Why an instance is one too many. The youngest go first, so that users stay where they are.
+fn surplus(estate: &Estate, instance: &Instance) -> Option<&'static str> {
+    let environment = estate.environments.get(&instance.environment)?;
+    let replicas = environment.replicas(service_of(estate, instance)?) as usize;
+    let alike = |i: &&Instance| {
+        i.service == instance.service && i.revision == instance.revision && i.retired.is_none()
+    };
+    let older =
+        estate.instances_in(&instance.environment).filter(alike).filter(|i| i.id < instance.id).count();
+    let why = if environment.asleep.is_some() { "nobody uses it: it sleeps" } else { "fewer are wanted" };
+    (older >= replicas).then_some(why)
+}
+
 fn service_of<'a>(estate: &'a Estate, instance: &Instance) -> Option<&'a PlannedService> {
     estate.deployments.get(&instance.deployment)?.service(&instance.service)
 }
@@ -245,7 +259,8 @@ fn missing(estate: &Estate, wanted: &Wanted<'_>, now: Time) -> Vec<Decision> {
             if retired.iter().max().is_some_and(|last| now < *last + pause(retired.len())) {
                 continue;
             }
-            for _ in have..service.replicas as usize {
+            let replicas = estate.environments.get(*environment).map_or(0, |e| e.replicas(service));
+            for _ in have..replicas as usize {
                 decisions.push(Decision::Plan {
                     environment: (*environment).clone(),
                     service: service.name.clone(),
@@ -297,8 +312,10 @@ fn progress(estate: &Estate, deployment: &Deployment, seen: &Observation, now: T
             return Some(Decision::GiveUp { deployment: deployment.id, why });
         }
     }
+    let environment = estate.environments.get(&deployment.environment)?;
     let complete = deployment.services.iter().all(|service| {
-        estate.healthy(&deployment.environment, &service.name, &revision).count() >= service.replicas as usize
+        let healthy = estate.healthy(&deployment.environment, &service.name, &revision).count();
+        healthy >= environment.replicas(service) as usize
     });
     complete.then_some(Decision::Up(deployment.id))
 }
@@ -347,12 +364,12 @@ fn healed(estate: &Estate, seen: &Observation) -> Vec<Decision> {
 
 fn is_full(estate: &Estate, environment: EnvironmentName, drift: &Drift) -> bool {
     let Some(name) = &drift.service else { return true };
-    let Some(serving) = estate.environments.get(&environment).and_then(|e| e.serving.get(name)) else {
+    let Some(place) = estate.environments.get(&environment) else { return true };
+    let Some(stable) = place.serving.get(name).and_then(|serving| serving.stable.as_ref()) else {
         return true;
     };
-    let Some(stable) = &serving.stable else { return true };
     let Some(service) = estate.of_revision(&environment, stable).and_then(|d| d.service(name)) else {
         return true;
     };
-    estate.healthy(&environment, name, stable).count() >= service.replicas as usize
+    estate.healthy(&environment, name, stable).count() >= place.replicas(service) as usize
 }

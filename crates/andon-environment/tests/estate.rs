@@ -2,12 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 
-use std::collections::BTreeSet;
-
 use andon_environment::promote::{self, Declared};
-use andon_environment::upkeep::{self, Observation, Seen, pause};
-use andon_environment::{DeploymentState, Estate};
-use andon_model::event::{Event, PlannedService, Recorded, ReleaseEnd, Revision, RuntimeKind};
+use andon_environment::upkeep::{self, Observation, Seen, Wishes, pause};
+use andon_environment::{DeploymentState, Estate, Exception};
+use andon_model::event::{Event, PlannedService, Purpose, Recorded, ReleaseEnd, Revision, RuntimeKind};
 use andon_model::{
     Actor, AndonId, ChangeId, DeploymentId, Digest, EnvironmentName, InstanceId, Oid, Pins, ReleaseId, RunId,
     ServiceName, Span, Strategy, Time,
@@ -18,6 +16,7 @@ struct Story {
     now: i64,
     /// What goes with the artifacts that are built from now on.
     pins: Pins,
+    wishes: Wishes,
 }
 
 fn name(text: &str) -> EnvironmentName {
@@ -38,13 +37,15 @@ fn declared() -> Vec<Declared> {
 
 impl Story {
     fn new() -> Story {
-        let mut story = Story { estate: Estate::default(), now: 0, pins: Pins::default() };
+        let mut story =
+            Story { estate: Estate::default(), now: 0, pins: Pins::default(), wishes: Wishes::default() };
         for environment in ["staging", "production"] {
             story.then(Event::EnvironmentCreated {
                 environment: name(environment),
                 like: None,
                 standing: true,
                 expires: None,
+                change: None,
             });
         }
         story
@@ -60,16 +61,19 @@ impl Story {
         };
         self.estate.evolve(&recorded);
     }
+    fn builds(&mut self, run: u32, content: u32) {
+        self.then(Event::ArtifactBuilt {
+            run: RunId(run),
+            artifact: artifact(content),
+            bytes: 1,
+            commit: commit(run),
+            pins: self.pins.clone(),
+        });
+    }
     /// A change lands with an artifact; the same artifact number is the same content.
     fn lands(&mut self, change: u32, content: u32) {
         let run = RunId(change);
-        self.then(Event::ArtifactBuilt {
-            run,
-            artifact: artifact(content),
-            bytes: 1,
-            commit: commit(change),
-            pins: self.pins.clone(),
-        });
+        self.builds(change, content);
         self.then(Event::Landed {
             change: ChangeId(change),
             patch_set: 1,
@@ -111,7 +115,7 @@ impl Story {
         made
     }
     fn look(&self, seen: &Observation) -> Vec<upkeep::Decision> {
-        upkeep::plan(&self.estate, seen, &BTreeSet::new(), Time(self.now))
+        upkeep::plan(&self.estate, seen, &self.wishes, Time(self.now))
     }
     /// Plans instances until none is missing, and all of them are healthy.
     fn comes_up(&mut self, deployment: u32) {
@@ -173,7 +177,7 @@ impl Story {
 
 #[test]
 fn a_declared_environment_that_is_missing_is_created() {
-    let story = Story { estate: Estate::default(), now: 0, pins: Pins::default() };
+    let story = Story { estate: Estate::default(), now: 0, pins: Pins::default(), wishes: Wishes::default() };
     assert_eq!(story.due(&[]), [("staging".to_owned(), 0), ("production".to_owned(), 0)]);
 }
 
@@ -366,26 +370,11 @@ fn a_rebuilt_environment_keeps_nothing_warm_of_what_it_held_before() {
     let ids: Vec<InstanceId> = story.estate.instances.keys().copied().collect();
     ids.into_iter().for_each(|id| story.estate.forget(id));
     story.deploys();
-    let warm = BTreeSet::from([(name("staging"), old.clone())]);
-    let decisions = upkeep::plan(&story.estate, &story.alive(), &warm, Time(story.now));
+    story.wishes.keep_warm.insert((name("staging"), old.clone()));
+    let decisions = story.look(&story.alive());
     let planned =
         |d: &&upkeep::Decision| matches!(d, upkeep::Decision::Plan { revision, .. } if *revision == old);
     assert_eq!(decisions.iter().filter(planned).count(), 0);
-}
-
-#[test]
-fn an_environment_ends_at_its_time() {
-    let mut story = Story::new();
-    let expires = Some(Time(story.now + 1500));
-    story.then(Event::EnvironmentCreated {
-        environment: name("try-it"),
-        like: Some(name("production")),
-        standing: false,
-        expires,
-    });
-    assert!(!story.look(&Observation::default()).contains(&upkeep::Decision::Expire(name("try-it"))));
-    story.now += 1000;
-    assert!(story.look(&Observation::default()).contains(&upkeep::Decision::Expire(name("try-it"))));
 }
 
 #[test]
@@ -453,4 +442,118 @@ fn production_takes_only_what_staging_released_with_the_same_things_beside_it() 
     story.lands(2, 1);
     let why = refusal(&story).unwrap();
     assert!(why.contains("the folder infra differs"), "{why}");
+}
+
+fn created(environment: &str, change: Option<u32>) -> Event {
+    Event::EnvironmentCreated {
+        environment: name(environment),
+        like: Some(name("production")),
+        standing: false,
+        expires: Some(Time(i64::MAX)),
+        change: change.map(ChangeId),
+    }
+}
+
+#[test]
+fn an_environment_of_a_change_shows_its_newest_artifact_before_it_landed() {
+    let mut story = Story::new();
+    story.then(created("try-it", Some(4)));
+    assert!(story.due(&[]).is_empty(), "nothing is built yet");
+    for run in [4, 5] {
+        let (parent, jobs) = (None, Vec::new());
+        let purpose = Purpose::Gate { change: ChangeId(4), patch_set: run };
+        let (commit, tree) = (commit(run), commit(run));
+        story.then(Event::RunQueued { run: RunId(run), purpose, commit, tree, parent, jobs });
+        story.builds(run, run);
+        assert_eq!(story.due(&[]), [("try-it".to_owned(), run)]);
+        let made = story.deploys()[0];
+        story.comes_up(made);
+        story.released(made, ReleaseEnd::Released);
+        assert!(story.due(&[]).is_empty(), "each is tried once");
+    }
+}
+
+#[test]
+fn nothing_goes_into_a_held_environment_and_it_is_looked_after_all_the_same() {
+    let mut story = Story::new();
+    story.lands(1, 1);
+    story.deploys();
+    story.comes_up(1);
+    story.released(1, ReleaseEnd::Released);
+    story.then(Event::EnvironmentHeld { environment: name("staging"), why: Some("fair on Friday".into()) });
+    story.lands(2, 2);
+    let due = story.due(&[]);
+    assert!(due.iter().all(|(environment, _)| environment != "staging"), "{due:?}");
+    let gone = story.look(&Observation::default());
+    assert!(gone.iter().any(|d| matches!(d, upkeep::Decision::Drift { .. })), "{gone:?}");
+    story.then(Event::EnvironmentHeld { environment: name("staging"), why: None });
+    assert!(story.due(&[]).contains(&("staging".to_owned(), 2)));
+}
+
+#[test]
+fn what_a_tainted_environment_released_since_counts_for_nothing_until_it_is_rebuilt() {
+    let mut story = Story::new();
+    story.lands(1, 1);
+    story.deploys();
+    story.comes_up(1);
+    story.then(Event::EnvironmentTainted { environment: name("staging"), why: "a shell".into() });
+    story.released(1, ReleaseEnd::Released);
+    assert!(story.due(&[]).is_empty(), "production must not get it");
+    let environment = name("staging");
+    story.then(Event::EnvironmentDestroyed {
+        environment: environment.clone(),
+        rebuild: true,
+        why: String::new(),
+    });
+    for id in [1, 2] {
+        story.estate.forget(InstanceId(id));
+    }
+    assert_eq!(story.due(&[]), [("staging".to_owned(), 1)], "the same again, from code");
+}
+
+#[test]
+fn more_instances_are_started_fewer_retire_the_youngest_and_a_sleeper_has_none() {
+    let mut story = Story::new();
+    story.lands(1, 1);
+    story.deploys();
+    story.comes_up(1);
+    story.released(1, ReleaseEnd::Released);
+    let seen = story.alive();
+    let scale = |replicas| Event::ServiceScaled { environment: name("staging"), service: web(), replicas };
+    assert!(story.look(&seen).is_empty());
+    story.then(scale(Some(4)));
+    let plans = |d: &&upkeep::Decision| matches!(d, upkeep::Decision::Plan { .. });
+    assert_eq!(story.look(&seen).iter().filter(plans).count(), 2);
+    story.then(scale(Some(1)));
+    let why = "fewer are wanted".to_owned();
+    assert_eq!(story.look(&seen), [upkeep::Decision::Retire { instance: InstanceId(2), why }]);
+    story.then(scale(None));
+    let asleep =
+        |asleep| Event::EnvironmentAsleep { environment: name("staging"), asleep, why: String::new() };
+    story.then(asleep(true));
+    let retired = |d: &&upkeep::Decision| matches!(d, upkeep::Decision::Retire { .. });
+    assert_eq!(story.look(&seen).iter().filter(retired).count(), 2);
+    story.then(asleep(false));
+    assert!(story.look(&seen).is_empty());
+}
+
+#[test]
+fn a_difference_that_is_allowed_for_a_while_is_no_drift_until_then() {
+    let mut story = Story::new();
+    story.lands(1, 1);
+    story.deploys();
+    story.comes_up(1);
+    story.released(1, ReleaseEnd::Released);
+    let mut seen = story.alive();
+    let file = (InstanceId(1), "cache/a".to_owned(), "absent".to_owned(), "sha256:1".to_owned());
+    seen.files.push(file);
+    let drifts =
+        |story: &Story| story.look(&seen).iter().any(|d| matches!(d, upkeep::Decision::Drift { .. }));
+    assert!(drifts(&story));
+    let until = Time(story.now + 10);
+    let rule = Exception { what: "file cache/*".into(), why: "it is a cache".into(), until };
+    story.wishes.ignores.insert(name("staging"), vec![rule]);
+    assert!(!drifts(&story));
+    story.now += 10;
+    assert!(drifts(&story));
 }

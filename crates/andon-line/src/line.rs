@@ -1,6 +1,6 @@
 //! The whole server: journal, accounts, projects, news. Everything that is recorded is recorded here, and only here.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use andon_model::{Actor, ProjectName, Span, Time};
 use andon_router::Router;
 use andon_runner::Runner;
 use andon_store::journal::{Batch, Fence, Journal, NewEvent};
-use andon_store::{Blobs, SqliteJournal};
+use andon_store::{Blobs, SqliteJournal, Vault};
 use tokio::sync::{Semaphore, broadcast};
 
 use crate::access::{Access, Caller};
@@ -55,11 +55,17 @@ pub struct Line {
     pub settings: Settings,
     /// Bulk.
     pub blobs: Blobs,
+    /// Seals what is kept in confidence.
+    pub vault: Vault,
     /// Runs jobs.
     pub runner: Runner,
     /// Sends users to revisions.
     pub router: Router,
     pub(crate) routing: Mutex<()>,
+    /// When this process began to watch.
+    pub(crate) began: Time,
+    /// Sleeping services that somebody asked for, and that their project has not heard of yet.
+    pub(crate) asked: Mutex<BTreeSet<String>>,
     /// Free places for jobs.
     pub slots: Arc<Semaphore>,
     journal: SqliteJournal,
@@ -114,6 +120,7 @@ impl Line {
         }
         let runner = Runner { shim: vec![settings.exe.clone(), PathBuf::from("job-shim")] };
         let blobs = Blobs::open(&data.join("blobs"))?;
+        let vault = Vault::open(&data.join("key"))?;
         let mut projects: BTreeMap<ProjectName, Arc<Project>> = BTreeMap::new();
         for (name, state) in states {
             projects.insert(name.clone(), Arc::new(Project::new(name, &data, &settings.exe, state)?));
@@ -124,9 +131,12 @@ impl Line {
         }
         let line = Arc::new(Line {
             blobs,
+            vault,
             runner,
             router: Router::new(),
             routing: Mutex::default(),
+            began: now,
+            asked: Mutex::default(),
             slots: Arc::new(Semaphore::new(settings.slots)),
             journal,
             clock,

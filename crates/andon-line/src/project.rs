@@ -49,8 +49,9 @@ impl Project {
     /// A project with this state.
     pub fn new(name: ProjectName, data: &Path, exe: &Path, state: State) -> Result<Project, Refusal> {
         let instances = data.join("instances").join(name.as_str());
-        let runtime =
-            ProcessRuntime::new(instances, exe.to_owned()).map_err(|e| Refusal::Broken(e.to_string()))?;
+        let runtime = ProcessRuntime::new(instances, exe.to_owned())
+            .map_err(|e| Refusal::Broken(e.to_string()))?
+            .hiding(data);
         // Whether an engine answers is asked when one is needed: it may come later.
         let docker = DockerRuntime::new(&data.join("docker"), name.as_str())
             .map_err(|error| Refusal::Broken(error.to_string()))?;

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use andon_cord::Cord;
 use andon_environment::Estate;
+use andon_environment::infrastructure::Infrastructure;
+use andon_environment::states::States;
 use andon_flags::FlagSet;
 use andon_flow::Flow;
 use andon_gate::Queue;
@@ -30,6 +32,10 @@ pub struct State {
     pub runs: Runs,
     /// Environments, deployments, instances.
     pub estate: Estate,
+    /// States of the infrastructure tool.
+    pub states: States,
+    /// Its runs.
+    pub infrastructure: Infrastructure,
     /// Releases.
     pub releases: Releases,
     /// The event since which the split of users of a service is what it is: the router counts anew from there.
@@ -56,6 +62,8 @@ impl State {
         self.queue.evolve(recorded);
         self.runs.evolve(recorded);
         self.estate.evolve(recorded);
+        self.states.evolve(recorded);
+        self.infrastructure.evolve(recorded);
         self.releases.evolve(recorded);
         self.flags.evolve(recorded);
         self.cord.evolve(recorded);

@@ -68,8 +68,9 @@ pub fn of(event: &Event) -> Option<(Mark, String, Option<String>)> {
             };
             (mark, format!("{run} is {words}"), Some(format!("runs/{}", run.0)))
         }
-        Event::EnvironmentCreated { environment, like: Some(like), .. } => {
-            (Mark::Go, format!("{environment} was created like {like}."), place(environment))
+        Event::EnvironmentCreated { environment, like: Some(like), change, .. } => {
+            let shows = change.map(|change| format!(" for change {}", change.0)).unwrap_or_default();
+            (Mark::Go, format!("{environment} was created like {like}{shows}."), place(environment))
         }
         Event::EnvironmentCreated { environment, .. } => {
             (Mark::Go, format!("{environment} was created from code."), place(environment))
@@ -84,6 +85,35 @@ pub fn of(event: &Event) -> Option<(Mark, String, Option<String>)> {
             let end =
                 expires.map_or_else(|| "it stays".into(), |end| format!("it ends at {}", end.rfc3339()));
             (Mark::None, format!("{environment} was extended: {end}."), place(environment))
+        }
+        Event::ExpiryNear { environment, left } => (
+            Mark::Wait,
+            format!("{environment} ends within {left}, unless somebody keeps it."),
+            place(environment),
+        ),
+        Event::ServiceScaled { environment, service, replicas } => {
+            let words = match replicas {
+                Some(replicas) => {
+                    format!("{service} in {environment} runs {replicas} times, whatever code says.")
+                }
+                None => format!("{service} in {environment} runs as often as code says."),
+            };
+            (Mark::None, words, place(environment))
+        }
+        Event::EnvironmentHeld { environment, why } => {
+            let words = match why {
+                Some(why) => format!("{environment} takes no deployments: {why}"),
+                None => format!("{environment} takes deployments again."),
+            };
+            (Mark::None, words, place(environment))
+        }
+        Event::EnvironmentAsleep { environment, asleep, why } => {
+            let what = if *asleep { "sleeps" } else { "wakes" };
+            (Mark::None, format!("{environment} {what}: {why}."), place(environment))
+        }
+        Event::EnvironmentTainted { environment, why } => {
+            let words = format!("{environment} is tainted until it is rebuilt: {why}");
+            (Mark::Wait, words, place(environment))
         }
         Event::DriftSeen { environment, drift } => {
             let words = format!(
@@ -113,6 +143,27 @@ pub fn of(event: &Event) -> Option<(Mark, String, Option<String>)> {
         Event::InstanceRetired { instance, why } if why.starts_with("drift") => {
             (Mark::Wait, format!("{instance} is replaced: {why}"), None)
         }
+        Event::StateUnlocked { state, forced: true, why, .. } => (
+            Mark::Wait,
+            format!("The lock of the state {state} was freed: {why}."),
+            place(&state.environment),
+        ),
+        Event::StateLocked { state, holder } if holder.maintenance => (
+            Mark::Wait,
+            format!("The state {state} is held for maintenance: {}.", holder.who),
+            place(&state.environment),
+        ),
+        Event::StateStored { state, version } if version.restored_from.is_some() => {
+            let from = version.restored_from.unwrap_or_default();
+            let words =
+                format!("The state {state} is again as in version {from}; its serial is {}.", version.serial);
+            (Mark::Wait, words, place(&state.environment))
+        }
+        Event::StateDeleted { state } => (
+            Mark::Wait,
+            format!("The state {state} was emptied; its versions are kept."),
+            place(&state.environment),
+        ),
         Event::ReleaseStarted { release, environment, service, from, to, strategy_name, .. } => {
             let from = from.as_ref().map_or_else(String::new, |from| format!("{} → ", from.commit()));
             let words =

@@ -13,12 +13,16 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::infrastructure::{
+    InfraAction, InfraFinished, InfraPlanned, InfraQueued, LockInfo, PlanCounts, StoredState,
+};
 pub use crate::service::{Limits, PlannedService, RuntimeKind};
 use crate::strategy::Strategy;
 use crate::{
     AndonId, ChangeId, DeploymentId, Digest, EnvironmentName, InstanceId, JobName, Oid, Pins, ProjectName,
     ReleaseId, RunId, ServiceName, Span, Time, UserName,
 };
+use crate::{InfraRunId, StateName};
 
 /// Who did it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -156,11 +160,24 @@ pub enum Event {
         like: Option<EnvironmentName>,
         standing: bool,
         expires: Option<Time>,
+        /// The change that it shows, before it landed too.
+        #[serde(default)]
+        change: Option<ChangeId>,
     },
     /// Everything in it is being stopped and removed; `rebuild` says that it comes back from code at once.
     EnvironmentDestroyed { environment: EnvironmentName, rebuild: bool, why: String },
     /// Its end was moved.
     EnvironmentExtended { environment: EnvironmentName, expires: Option<Time> },
+    /// It ends by itself in no more than this.
+    ExpiryNear { environment: EnvironmentName, left: Span },
+    /// So many instances instead of what code says; none: as code says.
+    ServiceScaled { environment: EnvironmentName, service: ServiceName, replicas: Option<u32> },
+    /// Nothing is deployed into it any more, for this reason; none: deployments go on. It is looked after all the same.
+    EnvironmentHeld { environment: EnvironmentName, why: Option<String> },
+    /// Stopped because nobody used it, or started again.
+    EnvironmentAsleep { environment: EnvironmentName, asleep: bool, why: String },
+    /// Somebody had a hand in it: nothing is promoted into it or out of it until it is rebuilt.
+    EnvironmentTainted { environment: EnvironmentName, why: String },
     /// Reality differs from code.
     DriftSeen { environment: EnvironmentName, drift: Drift },
     /// Reality equals code again.
@@ -208,6 +225,28 @@ pub enum Event {
         why: String,
         log: Option<Digest>,
     },
+
+    // ── infrastructure ─────────────────────────────────────────────────
+    /// Somebody alone may write this state from now on.
+    StateLocked { state: StateName, holder: LockInfo },
+    /// The lock is gone. `forced`: not by whoever held it.
+    StateUnlocked { state: StateName, lock: String, forced: bool, why: String },
+    /// A new version of a state.
+    StateStored { state: StateName, version: StoredState },
+    /// The state is empty again; its versions are kept.
+    StateDeleted { state: StateName },
+    /// A run of the infrastructure tool was asked for.
+    InfraQueued(InfraQueued),
+    /// Its process exists: pid and start time in clock ticks tell it from any other.
+    InfraStarted { run: InfraRunId, pid: u32, started: u64, tool: String },
+    /// Its plan was made and read.
+    InfraPlanned(InfraPlanned),
+    /// A person approved a guarded plan.
+    InfraApproved { run: InfraRunId, why: String },
+    /// The reviewed plan is being applied.
+    InfraApplying { run: InfraRunId },
+    /// It ended.
+    InfraFinished(InfraFinished),
 
     // ── release ────────────────────────────────────────────────────────
     /// Users begin to move from one revision to another.

@@ -67,6 +67,8 @@ ids! {
     DeploymentId "D" "a deployment";
     /// One running copy of a service. Shown as `i5`.
     InstanceId "i" "an instance";
+    /// One run of the infrastructure tool in an environment. Shown as `T4`.
+    InfraRunId "T" "an infrastructure run";
 }
 
 #[cfg(test)]

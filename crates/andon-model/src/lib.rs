@@ -5,6 +5,7 @@
 pub mod event;
 pub mod hash;
 pub mod id;
+pub mod infrastructure;
 pub mod name;
 mod percent;
 pub mod pins;
@@ -14,7 +15,8 @@ pub mod time;
 
 pub use event::{Actor, Event, Recorded, Role};
 pub use hash::{Digest, Oid};
-pub use id::{AndonId, ChangeId, DeploymentId, InstanceId, ReleaseId, RunId};
+pub use id::{AndonId, ChangeId, DeploymentId, InfraRunId, InstanceId, ReleaseId, RunId};
+pub use infrastructure::StateName;
 pub use name::{EnvironmentName, JobName, ProjectName, ServiceName, StageName, StrategyName, UserName};
 pub use pins::Pins;
 pub use service::{Limits, PlannedService, RuntimeKind, Size};

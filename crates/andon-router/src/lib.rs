@@ -18,6 +18,7 @@ mod proxy;
 mod router;
 mod serve;
 pub mod signals;
+mod sleep;
 pub mod subject;
 pub mod table;
 

@@ -45,6 +45,7 @@ pub(crate) async fn answer(
         return own(503, text.into());
     }
     let name = table::plain_host(host.to_str().unwrap_or_default());
+    inner.awake(&name).await;
     let assigned = inner.assign(&name, |plan| {
         let subject = Subject::of(plan, &request);
         (subject.arm(plan), subject)
@@ -120,6 +121,7 @@ async fn relay(
     mut request: Request<Incoming>,
 ) -> Response<ToClient> {
     let Assigned { plan, arm, busy } = assigned;
+    plan.service.last_use.touch(inner.began);
     let side = plan.side(arm);
     let fingerprint = subject::fingerprint(inner.fingerprint_key, &subject.name);
     let place = Place { key: plan.key, arm, subject: fingerprint };

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use hyper::header::{HeaderName, HeaderValue};
@@ -18,6 +18,7 @@ use crate::count::{Signals, Tally};
 use crate::mirror::{Differences, Shadow};
 use crate::pool::Backend;
 use crate::signals::{Arm, ServiceSignals};
+use crate::sleep::{LastUse, Sleep};
 use crate::table::{self, RevisionName, Route, RouteTable, TableError};
 
 /// Limits of a router.
@@ -65,6 +66,8 @@ pub(crate) struct Inner {
     version: AtomicU64,
     services: Mutex<HashMap<String, Arc<Service>>>,
     pub in_flight: AtomicUsize,
+    pub sleep: Sleep,
+    pub began: Instant,
     pub fingerprint_key: (u64, u64),
 }
 
@@ -83,6 +86,8 @@ pub(crate) struct Plan {
     pub candidate: Option<(Side, u16, String)>,
     pub mirror: Option<(Arc<Shadow>, table::Mirror)>,
     pub subject_header: Option<HeaderName>,
+    /// The service's name, while it sleeps.
+    pub asleep: Option<String>,
 }
 
 /// One revision as a plan offers it.
@@ -102,6 +107,7 @@ pub(crate) struct Service {
     /// Tenths of a retry that may still be made; each request earns two.
     budget: AtomicI64,
     pub mirror_turn: AtomicU64,
+    pub last_use: LastUse,
     pub turn: AtomicUsize,
 }
 
@@ -154,6 +160,8 @@ impl Router {
             version: AtomicU64::new(0),
             services: Mutex::default(),
             in_flight: AtomicUsize::new(0),
+            sleep: Sleep::default(),
+            began: Instant::now(),
             fingerprint_key: (word(a), word(b)),
         };
         Router { inner: Arc::new(inner) }
@@ -172,6 +180,7 @@ impl Router {
         }
         self.inner.table.store(Arc::new(Table { hosts }));
         self.inner.version.fetch_add(1, Ordering::SeqCst);
+        self.inner.sleep.changed.notify_waiters();
         let routes: HashMap<&str, &Route> =
             table.routes.iter().map(|route| (route.service.as_str(), route)).collect();
         services.retain(|name, service| {
@@ -223,12 +232,17 @@ impl Router {
         shadow.map(|shadow| shadow.read())
     }
 
-    fn service(&self, name: &str) -> Option<Arc<Service>> {
+    pub(crate) fn service(&self, name: &str) -> Option<Arc<Service>> {
         lock(&self.inner.services).get(name).cloned()
     }
 }
 
 impl Inner {
+    /// The service behind a host, if it sleeps.
+    pub fn sleeper(&self, host: &str) -> Option<String> {
+        self.table.load().hosts.get(host)?.asleep.clone()
+    }
+
     /// The plan for a host, and the revision that `choose` picks in it, counted as in flight under the table in force.
     pub fn assign<T>(
         self: &Arc<Self>,
@@ -285,7 +299,8 @@ impl Plan {
             (same, mirror.clone())
         });
         let subject_header = route.subject_header.as_ref().and_then(|name| name.parse().ok());
-        Plan { service, key, stable, candidate, mirror, subject_header }
+        let asleep = route.asleep.then(|| route.service.clone());
+        Plan { service, key, stable, candidate, mirror, subject_header, asleep }
     }
 
     pub fn side(&self, arm: Arm) -> &Side {

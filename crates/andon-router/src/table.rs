@@ -38,6 +38,8 @@ pub struct Route {
     pub candidate_slow_thresholds_us: Vec<u64>,
     /// A request header that names the user, such as `x-user-id`; where it is missing the router's cookie counts.
     pub subject_header: Option<String>,
+    /// Its instances are stopped until somebody asks: requests wait for the next table.
+    pub asleep: bool,
 }
 
 impl Route {
@@ -54,6 +56,7 @@ impl Route {
             slow_thresholds_us: Vec::new(),
             candidate_slow_thresholds_us: Vec::new(),
             subject_header: None,
+            asleep: false,
         }
     }
 }

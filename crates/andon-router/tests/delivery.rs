@@ -395,3 +395,33 @@ async fn a_full_router_refuses_politely() {
     let answer = served.client().await.get("/").await;
     assert_eq!((answer.status, answer.header("retry-after")), (503, "1"));
 }
+
+#[tokio::test]
+async fn a_request_for_a_sleeping_service_wakes_it_and_is_answered_when_it_runs() {
+    let a = Backend::answering(|_| async { Response::new(Full::from("awake")) }).await;
+    let served = Served::new().await;
+    served.set(Route { asleep: true, ..Route::to(SERVICE, &["shop.example"], name("a"), vec![]) });
+    assert_eq!(served.router.idle(SERVICE), None);
+    let mut client = served.client().await;
+    let waiting = tokio::spawn(async move { client.get("/").await });
+    served.router.asked().await;
+    assert_eq!(served.router.asked_for(), [SERVICE.to_owned()].into());
+    assert!(served.router.asked_for().is_empty(), "each asks once");
+    // A table that changes nothing for it leaves it waiting, and asking.
+    served.set(Route { asleep: true, ..Route::to(SERVICE, &["shop.example"], name("a"), vec![]) });
+    served.router.asked().await;
+    served.set(one(a.addr));
+    assert_eq!(waiting.await.unwrap().body, "awake");
+    assert!(served.router.idle(SERVICE).is_some());
+}
+
+#[tokio::test]
+async fn whoever_waits_for_a_sleeper_counts_against_the_routers_limit() {
+    let served = Served::with(Options { max_in_flight: 1, ..Options::default() }).await;
+    served.set(Route { asleep: true, ..Route::to(SERVICE, &["shop.example"], name("a"), vec![]) });
+    let mut client = served.client().await;
+    let waiting = tokio::spawn(async move { client.try_send(get("/"), "").await.is_ok() });
+    served.router.asked().await;
+    assert_eq!(served.client().await.get("/").await.status, 503);
+    waiting.abort();
+}

@@ -11,12 +11,10 @@
 mod docker;
 mod error;
 mod health;
-mod log;
 mod manifest;
 mod port;
-mod proc;
-mod runtime;
-mod shim;
+mod process;
+pub mod sandbox;
 mod spec;
 mod unpack;
 
@@ -25,8 +23,6 @@ pub use error::RuntimeError;
 pub use health::{free_port, health};
 pub use manifest::{Difference, Entry, Inspector, Manifest, tree_digest};
 pub use port::{Isolation, Runtime};
-pub use proc::Process;
-pub use runtime::{Foreign, Observed, ProcessRuntime};
-pub use shim::shim_main;
+pub use process::{Foreign, Observed, Process, ProcessRuntime, shim_main};
 pub use spec::{Exit, Spec};
 pub use unpack::{Limits, unpack};

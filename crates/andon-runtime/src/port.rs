@@ -58,7 +58,7 @@ pub trait Runtime: Send + Sync {
         None
     }
 
-    /// Counts news of instances for as long as the receiver lives; none: this runtime tells of nothing by itself.
+    /// Counts up when it is worth looking at once: files were touched, or an instance ended. None: only looking tells.
     fn watch(&self) -> Option<tokio::sync::watch::Receiver<u64>> {
         None
     }

@@ -11,7 +11,7 @@ use andon_model::{Digest, EnvironmentName, Limits, Span, Time};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::proc::Process;
+use crate::process::Process;
 
 /// Bytes of a log file before it is set aside.
 const LOG_BYTES: u64 = 16 * 1024 * 1024;
@@ -130,6 +130,8 @@ pub enum Exit {
     Code(i32),
     /// By a signal.
     Signal(i32),
+    /// Killed by the kernel, because it used more memory than its limit; in bytes, if it had one of its own.
+    OutOfMemory(Option<u64>),
     /// It never ran.
     NotStarted(String),
     /// Its shim was killed, or the host went down: nobody saw how it ended.
@@ -143,6 +145,10 @@ impl std::fmt::Display for Exit {
             Exit::Code(code) => write!(f, "ended with status {code}"),
             Exit::Signal(9) => f.write_str("was killed (signal 9)"),
             Exit::Signal(signal) => write!(f, "was ended by signal {signal}"),
+            Exit::OutOfMemory(Some(limit)) => {
+                write!(f, "was killed: it used more memory than its limit of {} MiB", limit / (1024 * 1024))
+            }
+            Exit::OutOfMemory(None) => f.write_str("was killed: memory ran out"),
             Exit::NotStarted(why) => write!(f, "did not start: {why}"),
             Exit::Unseen => f.write_str("ended unseen: its supervisor was killed or the host went down"),
         }

@@ -1,111 +1,17 @@
 //! Real processes under real shims: they outlive the server, end wholly, and are told from strangers.
 #![allow(clippy::unwrap_used, reason = "all of it is test code")]
 
+mod support;
+
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use andon_model::Span;
-use andon_runtime::{Exit, Observed, ProcessRuntime, RuntimeError, Spec};
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
-
-const EXE: &str = env!("CARGO_BIN_EXE_andon-shim-test");
-
-/// A host of its own; whatever it still runs ends with it.
-struct Host {
-    runtime: ProcessRuntime,
-    dir: tempfile::TempDir,
-}
-
-impl Host {
-    fn new() -> Host {
-        let dir = tempfile::tempdir().unwrap();
-        Host { runtime: runtime(dir.path()), dir }
-    }
-
-    fn path(&self, id: &str, name: &str) -> PathBuf {
-        self.dir.path().canonicalize().unwrap().join("instances").join(id).join(name)
-    }
-
-    /// Prepares and starts a shell script as an instance.
-    fn run(&self, id: &str, script: &str) -> Observed {
-        self.start(&shell(id, script)).unwrap();
-        self.see(id)
-    }
-
-    fn start(&self, spec: &Spec) -> Result<(), RuntimeError> {
-        self.runtime.prepare(&spec.instance, &artifact()[..])?;
-        self.runtime.start(spec)
-    }
-
-    fn see(&self, id: &str) -> Observed {
-        self.runtime.list().unwrap().into_iter().find(|seen| seen.id == id).unwrap()
-    }
-
-    /// A number that the script wrote below its TMPDIR.
-    fn pid(&self, id: &str, name: &str) -> u32 {
-        let path = self.path(id, &format!("tmp/{name}"));
-        let mut pid = None;
-        until("the script wrote its pid", || {
-            pid = std::fs::read_to_string(&path)
-                .ok()
-                .filter(|text| text.ends_with('\n'))
-                .and_then(|t| t.trim().parse().ok());
-            pid.is_some()
-        });
-        pid.unwrap()
-    }
-}
-
-impl Drop for Host {
-    fn drop(&mut self) {
-        for seen in self.runtime.list().unwrap_or_default() {
-            let _ = self.runtime.remove(&seen.id);
-        }
-    }
-}
-
-fn runtime(dir: &Path) -> ProcessRuntime {
-    ProcessRuntime::new(dir.join("instances"), EXE.into()).unwrap()
-}
-
-fn shell(id: &str, script: &str) -> Spec {
-    Spec { stop_within: Span(300), ..Spec::new(id, &["sh", "-c", script], 4321) }
-}
-
-fn artifact() -> Vec<u8> {
-    let mut tar = tar::Builder::new(Vec::new());
-    for (name, body, mode) in [("app.txt", "hello\n", 0o644), ("bin/echo-env", "#!/bin/sh\nenv\n", 0o755)] {
-        let mut header = tar::Header::new_ustar();
-        header.set_size(body.len() as u64);
-        header.set_mode(mode);
-        tar.append_data(&mut header, name, body.as_bytes()).unwrap();
-    }
-    tar.into_inner().unwrap()
-}
-
-/// Waits for something that happens by itself. Fails after 10 s.
-fn until(what: &str, mut so: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !so() {
-        assert!(began.elapsed() < Duration::from_secs(10), "never: {what}");
-        std::thread::park_timeout(Duration::from_millis(2));
-    }
-}
-
-fn exists(pid: u32) -> bool {
-    // A zombie is only waiting for its parent.
-    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
-        !matches!(stat.rsplit(')').next().and_then(|rest| rest.trim().chars().next()), Some('Z' | 'X'))
-    })
-}
-
-fn pid(number: u32) -> Pid {
-    Pid::from_raw(i32::try_from(number).unwrap()).unwrap()
-}
+use andon_runtime::{Exit, RuntimeError, Spec};
+use rustix::process::{Signal, kill_process, kill_process_group};
+use support::{EXE, Host, artifact, exists, pid, runtime, shell, until};
 
 #[test]
 fn an_instance_outlives_a_killed_server_and_the_next_one_adopts_it() {
@@ -222,7 +128,8 @@ fn a_command_that_ends_by_itself_leaves_its_status_and_last_words() {
 
 #[test]
 fn a_killed_shim_is_noticed_and_its_command_does_not_keep_the_port() {
-    let host = Host::new();
+    // Where processes have a namespace of their own, the kernel ends it with the shim.
+    let host = Host::bare();
     let seen = host.run("i1", "echo $$ > $TMPDIR/up; sleep 1000; true");
     let up = host.pid("i1", "up");
     let state: serde_json::Value =

@@ -1,3 +1,4 @@
 //! Fakes, builders and contract suites for tests. Never shipped.
 
 pub mod journal;
+pub mod leaks;

@@ -1,11 +1,13 @@
 //! Forms: each is one command of andon-line, an answer in one sentence, and the way back to the page where its effect is seen.
 
 use std::collections::BTreeMap;
+use std::str::FromStr;
 use std::sync::Arc;
 
+use andon_line::stations::environment::commands::NewEnvironment;
 use andon_line::stations::{flags, release};
 use andon_line::{Line, Project, Refusal};
-use andon_model::{AndonId, ChangeId, EnvironmentName, ReleaseId, Span};
+use andon_model::{AndonId, ChangeId, EnvironmentName, ReleaseId, ServiceName, Span};
 use axum::Form;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Redirect, Response};
@@ -138,19 +140,13 @@ pub async fn create_environment(
     fields: Fields,
 ) -> Response {
     let made = async {
-        let environment: EnvironmentName = parse(field(&fields, "name"))?;
-        let lasts =
-            Some(field(&fields, "lasts")).filter(|text| !text.is_empty()).map(parse::<Span>).transpose()?;
-        let project = line.project(&name)?;
-        line.create_environment(
-            &project,
-            &caller,
-            environment.clone(),
-            parse(field(&fields, "like"))?,
-            lasts,
-        )
-        .await?;
-        Ok(environment)
+        let wanted = NewEnvironment {
+            name: given(&fields, "name")?,
+            like: given(&fields, "like")?,
+            lasts: given(&fields, "lasts")?,
+            change: given(&fields, "change")?,
+        };
+        line.create_environment(&*line.project(&name)?, &caller, wanted).await
     };
     match made.await {
         Ok(made) => back(
@@ -159,6 +155,50 @@ pub async fn create_environment(
         ),
         Err(refusal) => back(&below(&name, "environments"), Err(refusal)),
     }
+}
+
+/// A field that may be left empty.
+fn given<T: FromStr<Err: std::fmt::Display>>(fields: &Fields, name: &str) -> Result<Option<T>, Refusal> {
+    Some(field(fields, name)).filter(|text| !text.is_empty()).map(parse).transpose()
+}
+
+/// Keeps deployments out of an environment, or lets them in again where no reason is given.
+pub async fn hold(
+    State(line): State<Arc<Line>>,
+    Who(caller): Who,
+    Path((name, environment)): Path<(String, String)>,
+    fields: Fields,
+) -> Response {
+    on_environment(&line, &name, &environment, async |project, place| {
+        let why = Some(field(&fields, "why")).filter(|why| !why.is_empty());
+        let words = match why {
+            Some(_) => format!("{place} takes no deployments"),
+            None => format!("{place} takes deployments again"),
+        };
+        line.hold_environment(&project, &caller, place, why).await?;
+        Ok(words)
+    })
+    .await
+}
+
+/// Another number of instances than code says.
+pub async fn scale(
+    State(line): State<Arc<Line>>,
+    Who(caller): Who,
+    Path((name, environment)): Path<(String, String)>,
+    fields: Fields,
+) -> Response {
+    on_environment(&line, &name, &environment, async |project, place| {
+        let (service, replicas): (ServiceName, Option<u32>) =
+            (parse(field(&fields, "service"))?, given(&fields, "replicas")?);
+        let words = match replicas {
+            Some(replicas) => format!("{service} is to run {replicas} times"),
+            None => format!("{service} is to run as often as code says"),
+        };
+        line.scale(&project, &caller, place, service, replicas).await?;
+        Ok(words)
+    })
+    .await
 }
 
 /// A form on the page of an environment: what it does, and what it says when it is done.

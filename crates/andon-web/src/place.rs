@@ -21,6 +21,8 @@ pub enum Place {
     Environments,
     /// One environment.
     Environment(EnvironmentName),
+    /// Two environments against each other.
+    Parity(EnvironmentName, EnvironmentName),
     /// All releases.
     Releases,
     /// One release.
@@ -48,6 +50,7 @@ impl Place {
             ["runs", n, job] => Place::Log(RunId(number(n)?), job.parse().ok()?),
             ["environments"] => Place::Environments,
             ["environments", name] => Place::Environment(name.parse().ok()?),
+            ["environments", here, "diff", there] => Place::Parity(here.parse().ok()?, there.parse().ok()?),
             ["releases"] => Place::Releases,
             ["releases", n] => Place::Release(ReleaseId(number(n)?)),
             ["flags"] => Place::Flags,
@@ -64,7 +67,7 @@ impl Place {
         match self {
             Place::Wall => "",
             Place::Queue | Place::Change(_) | Place::Run(_) | Place::Log(..) => "queue",
-            Place::Environments | Place::Environment(_) => "environments",
+            Place::Environments | Place::Environment(_) | Place::Parity(..) => "environments",
             Place::Releases | Place::Release(_) => "releases",
             Place::Flags => "flags",
             Place::Andons | Place::Andon(_) => "andons",

@@ -23,7 +23,7 @@ pub struct Page {
 }
 
 /// Pages of a project, all shown by one handler.
-pub const SHOWN: [&str; 13] = [
+pub const SHOWN: [&str; 14] = [
     "/{project}",
     "/{project}/queue",
     "/{project}/changes/{change}",
@@ -31,6 +31,7 @@ pub const SHOWN: [&str; 13] = [
     "/{project}/runs/{run}/{job}",
     "/{project}/environments",
     "/{project}/environments/{environment}",
+    "/{project}/environments/{environment}/diff/{other}",
     "/{project}/releases",
     "/{project}/releases/{release}",
     "/{project}/flags",
@@ -68,6 +69,8 @@ pub fn pages() -> Vec<Page> {
         form("/{project}/environments", Developer, post(act::create_environment)),
         form("/{project}/environments/{environment}/destroy", Developer, post(act::destroy)),
         form("/{project}/environments/{environment}/extend", Developer, post(act::extend)),
+        form("/{project}/environments/{environment}/hold", Deployer, post(act::hold)),
+        form("/{project}/environments/{environment}/scale", Deployer, post(act::scale)),
         form("/{project}/environments/{environment}/rebuild", Deployer, post(act::rebuild)),
         form("/{project}/environments/{environment}/deploy", Deployer, post(act::deploy)),
         form("/{project}/environments/{environment}/rollback", Releaser, post(act::roll_back)),

@@ -1,6 +1,8 @@
 //! The JSON doors as a table: what programs and the command line read and command. Each handler is one call into andon-line.
 
 mod accounts;
+mod environments;
+mod infrastructure;
 mod line;
 mod people;
 mod places;
@@ -15,21 +17,22 @@ use crate::door::Door;
 use crate::events;
 
 use accounts::{enter, issue, me, revoke, set_user, users};
+use environments::{
+    compare, create_environment, deploy, destroy_environment, environments, extend_environment, hold,
+    one_environment, rebuild_environment, roll_back, scale,
+};
 use line::{
     abandon, artifact, create_project, healthy, log, one_change, one_run, projects, queue, test_trunk, wall,
 };
 use people::{andons, change_flag, export_flags, flags, flow, import_flags, one_andon, pull, treat_andon};
-use places::{
-    create_environment, deploy, destroy_environment, environments, extend_environment, instance_log,
-    move_release, one_environment, one_release, rebuild_environment, releases, roll_back,
-};
+use places::{instance_log, move_release, one_release, releases};
 
 /// The doors of the API.
 pub fn doors() -> Vec<Door> {
     use Role::{Deployer, Developer, Owner, Releaser, Viewer};
     let read = |path, handler| Door::new(Method::GET, path, Viewer, handler);
     let change = |path, needs, handler| Door::new(Method::POST, path, needs, handler);
-    vec![
+    let mut doors = vec![
         Door::public(Method::GET, "/healthz", get(healthy)),
         Door::public(Method::POST, "/api/v1/enter", post(enter)),
         read("/api/v1/me", get(me)),
@@ -51,6 +54,9 @@ pub fn doors() -> Vec<Door> {
         change("/api/v1/{project}/environments/{environment}/destroy", Developer, post(destroy_environment)),
         change("/api/v1/{project}/environments/{environment}/rebuild", Deployer, post(rebuild_environment)),
         change("/api/v1/{project}/environments/{environment}/extend", Developer, post(extend_environment)),
+        read("/api/v1/{project}/environments/{environment}/diff/{other}", get(compare)),
+        change("/api/v1/{project}/environments/{environment}/scale", Deployer, post(scale)),
+        change("/api/v1/{project}/environments/{environment}/hold", Deployer, post(hold)),
         change("/api/v1/{project}/environments/{environment}/deploy", Deployer, post(deploy)),
         change("/api/v1/{project}/environments/{environment}/rollback", Releaser, post(roll_back)),
         read("/api/v1/{project}/instances/{instance}/log", get(instance_log)),
@@ -70,7 +76,9 @@ pub fn doors() -> Vec<Door> {
         change("/api/v1/users", Viewer, post(set_user)),
         change("/api/v1/tokens", Viewer, post(issue)),
         Door::new(Method::DELETE, "/api/v1/tokens/{digest}", Viewer, delete(revoke)),
-    ]
+    ];
+    doors.extend(infrastructure::doors());
+    doors
 }
 
 fn number<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, Trouble> {

@@ -1,125 +1,19 @@
-//! Environments, instances and releases.
+//! Instances and releases.
 
 use std::sync::Arc;
 
 use andon_line::Line;
 use andon_line::stations::release as release_station;
 use andon_line::view;
-use andon_model::{ChangeId, EnvironmentName, InstanceId, ReleaseId, ServiceName, Span};
+use andon_model::{InstanceId, ReleaseId};
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use http::{StatusCode, header};
-use serde::Deserialize;
-use serde_json::json;
 
 use super::{Why, number};
 use crate::answer::{Answer, Trouble, done};
 use crate::guard::By;
-
-pub(super) async fn environments(
-    State(line): State<Arc<Line>>,
-    Path(project): Path<String>,
-) -> Answer<view::EnvironmentsView> {
-    let project = line.project(&project)?;
-    Ok(Json(view::environment::environments(&project, line.now())))
-}
-
-pub(super) async fn one_environment(
-    State(line): State<Arc<Line>>,
-    Path((project, name)): Path<(String, String)>,
-) -> Answer<view::EnvironmentView> {
-    let project = line.project(&project)?;
-    Ok(Json(view::environment::environment(&line, &project, &number(&name)?)?))
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct NewEnvironment {
-    name: EnvironmentName,
-    like: EnvironmentName,
-    ttl: Option<Span>,
-}
-
-pub(super) async fn create_environment(
-    State(line): State<Arc<Line>>,
-    By(caller): By,
-    Path(project): Path<String>,
-    Json(new): Json<NewEnvironment>,
-) -> Answer {
-    line.create_environment(&*line.project(&project)?, &caller, new.name, new.like, new.ttl).await?;
-    Ok(done())
-}
-
-pub(super) async fn destroy_environment(
-    State(line): State<Arc<Line>>,
-    By(caller): By,
-    Path((project, name)): Path<(String, String)>,
-    Json(why): Json<Why>,
-) -> Answer {
-    line.destroy_environment(&*line.project(&project)?, &caller, number(&name)?, false, &why.why).await?;
-    Ok(done())
-}
-
-pub(super) async fn rebuild_environment(
-    State(line): State<Arc<Line>>,
-    By(caller): By,
-    Path((project, name)): Path<(String, String)>,
-    Json(why): Json<Why>,
-) -> Answer {
-    line.destroy_environment(&*line.project(&project)?, &caller, number(&name)?, true, &why.why).await?;
-    Ok(done())
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Lasts {
-    lasts: Span,
-}
-
-pub(super) async fn extend_environment(
-    State(line): State<Arc<Line>>,
-    By(caller): By,
-    Path((project, name)): Path<(String, String)>,
-    Json(by): Json<Lasts>,
-) -> Answer {
-    line.extend_environment(&*line.project(&project)?, &caller, number(&name)?, by.lasts).await?;
-    Ok(done())
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Deploy {
-    change: Option<u32>,
-}
-
-pub(super) async fn deploy(
-    State(line): State<Arc<Line>>,
-    By(caller): By,
-    Path((project, name)): Path<(String, String)>,
-    Json(what): Json<Deploy>,
-) -> Answer {
-    let project = line.project(&project)?;
-    let deployment = line.deploy(&project, &caller, number(&name)?, what.change.map(ChangeId)).await?;
-    Ok(Json(json!({ "deployment": deployment.to_string() })))
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct OfService {
-    service: Option<ServiceName>,
-}
-
-pub(super) async fn roll_back(
-    State(line): State<Arc<Line>>,
-    By(caller): By,
-    Path((project, name)): Path<(String, String)>,
-    Json(of): Json<OfService>,
-) -> Answer {
-    let project = line.project(&project)?;
-    let release = line.roll_back(&project, &caller, &number(&name)?, of.service.as_ref()).await?;
-    Ok(Json(json!({ "release": release.0 })))
-}
 
 pub(super) async fn instance_log(
     State(line): State<Arc<Line>>,

@@ -5,6 +5,7 @@ pub mod environment;
 pub mod environment_tests;
 pub mod flags;
 pub mod gate;
+pub mod infrastructure;
 pub mod pipeline;
 pub mod release;
 pub mod routes;
@@ -27,6 +28,11 @@ pub async fn run(line: Arc<Line>, stop: CancellationToken) {
     let mut news = line.news();
     let mut started = std::collections::BTreeSet::new();
     let mut running = tokio::task::JoinSet::new();
+    let (listening, ended) = (Arc::clone(&line), stop.clone());
+    running.spawn(async move {
+        // None: the server stops; it never ends by itself.
+        let _ = ended.run_until_cancelled(listening.hear_knocks()).await;
+    });
     loop {
         for project in line.projects() {
             if started.insert(project.name.clone()) {

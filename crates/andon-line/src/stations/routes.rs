@@ -67,7 +67,10 @@ fn route(
         slow_thresholds_us: Vec::new(),
         candidate_slow_thresholds_us: Vec::new(),
         subject_header: None,
+        asleep: environment.asleep.is_some() || environment.waking,
     };
+    // Whoever runs answers, also while the rest still wakes.
+    made.asleep &= made.backends.values().all(Vec::is_empty);
     let Some(release) = release.filter(|release| release.to != *stable) else { return made };
     made.backends.insert(release.to.clone(), addresses(estate, &environment.name, service, &release.to));
     match &release.strategy {
@@ -109,6 +112,7 @@ pub fn moves_users(event: &Event) -> bool {
         Event::InstanceHealthy { .. }
             | Event::InstanceRetired { .. }
             | Event::EnvironmentDestroyed { .. }
+            | Event::EnvironmentAsleep { .. }
             | Event::ReleaseStarted { .. }
             | Event::ReleaseMoved { .. }
             | Event::WeightChanged { .. }

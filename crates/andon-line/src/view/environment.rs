@@ -4,6 +4,7 @@ use andon_environment::{Environment, Instance};
 use andon_model::{EnvironmentName, ServiceName, Span, Time};
 use serde::{Deserialize, Serialize};
 
+use super::parity::{between, model};
 use super::wall::{deployment_words, order, shown, signals};
 use super::{Fact, Frame, Mark, Moment, ago, count, fact, frame, moments};
 use crate::stations::routes;
@@ -46,6 +47,10 @@ pub struct EnvironmentRow {
     pub drifts: usize,
     /// When it ends by itself.
     pub expires: Option<Time>,
+    /// The change that it shows.
+    pub change: Option<u32>,
+    /// Hundredths that are alike in the environment it is measured by, and which that is.
+    pub parity: Option<(u8, String)>,
 }
 
 /// The page of an environment.
@@ -67,6 +72,14 @@ pub struct EnvironmentView {
     pub deployments: Vec<DeploymentRow>,
     /// Differences from code that are not healed yet.
     pub drifts: Vec<DriftRow>,
+    /// Nothing is deployed into it.
+    pub held: bool,
+    /// What is out of the ordinary: held, asleep, tainted, scaled; each in a sentence.
+    pub notes: Vec<String>,
+    /// What separates its instances from the rest of the host.
+    pub isolated_by: Vec<String>,
+    /// What does not, with the reason.
+    pub not_isolated_by: Vec<(String, String)>,
     /// What happened, newest first.
     pub timeline: Vec<Moment>,
 }
@@ -144,7 +157,7 @@ pub fn environments(project: &Project, now: Time) -> EnvironmentsView {
     let rows: Vec<EnvironmentRow> = names
         .iter()
         .filter_map(|name| state.estate.environments.get(name))
-        .map(|e| row(&state, e, now))
+        .map(|e| row(project, &state, e, now))
         .collect();
     let drifting = rows.iter().filter(|row| row.drifts > 0).count();
     let heading = match (rows.len(), drifting) {
@@ -161,12 +174,15 @@ pub fn environments(project: &Project, now: Time) -> EnvironmentsView {
     }
 }
 
-fn row(state: &State, environment: &Environment, now: Time) -> EnvironmentRow {
+fn row(project: &Project, state: &State, environment: &Environment, now: Time) -> EnvironmentRow {
     let newest = shown(state, &environment.name);
     let (mark, words) = match (environment.destroying, environment.drifts.first(), newest) {
         (Some(_), ..) => (Mark::Live, "is being rebuilt from code".into()),
         (None, Some((since, drift)), _) => {
             (Mark::Wait, format!("{} differs from code for {}, healing", drift.what, now.since(*since)))
+        }
+        (None, None, _) if environment.asleep.is_some() => {
+            (Mark::None, "sleeps; the first request wakes it".into())
         }
         (None, None, Some(deployment)) => deployment_words(state, deployment),
         (None, None, None) => (Mark::Wait, "waits for its first artifact".into()),
@@ -191,7 +207,33 @@ fn row(state: &State, environment: &Environment, now: Time) -> EnvironmentRow {
             .count(),
         drifts: environment.drifts.len(),
         expires: environment.expires,
+        change: environment.change.map(|change| change.0),
+        parity: model(project, state, &environment.name).and_then(|model| {
+            let parity = between(project, state, &environment.name, &model, now).ok()?;
+            Some((parity.percent(), model.to_string()))
+        }),
     }
+}
+
+/// What is out of the ordinary.
+fn notes(environment: &Environment, now: Time) -> Vec<String> {
+    let mut notes = Vec::new();
+    if let Some((since, why)) = &environment.tainted {
+        let since = now.since(*since);
+        notes.push(format!(
+            "Tainted for {since}: {why}. Nothing is promoted into it or out of it until it is rebuilt."
+        ));
+    }
+    if let Some((since, why)) = &environment.held {
+        notes.push(format!("Takes no deployments for {}: {why}.", now.since(*since)));
+    }
+    if let Some(since) = environment.asleep {
+        notes.push(format!("Asleep for {}: the first request wakes it.", now.since(since)));
+    }
+    for (service, replicas) in &environment.scaled {
+        notes.push(format!("{service} runs {replicas} times because a person said so, not code."));
+    }
+    notes
 }
 
 /// One environment at this moment.
@@ -207,7 +249,7 @@ pub fn environment(
             "there is no environment {name}\nhint: `andon env list` shows those there are"
         ))
     })?;
-    let row = row(&state, found, now);
+    let row = row(project, &state, found, now);
     let until = match found.expires {
         Some(end) => format!("It ends by itself in {}.", Span((end.0 - now.0).max(0) as u64)),
         None => "It stays.".to_owned(),
@@ -240,6 +282,8 @@ pub fn environment(
         },
         fact(found.heals.len().to_string(), "healed so far"),
     ];
+    let runtime = state.estate.newest(name).map(|d| d.runtime).unwrap_or_default();
+    let isolation = project.runtime(runtime).map(|runtime| runtime.isolation(name)).unwrap_or_default();
     let about = |event: &&andon_model::Recorded| concerns(&state, name, event);
     Ok(EnvironmentView {
         frame: frame(&state, project.name.as_str(), now),
@@ -258,6 +302,10 @@ pub fn environment(
                 after: d.after.clone(),
             })
             .collect(),
+        held: found.held.is_some(),
+        notes: notes(found, now),
+        isolated_by: isolation.has,
+        not_isolated_by: isolation.lacks,
         timeline: moments(state.feed.iter().filter(about), 60),
         row,
     })
@@ -313,6 +361,11 @@ fn concerns(state: &State, name: &EnvironmentName, recorded: &andon_model::Recor
         E::EnvironmentCreated { environment, .. }
         | E::EnvironmentDestroyed { environment, .. }
         | E::EnvironmentExtended { environment, .. }
+        | E::ExpiryNear { environment, .. }
+        | E::ServiceScaled { environment, .. }
+        | E::EnvironmentHeld { environment, .. }
+        | E::EnvironmentAsleep { environment, .. }
+        | E::EnvironmentTainted { environment, .. }
         | E::DriftSeen { environment, .. }
         | E::DriftHealed { environment, .. }
         | E::DeploymentStarted { environment, .. }

@@ -1,123 +1,129 @@
-//! A program that instances run in the tests of all runtimes: static, so that an empty image is enough for it.
+//! A host of the runtime's own for tests: instances below a temporary directory, ended with it.
+#![allow(dead_code, reason = "each test file uses a part of it")]
 
-#![allow(dead_code, reason = "each test file uses its part")]
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "all of it is test code")]
-
-use std::path::PathBuf;
-use std::process::Command;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use andon_runtime::DockerRuntime;
+use andon_model::Span;
+use andon_runtime::sandbox::Means;
+use andon_runtime::{Observed, ProcessRuntime, RuntimeError, Spec};
+use rustix::process::Pid;
 
-/// What instances are told to do: by their first argument, and by requests.
-const PROGRAM: &str = r#"
-use std::io::{Read, Write};
-fn main() {
-    let words: Vec<String> = std::env::args().collect();
-    match words[1].as_str() {
-        "exit" => { println!("first"); eprintln!("second"); std::process::exit(words[2].parse().unwrap()) }
-        "wait" => loop { std::thread::sleep(std::time::Duration::from_secs(1)) },
-        "write" => { std::fs::write(&words[2], "by hand").unwrap(); return }
-        "eat" => { let mut all = Vec::new(); loop { all.push(vec![1_u8; 1 << 20]) } }
-        _ => {}
-    }
-    let listener = std::net::TcpListener::bind(format!("{}:{}", words[2], words[3])).unwrap();
-    println!("listens");
-    for mut stream in listener.incoming().flatten() {
-        let mut request = [0; 1024];
-        let length = stream.read(&mut request).unwrap_or(0);
-        let text = String::from_utf8_lossy(&request[..length]).into_owned();
-        let path = text.split(' ').nth(1).unwrap_or("/").to_owned();
-        let body = match path.split_once('=') {
-            Some(("/write", file)) => format!("{:?}", std::fs::write(file, "written").map_err(|e| e.kind())),
-            Some(("/read", file)) => std::fs::read_to_string(file).unwrap_or_else(|e| e.to_string()),
-            Some(("/env", name)) => std::env::var(name).unwrap_or_default(),
-            _ => "hello".to_owned(),
-        };
-        let _ = write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len());
-    }
-}
-"#;
+pub const EXE: &str = env!("CARGO_BIN_EXE_andon-shim-test");
 
-/// The program, built once.
-pub fn program() -> PathBuf {
-    static BUILT: std::sync::OnceLock<PathBuf> = std::sync::OnceLock::new();
-    BUILT.get_or_init(build).clone()
+/// A host of its own; whatever it still runs ends with it.
+pub struct Host {
+    pub runtime: ProcessRuntime,
+    pub dir: tempfile::TempDir,
 }
 
-fn build() -> PathBuf {
-    use std::hash::{DefaultHasher, Hash, Hasher};
-    let mut hash = DefaultHasher::new();
-    PROGRAM.hash(&mut hash);
-    let room = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
-    let built = room.join(format!("station-{:x}", hash.finish()));
-    if built.exists() {
-        return built;
+impl Host {
+    pub fn new() -> Host {
+        let dir = tempfile::tempdir().unwrap();
+        Host { runtime: runtime(dir.path()), dir }
     }
-    // Beside, then in one step: several tests may be first.
-    let beside = tempfile::tempdir_in(&room).unwrap();
-    let source = beside.path().join("station.rs");
-    std::fs::write(&source, PROGRAM).unwrap();
-    let said = Command::new("rustc").arg("-vV").output().unwrap();
-    let said = String::from_utf8(said.stdout).unwrap();
-    let host = said.lines().find_map(|line| line.strip_prefix("host: ")).unwrap().to_owned();
-    let made = Command::new("rustc")
-        .args(["--edition", "2021", "-O", "-C", "target-feature=+crt-static", "--target", &host])
-        .arg(&source)
-        .arg("-o")
-        .arg(beside.path().join("station"))
-        .status()
-        .unwrap();
-    assert!(made.success());
-    std::fs::rename(beside.path().join("station"), &built).unwrap();
-    built
+
+    /// One that permits nothing.
+    pub fn bare() -> Host {
+        let dir = tempfile::tempdir().unwrap();
+        Host { runtime: runtime(dir.path()).with(Means::none("the test forbids it")), dir }
+    }
+
+    pub fn path(&self, id: &str, name: &str) -> PathBuf {
+        self.dir.path().canonicalize().unwrap().join("instances").join(id).join(name)
+    }
+
+    /// Prepares and starts a shell script as an instance.
+    pub fn run(&self, id: &str, script: &str) -> Observed {
+        self.start(&shell(id, script)).unwrap();
+        self.see(id)
+    }
+
+    pub fn start(&self, spec: &Spec) -> Result<(), RuntimeError> {
+        self.runtime.prepare(&spec.instance, &artifact()[..])?;
+        self.runtime.start(spec)
+    }
+
+    pub fn see(&self, id: &str) -> Observed {
+        self.runtime.list().unwrap().into_iter().find(|seen| seen.id == id).unwrap()
+    }
+
+    /// A number that the script wrote below its TMPDIR: of one of its processes, as the host counts.
+    pub fn pid(&self, id: &str, name: &str) -> u32 {
+        let path = self.path(id, &format!("tmp/{name}"));
+        let mut pid = None;
+        until("the script wrote its pid", || {
+            pid = std::fs::read_to_string(&path)
+                .ok()
+                .filter(|text| text.ends_with('\n'))
+                .and_then(|t| t.trim().parse().ok());
+            pid.is_some()
+        });
+        let mark = format!("ANDON_INSTANCE={}\0", self.path(id, "").display()).replace("/\0", "\0");
+        on_the_host(pid.unwrap(), &mark).expect("the process is there")
+    }
 }
 
-/// An artifact: the program, a file beside it, and a folder.
+/// The host's number of the process that has this number in its own namespace and this variable in its environment.
+pub fn on_the_host(inner: u32, mark: &str) -> Option<u32> {
+    let last = |status: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+        line.split_whitespace().last()?.parse::<u32>().ok()
+    };
+    let all = std::fs::read_dir("/proc").unwrap().flatten();
+    let numbers = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let mut marked = numbers.filter(|pid| {
+        let environ = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        String::from_utf8_lossy(&environ).contains(mark)
+    });
+    marked.find(|pid| {
+        std::fs::read_to_string(format!("/proc/{pid}/status")).ok().as_deref().and_then(last) == Some(inner)
+    })
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        for seen in self.runtime.list().unwrap_or_default() {
+            let _ = self.runtime.remove(&seen.id);
+        }
+    }
+}
+
+pub fn runtime(dir: &Path) -> ProcessRuntime {
+    ProcessRuntime::new(dir.join("instances"), EXE.into()).unwrap()
+}
+
+pub fn shell(id: &str, script: &str) -> Spec {
+    Spec { stop_within: Span(300), ..Spec::new(id, &["sh", "-c", script], 4321) }
+}
+
 pub fn artifact() -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());
-    tar.append_path_with_name(program(), "station").unwrap();
-    let mut header = tar::Header::new_gnu();
-    header.set_mode(0o644);
-    header.set_size(4);
-    tar.append_data(&mut header, "lib/text", &b"text"[..]).unwrap();
+    for (name, body, mode) in [("app.txt", "hello\n", 0o644), ("bin/echo-env", "#!/bin/sh\nenv\n", 0o755)] {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(body.len() as u64);
+        header.set_mode(mode);
+        tar.append_data(&mut header, name, body.as_bytes()).unwrap();
+    }
     tar.into_inner().unwrap()
 }
 
-/// Containers of a server of one's own; none where there is no engine, which is said, and fails where CI=true.
-pub fn docker(test: &str, room: &std::path::Path) -> Option<DockerRuntime> {
-    let runtime = DockerRuntime::new(room, "shop").unwrap();
-    match runtime.about() {
-        Ok(_) => Some(runtime),
-        Err(error) => {
-            println!("SKIPPED: {test} ({error})");
-            let ci = std::env::var("CI");
-            assert_ne!(ci.as_deref(), Ok("true"), "in CI a component that is missing is a failure");
-            None
-        }
+/// Waits for something that happens by itself. Fails after 10 s.
+pub fn until(what: &str, mut so: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !so() {
+        assert!(began.elapsed() < Duration::from_secs(10), "never: {what}");
+        std::thread::park_timeout(Duration::from_millis(2));
     }
 }
 
-/// Looks again and again, until it is so.
-#[allow(clippy::disallowed_methods, reason = "a look at another process every 10 ms, until it is so")]
-pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let begun = Instant::now();
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(begun.elapsed() < Duration::from_secs(30), "never seen: {what}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+pub fn exists(pid: u32) -> bool {
+    // A zombie is only waiting for its parent.
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
+        !matches!(stat.rsplit(')').next().and_then(|rest| rest.trim().chars().next()), Some('Z' | 'X'))
+    })
 }
 
-/// The body of an answer.
-pub fn get(address: std::net::SocketAddr, path: &str) -> Option<String> {
-    use std::io::{Read, Write};
-    let mut stream = std::net::TcpStream::connect_timeout(&address, Duration::from_secs(1)).ok()?;
-    // In one piece: the program reads once.
-    stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).ok()?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text).ok()?;
-    text.split_once("\r\n\r\n").map(|(_, body)| body.to_owned())
+pub fn pid(number: u32) -> Pid {
+    Pid::from_raw(i32::try_from(number).unwrap()).unwrap()
 }

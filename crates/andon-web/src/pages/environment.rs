@@ -1,6 +1,7 @@
 //! Environments: what serves in each, its instances, deployments and drift, and what can be done with it.
 
 use andon_line::Caller;
+use andon_line::view::Mark;
 use andon_line::view::environment::{
     DeploymentRow, DriftRow, EnvironmentRow, EnvironmentView, EnvironmentsView, InstanceRow, ServicePlace,
 };
@@ -27,10 +28,10 @@ fn row(project: &str, row: &EnvironmentRow) -> Markup {
     html! {
         li id={ "environment-" (row.name) } {
             a.row.place-row href={ "/" (project) "/environments/" (row.name) } {
-                span { b { (row.name) } span.small.soft { @match &row.like { Some(like) => { "like " (like) }, None => "declared in andon.yaml" } } }
+                span { b { (row.name) } span.small.soft { @if let Some(change) = row.change { "shows #" (change) ", " } @match &row.like { Some(like) => { "like " (like) }, None => "declared in andon.yaml" } } }
                 (state(row.mark, &row.words))
                 span.small { @for (n, (service, commit)) in row.serving.iter().enumerate() { @if n > 0 { ", " } (service) " " code { (commit) } } @if row.serving.is_empty() { span.soft { "nothing serves" } } }
-                span.small.soft { (andon_line::view::count(row.instances, "instance")) @if let Some(end) = row.expires { ", ends " (day(end)) } }
+                span.small.soft { (andon_line::view::count(row.instances, "instance")) @if let Some((percent, model)) = &row.parity { ", " (percent) " % like " (model) } @if let Some(end) = row.expires { ", ends " (day(end)) } }
             }
         }
     }
@@ -52,6 +53,7 @@ pub fn create(project: &str, declared: &[String], caller: &Caller) -> Markup {
     ask.with(html! {
         (text("name", "Name", "try-gift-cards", true))
         label.field { span { "Like" } select name="like" { @for name in declared { option value=(name) { (name) } } } }
+        (text("change", "Change", "empty: what serves there", false))
         label.field { span { "Lasts" } input type="text" name="lasts" value="8h" placeholder="2h, 3d" autocomplete="off" maxlength="20"; }
     })
 }
@@ -62,11 +64,13 @@ pub fn environment(view: &EnvironmentView, caller: &Caller) -> Markup {
     html! {
         (head(&view.heading, &view.sentence, acts(view, caller)))
         (facts(&view.facts))
+        @if !view.notes.is_empty() { (sheet("notes", "Out of the ordinary", html! { ul.rows { @for note in &view.notes { li.row { (state(Mark::Wait, note)) } } } })) }
         @if !view.drifts.is_empty() { (sheet("drift", "Differs from code", html! { ul.rows { @for drift in &view.drifts { (self::drift(drift)) } } })) }
         (sheet("services", "Services", html! {
             @if view.services.is_empty() { p.soft { "Nothing runs here yet: it waits for an artifact of a project with services." } }
             @for service in &view.services { (self::service(view, service, caller)) }
         }))
+        (sheet("isolation", "What separates its instances", isolation(view)))
         (sheet("deployments", "Deployments", deployments(project, &view.deployments)))
         (timeline(project, &view.timeline))
     }
@@ -75,11 +79,19 @@ pub fn environment(view: &EnvironmentView, caller: &Caller) -> Markup {
 fn acts(view: &EnvironmentView, caller: &Caller) -> Markup {
     let to = |what: &str| format!("/{}/environments/{}/{what}", view.frame.project, view.row.name);
     let (deploy, extend, rebuild, destroy) = (to("deploy"), to("extend"), to("rebuild"), to("destroy"));
+    let hold = to("hold");
     let why = || text("why", "Why", "", false);
     html! {
         @if may(caller, Role::Deployer) {
             (Ask { id: "deploy", label: "Deploy", look: "", action: &deploy, what: "Puts a landed artifact beside what serves. It moves no user; its release does.", yes: "Deploy it" }
                 .with(text("change", "Change", "empty: the newest that landed", false)))
+        }
+        @if may(caller, Role::Deployer) {
+            @if view.held {
+                (Ask { id: "unhold", label: "Let deployments in", look: "go", action: &hold, what: "Green changes are deployed here again.", yes: "Let them in" }.with(html! {}))
+            } @else {
+                (Ask { id: "hold", label: "Hold deployments", look: "", action: &hold, what: "Nothing new is deployed here; what runs is looked after all the same.", yes: "Hold them" }.with(text("why", "Why", "fair until Friday", true)))
+            }
         }
         @if !view.row.standing && may(caller, Role::Developer) {
             (Ask { id: "extend", label: "Keep it longer", look: "", action: &extend, what: "It ends that long from now.", yes: "Keep it" }
@@ -90,6 +102,18 @@ fn acts(view: &EnvironmentView, caller: &Caller) -> Markup {
         }
         @if !view.row.standing && may(caller, Role::Developer) {
             (Ask { id: "destroy", label: "Destroy", look: "danger", action: &destroy, what: "Everything in it is stopped and removed. It can be made again from code.", yes: "Destroy it" }.with(why()))
+        }
+    }
+}
+
+fn isolation(view: &EnvironmentView) -> Markup {
+    html! {
+        ul.rows {
+            @for has in &view.isolated_by { li.row { (state(Mark::Go, has)) } }
+            @for (lacks, why) in &view.not_isolated_by { li.row { (state(Mark::Wait, &format!("lacking: {lacks}"))) span.small.soft { (why) } } }
+        }
+        @if let Some((percent, model)) = &view.row.parity {
+            p { a href={ "/" (view.frame.project) "/environments/" (view.row.name) "/diff/" (model) } { "Parity with " (model) ": " (percent) " %" } }
         }
     }
 }
@@ -107,6 +131,12 @@ fn service(view: &EnvironmentView, service: &ServicePlace, caller: &Caller) -> M
                 div {
                     h3 { (service.name) @if let Some(revision) = &service.revision { " " code { (revision) } } }
                     p.small.soft { a href=(service.address) rel="noreferrer" { (service.address) } @if let Some((errors, p95)) = &service.signals { ", errors " (errors) ", p95 " (p95) } }
+                }
+                @if may(caller, Role::Deployer) && service.revision.is_some() {
+                    div.acts {
+                        (Ask { id: &format!("scale-{}", service.name), label: "Scale", look: "", action: &format!("/{}/environments/{}/scale", view.frame.project, view.row.name), what: "Another number of instances than code says. Empty: as code says.", yes: "Scale it" }
+                            .with(html! { (hidden("service", &service.name)) (text("replicas", "Instances", "3", false)) }))
+                    }
                 }
                 @if let (Some(previous), true) = (&service.previous, may(caller, Role::Releaser)) {
                     div.acts {
@@ -147,7 +177,7 @@ fn deployments(project: &str, rows: &[DeploymentRow]) -> Markup {
                         td { code title=(row.artifact) { (row.commit) } }
                         td { (changes(project, &row.changes)) }
                         td { (state(row.mark, &row.words)) }
-                        td { @match &row.tested { Some((ok, words)) => (state(if *ok { andon_line::view::Mark::Go } else { andon_line::view::Mark::Stop }, words)), None => span.soft { "–" } } }
+                        td { @match &row.tested { Some((ok, words)) => (state(if *ok { Mark::Go } else { Mark::Stop }, words)), None => span.soft { "–" } } }
                         td.num { (day(row.started)) }
                     }
                 } }

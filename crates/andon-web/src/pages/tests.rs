@@ -158,6 +158,8 @@ fn the_pages_of_environments_escape_what_was_found_in_them() {
         instances: 1,
         drifts: 1,
         expires: Some(Time(0)),
+        change: Some(1),
+        parity: Some((7, text())),
     };
     let instance =
         InstanceRow { id: "i1".into(), revision: text(), mark: Mark::Go, words: text(), address: text() };
@@ -190,8 +192,30 @@ fn the_pages_of_environments_escape_what_was_found_in_them() {
         services: vec![service],
         deployments: vec![deployment],
         drifts: vec![DriftRow { since: Time(0), what: text(), before: text(), after: text() }],
+        held: true,
+        notes: vec![text()],
+        isolated_by: vec![text()],
+        not_isolated_by: vec![(text(), text())],
         timeline: moments(),
     };
+    let parity = view::ParityView {
+        frame: frame(),
+        heading: text(),
+        sentence: text(),
+        here: text(),
+        there: text(),
+        percent: 7,
+        facts: facts(),
+        rows: vec![view::parity::ParityRow {
+            mark: Mark::Wait,
+            subject: text(),
+            what: text(),
+            here: text(),
+            there: text(),
+            allowed: Some(text()),
+        }],
+    };
+    harmless("parity", &super::parity::parity(&parity).0);
     harmless("environments", &super::environment::environments(&all, &owner()).0);
     harmless("environment", &super::environment::environment(&view, &owner()).0);
 }

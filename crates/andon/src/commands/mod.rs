@@ -2,7 +2,9 @@
 
 pub mod access;
 pub mod changes;
+pub mod environments;
 pub mod file;
+pub mod infra;
 pub mod people;
 pub mod places;
 pub mod watch;
@@ -55,7 +57,10 @@ pub enum Ask {
     Watch(watch::Watch),
     /// Environments: create, rebuild, destroy, drift.
     #[command(subcommand)]
-    Env(places::Env),
+    Env(environments::Env),
+    /// Infrastructure: states, versions, locks, plans.
+    #[command(subcommand)]
+    Infra(infra::Infra),
     /// Releases: promote, pause, abort, roll back, why.
     #[command(subcommand)]
     Release(places::Release),
@@ -88,7 +93,8 @@ pub fn run(common: &Common, ask: Ask) -> Result<(), Failure> {
         Ask::Run(run) => changes::run(common, run),
         Ask::Wall => places::wall(common),
         Ask::Watch(options) => watch::watch(common, options),
-        Ask::Env(env) => places::env(common, env),
+        Ask::Env(env) => environments::env(common, env),
+        Ask::Infra(infra) => infra::infra(common, infra),
         Ask::Release(release) => places::release(common, release),
         Ask::Flag(flag) => people::flag(common, flag),
         Ask::Cord(cord) => people::cord(common, cord),

@@ -406,6 +406,14 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.kill();
         // Services outlive their server on purpose: a test takes its own down, also those that were just being started.
+        // Asked first: a shim that is killed cannot take away the groups it made.
+        below(self.room.path()).for_each(|pid| {
+            let _ = Command::new("kill").args(["-15", &pid]).stderr(Stdio::null()).status();
+        });
+        let asked = Instant::now();
+        while below(self.room.path()).next().is_some() && asked.elapsed() < Duration::from_secs(5) {
+            pause();
+        }
         for _ in 0..3 {
             below(self.room.path()).for_each(|pid| {
                 let _ = Command::new("kill").args(["-9", &pid]).stderr(Stdio::null()).status();

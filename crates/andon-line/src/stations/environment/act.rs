@@ -63,10 +63,6 @@ pub(super) async fn act(
             }
             Ok(())
         }
-        Decision::Expire(environment) => {
-            let why = "its time is over".to_owned();
-            tell("expiry", Event::EnvironmentDestroyed { environment, rebuild: false, why }).await
-        }
     }
 }
 

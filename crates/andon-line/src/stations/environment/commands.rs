@@ -2,54 +2,151 @@
 
 use std::sync::Arc;
 
-use andon_environment::promote;
+use andon_environment::life::LONGEST;
+use andon_environment::{Environment, promote};
 use andon_model::event::{Event, Role};
-use andon_model::{ChangeId, DeploymentId, EnvironmentName, InstanceId, Span};
+use andon_model::{ChangeId, DeploymentId, EnvironmentName, InstanceId, ServiceName, Span};
 
 use super::deployment;
-use crate::{Caller, Line, Project, Refusal};
+use crate::{Caller, Line, Project, Refusal, State};
 
 /// Life of an environment that was asked for without saying how long.
 const LIFE: Span = Span::secs(86_400);
+/// More instances of one service than this are a mistake.
+const MOST_REPLICAS: u32 = 64;
+
+fn life_of(asked: Option<Span>) -> Result<Span, Refusal> {
+    let lasts = asked.unwrap_or(LIFE);
+    if lasts > LONGEST || lasts < Span::secs(1) {
+        let most = LONGEST.compact();
+        return Err(Refusal::Bad(format!(
+            "it can live for 1s to {most}\nhint: it can be extended again later"
+        )));
+    }
+    Ok(lasts)
+}
+
+fn there<'a>(state: &'a State, name: &EnvironmentName) -> Result<&'a Environment, Refusal> {
+    let hint = "`andon env list` shows those there are";
+    let none = || Refusal::Unknown(format!("there is no environment {name}\nhint: {hint}"));
+    state.estate.environments.get(name).ok_or_else(none)
+}
+
+/// An environment that somebody asks for.
+#[derive(Debug, Clone)]
+pub struct NewEnvironment {
+    /// Its name; none: made from the change.
+    pub name: Option<EnvironmentName>,
+    /// The declared environment that it is like; none: the last one that a change passes through.
+    pub like: Option<EnvironmentName>,
+    /// How long it lives; none: a day.
+    pub lasts: Option<Span>,
+    /// The change that it shows, before it landed too; none: what serves in the one it is like.
+    pub change: Option<ChangeId>,
+}
 
 impl Line {
-    /// Asks for an environment like a declared one. It gets what serves there, and ends by itself.
+    /// Asks for an environment like a declared one. It gets what serves there or what a change built, and ends by itself.
     pub async fn create_environment(
         &self,
         project: &Project,
         caller: &Caller,
-        environment: EnvironmentName,
-        like: EnvironmentName,
-        lasts: Option<Span>,
-    ) -> Result<(), Refusal> {
+        wanted: NewEnvironment,
+    ) -> Result<EnvironmentName, Refusal> {
         caller.may(Role::Developer)?;
+        let NewEnvironment { name, like, lasts, change } = wanted;
         let defined = project.trunk_definition().await?;
-        let declared: Vec<String> = match defined.as_deref() {
-            Some(Ok(definition)) => definition.environments.keys().map(ToString::to_string).collect(),
+        let declared: Vec<EnvironmentName> = match defined.as_deref() {
+            Some(Ok(definition)) => definition.environments.keys().cloned().collect(),
             _ => {
                 return Err(Refusal::Conflict(
                     "trunk has no andon.yaml that can be read\nhint: land one first".into(),
                 ));
             }
         };
-        if !declared.iter().any(|name| name == like.as_str()) {
+        let like = like.or_else(|| declared.last().cloned());
+        let like = like.ok_or_else(|| Refusal::Conflict("andon.yaml declares no environment".into()))?;
+        if !declared.contains(&like) {
+            let names: Vec<String> = declared.iter().map(ToString::to_string).collect();
             let why = format!(
                 "there is no environment {like} in andon.yaml\nhint: declared are {}",
-                declared.join(", ")
+                names.join(", ")
             );
             return Err(Refusal::Unknown(why));
         }
-        self.decide(project, caller.actor(), |state, now| {
-            if state.estate.environments.contains_key(&environment)
-                || declared.iter().any(|name| name == environment.as_str())
-            {
-                return Err(Refusal::Conflict(format!("the environment {environment} is there already")));
+        let name = match (name, change) {
+            (Some(name), _) => name,
+            (None, Some(change)) => format!("change-{}", change.0)
+                .parse()
+                .map_err(|_| Refusal::Broken("a change has a number that makes no name".into()))?,
+            (None, None) => {
+                return Err(Refusal::Bad("an environment needs a name\nhint: give it one".into()));
             }
-            let expires = Some(now + lasts.unwrap_or(LIFE));
-            Ok((
-                vec![Event::EnvironmentCreated { environment, like: Some(like), standing: false, expires }],
-                (),
-            ))
+        };
+        let lasts = life_of(lasts)?;
+        self.decide(project, caller.actor(), |state, now| {
+            if state.estate.environments.contains_key(&name) || declared.contains(&name) {
+                return Err(Refusal::Conflict(format!("the environment {name} is there already")));
+            }
+            if let Some(change) = change.filter(|change| !state.queue.changes.contains_key(change)) {
+                return Err(Refusal::Unknown(format!("there is no change {}", change.0)));
+            }
+            if change.is_some_and(|change| state.estate.abandoned.contains(&change)) {
+                return Err(Refusal::Conflict("this change was taken back: there is nothing to show".into()));
+            }
+            let environment = name.clone();
+            let (like, expires) = (Some(like), Some(now + lasts));
+            let made = Event::EnvironmentCreated { environment, like, standing: false, expires, change };
+            Ok((vec![made], ()))
+        })
+        .await?;
+        Ok(name)
+    }
+
+    /// Runs another number of instances of a service than code says; none: as code says again.
+    pub async fn scale(
+        &self,
+        project: &Project,
+        caller: &Caller,
+        environment: EnvironmentName,
+        service: ServiceName,
+        replicas: Option<u32>,
+    ) -> Result<(), Refusal> {
+        caller.may(Role::Deployer)?;
+        if replicas.is_some_and(|replicas| !(1..=MOST_REPLICAS).contains(&replicas)) {
+            return Err(Refusal::Bad(format!("write 1 to {MOST_REPLICAS} instances")));
+        }
+        self.decide(project, caller.actor(), |state, _| {
+            let found = there(state, &environment)?;
+            if !found.serving.contains_key(&service) {
+                return Err(Refusal::Unknown(format!("{environment} has no service {service} that serves")));
+            }
+            if found.scaled.get(&service).copied() == replicas {
+                return Ok((vec![], ()));
+            }
+            Ok((vec![Event::ServiceScaled { environment, service, replicas }], ()))
+        })
+        .await
+    }
+
+    /// Keeps new deployments out of an environment, or lets them in again. What runs there is looked after all the same.
+    pub async fn hold_environment(
+        &self,
+        project: &Project,
+        caller: &Caller,
+        environment: EnvironmentName,
+        why: Option<&str>,
+    ) -> Result<(), Refusal> {
+        caller.may(Role::Deployer)?;
+        let why = why.map(crate::intake::plain);
+        if why.as_ref().is_some_and(|why| why.trim().is_empty()) {
+            return Err(Refusal::Bad(
+                "say why, so that others know how long\nhint: --why \"fair until Friday\"".into(),
+            ));
+        }
+        self.decide(project, caller.actor(), |state, _| {
+            let same = there(state, &environment)?.held.as_ref().map(|(_, why)| why) == why.as_ref();
+            Ok((if same { vec![] } else { vec![Event::EnvironmentHeld { environment, why }] }, ()))
         })
         .await
     }
@@ -92,6 +189,7 @@ impl Line {
         lasts: Span,
     ) -> Result<(), Refusal> {
         caller.may(Role::Developer)?;
+        let lasts = life_of(Some(lasts))?;
         self.decide(project, caller.actor(), |state, now| match state.estate.environments.get(&environment) {
             Some(found) if !found.standing => {
                 Ok((vec![Event::EnvironmentExtended { environment, expires: Some(now + lasts) }], ()))

@@ -1,7 +1,7 @@
 //! One look at an environment's instances: processes, health, files, strangers. Decides nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use andon_environment::Instance;
@@ -13,8 +13,10 @@ use super::Hands;
 use crate::stations::routes;
 use crate::{Line, Project, Refusal};
 
-/// Between two looks at the files of running releases.
+/// Between two looks at the files of running releases, where nobody tells which were touched.
 const FILES: Span = Span::secs(2);
+/// Between two looks at all files, told of or not.
+const SWEEP: Span = Span::secs(60);
 /// How long a health check may take.
 const HEALTH: Duration = Duration::from_secs(2);
 
@@ -31,17 +33,18 @@ pub(super) struct Strays {
 pub(super) async fn observe(
     line: &Line,
     project: &Arc<Project>,
-    hands: &Hands,
+    hands: &Arc<Hands>,
 ) -> Result<(Observation, Strays), Refusal> {
     let now = line.now();
-    let files_due = {
-        let mut last = hands.looked_at_files.lock().unwrap_or_else(PoisonError::into_inner);
-        let due = last.is_none_or(|last| now.since(last) >= FILES);
+    let due = |last: &Mutex<Option<Time>>, every: Span| {
+        let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = last.is_none_or(|last| now.since(last) >= every);
         if due {
             *last = Some(now);
         }
         due
     };
+    let (files_due, sweep_due) = (due(&hands.looked_at_files, FILES), due(&hands.swept_files, SWEEP));
     let (instances, services): (Vec<Instance>, BTreeMap<InstanceId, Option<String>>) = {
         let state = project.state();
         let health =
@@ -56,18 +59,29 @@ pub(super) async fn observe(
     let looked = Arc::clone(project);
     let to_compare: Vec<(InstanceId, RuntimeKind)> = {
         let estate = &project.state().estate;
-        let settled = |i: &&Instance| files_due && i.retired.is_none() && i.healthy.is_some();
+        let settled = |i: &&Instance| i.retired.is_none() && i.healthy.is_some();
         instances.iter().filter(settled).map(|i| (i.id, estate.runtime_of(i.id))).collect()
     };
+    let pending = Arc::clone(hands);
+    let known: BTreeSet<InstanceId> = instances.iter().map(|i| i.id).collect();
     let host = tokio::task::spawn_blocking(move || {
         let mut host = Host::default();
+        let mut touched = pending.touched.lock().unwrap_or_else(PoisonError::into_inner);
         for runtime in looked.runtimes_in_use() {
+            let told = runtime.touched();
+            let all = if told.is_some() { sweep_due } else { files_due };
+            touched.extend(told.into_iter().flatten().filter_map(|id| id.parse::<InstanceId>().ok()));
+            let of_it =
+                to_compare.iter().filter(|(_, runs_in)| *runs_in == runtime.kind()).map(|(id, _)| *id);
+            let to_compare: Vec<InstanceId> = of_it.filter(|id| touched.remove(id) || all).collect();
             if let Err(error) = host.look(runtime.as_ref(), &to_compare, files_due) {
                 let kind = runtime.kind();
                 tracing::warn!(project = %looked.name, %kind, %error, "what runs there cannot be seen; nothing is done to it");
                 host.unseen.insert(kind);
             }
         }
+        // Of those that are gone nothing will be compared; one that is not healthy yet is compared when it is.
+        touched.retain(|id| known.contains(id));
         host
     });
     let Host { found, files, settings, foreign, unseen } =
@@ -127,11 +141,11 @@ impl Host {
     fn look(
         &mut self,
         runtime: &dyn Runtime,
-        to_compare: &[(InstanceId, RuntimeKind)],
+        to_compare: &[InstanceId],
         files_due: bool,
     ) -> Result<(), RuntimeError> {
         let kind = runtime.kind();
-        for (id, _) in to_compare.iter().filter(|(_, runs_in)| *runs_in == kind) {
+        for id in to_compare {
             // An instance that is just being replaced has no files to compare: that is seen by its absence.
             let differences = runtime.differences(&id.to_string()).unwrap_or_default();
             self.files.extend(differences.into_iter().map(|d| (*id, d.path, d.before, d.after)));

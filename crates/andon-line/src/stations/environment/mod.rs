@@ -2,7 +2,8 @@
 //! and what counts as drift is decided in andon-environment. `look` sees what runs, `act` does what follows, `commands` is what people ask.
 
 mod act;
-mod commands;
+pub mod commands;
+mod life;
 mod look;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,7 +11,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use andon_environment::promote::{self, Candidate, Declared};
-use andon_environment::{DeploymentState, upkeep};
+use andon_environment::upkeep::{self, Wishes};
+use andon_environment::{DeploymentState, Exception};
 use andon_model::event::{Actor, Event, Revision};
 use andon_model::{DeploymentId, EnvironmentName, InstanceId, Oid, RuntimeKind, Span, Time};
 use andon_pipeline::Definition;
@@ -37,10 +39,11 @@ pub(super) async fn run(line: Arc<Line>, project: Arc<Project>, stop: Cancellati
     loop {
         let done = step(&line, &project, &hands, &stop).await;
         pulse.every(if busy(&project.state()) { SOON } else { QUIET });
+        let worked = done.is_ok();
         tokio::select! {
             goes_on = pulse.beat(done, DEPLOYMENT) => if !goes_on { return },
-            // A runtime tells that something happened to an instance: its files are looked at too.
-            () = hands.woken.notified() => {}
+            // A runtime tells that something happened to an instance. After a failure the pause is kept.
+            () = hands.woken.notified(), if worked => {}
         }
     }
 }
@@ -50,7 +53,12 @@ pub(super) async fn run(line: Arc<Line>, project: Arc<Project>, stop: Cancellati
 struct Hands {
     on: Mutex<BTreeSet<InstanceId>>,
     failing: Mutex<BTreeMap<InstanceId, Time>>,
+    /// When processes without an instance were looked for last, and files where nobody tells which were touched.
     looked_at_files: Mutex<Option<Time>>,
+    /// When all files were compared last, told of or not.
+    swept_files: Mutex<Option<Time>>,
+    /// Told to be touched, and not compared since.
+    touched: Mutex<BTreeSet<InstanceId>>,
     pub(super) testing: Mutex<BTreeSet<DeploymentId>>,
     woken: tokio::sync::Notify,
     listening: Mutex<BTreeSet<RuntimeKind>>,
@@ -105,7 +113,9 @@ async fn step(
     if let Some(Ok(definition)) = defined.as_deref() {
         bring(line, project, definition).await?;
     }
-    keep_up(line, project, hands, stop).await?;
+    let definition = defined.as_deref().and_then(|defined| defined.as_ref().ok());
+    life::step(line, project, definition).await?;
+    keep_up(line, project, definition, hands, stop).await?;
     let due: Vec<DeploymentId> = {
         let state = project.state();
         let up = state.estate.deployments.values().filter(|d| d.state == DeploymentState::Up);
@@ -137,7 +147,13 @@ async fn bring(line: &Line, project: &Project, definition: &Definition) -> Resul
                     let like = like.map(|like| like.value.clone());
                     let ttl = definition.resolve(&environment).and_then(|resolved| resolved.ttl);
                     let expires = ttl.map(|ttl| now + ttl);
-                    events.push(Event::EnvironmentCreated { environment, like, standing: true, expires });
+                    events.push(Event::EnvironmentCreated {
+                        environment,
+                        like,
+                        standing: true,
+                        expires,
+                        change: None,
+                    });
                 }
                 promote::Decision::Deploy(candidate) => {
                     // One that became due since waits for the next look.
@@ -233,6 +249,7 @@ fn deployment(
 async fn keep_up(
     line: &Arc<Line>,
     project: &Arc<Project>,
+    definition: Option<&Definition>,
     hands: &Arc<Hands>,
     stop: &CancellationToken,
 ) -> Result<(), Refusal> {
@@ -243,12 +260,36 @@ async fn keep_up(
     let look::Strays { foreign, orphans } = found;
     act::sweep(project, hands, orphans);
     let now = line.now();
-    let warm = keep_warm(&project.state(), now);
-    let decisions = upkeep::plan(&project.state().estate, &seen, &warm, now);
+    let decisions = {
+        let state = project.state();
+        let ignores = definition.map(|definition| ignores(definition, &state)).unwrap_or_default();
+        let wishes = Wishes { keep_warm: keep_warm(&state, now), ignores };
+        upkeep::plan(&state.estate, &seen, &wishes, now)
+    };
     for decision in decisions {
         act::act(line, project, hands, decision, &foreign).await?;
     }
     Ok(())
+}
+
+/// What may differ from code, by environment; one that was asked for may what the one it is like may.
+fn ignores(definition: &Definition, state: &State) -> BTreeMap<EnvironmentName, Vec<Exception>> {
+    let of = |environment: &andon_environment::Environment| {
+        let like = environment.like.as_ref().filter(|_| !environment.standing);
+        let rules = definition.resolve(like.unwrap_or(&environment.name))?.rules;
+        Some((environment.name.clone(), exceptions(&rules.ignores)))
+    };
+    state.estate.environments.values().filter_map(of).collect()
+}
+
+/// Exceptions of the file as the domain has them.
+pub(crate) fn exceptions(written: &[andon_pipeline::rules::Exception]) -> Vec<Exception> {
+    let each = |e: &andon_pipeline::rules::Exception| Exception {
+        what: e.what.clone(),
+        why: e.why.clone(),
+        until: e.ends(),
+    };
+    written.iter().map(each).collect()
 }
 
 /// Revisions that must be kept running for the way back.

@@ -1,5 +1,12 @@
 //! The host's instances, as their directories and locks tell of them. Keeps nothing in memory that a restart would miss.
 
+mod inside;
+mod log;
+mod plan;
+mod proc;
+mod shim;
+mod watch;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, File};
 use std::io::Read;
@@ -7,22 +14,28 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 use std::time::Duration;
 
+use self::plan::{SETTING, Setting};
+use self::proc::Stat;
+use self::shim::{MARK, PATH};
+use self::watch::Watcher;
 use andon_model::{EnvironmentName, RuntimeKind, Time};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::Signal;
+use sha2::Digest as _;
 
 use crate::error::RuntimeError;
 use crate::health::free_port;
-use crate::log;
 use crate::manifest::{self, Difference, Inspector, Manifest};
 use crate::port::{Isolation, Runtime};
-use crate::proc::{self, Process, Stat};
-use crate::shim::{MARK, PATH};
+use crate::sandbox::{Group, Means};
 use crate::spec::{self, Exit, Spec, State};
 use crate::unpack::{Limits, unpack};
+
+pub use self::proc::Process;
+pub use self::shim::shim_main;
 
 /// What a shim may take beyond the time that the instance has to stop.
 const SHIM_GRACE: Duration = Duration::from_secs(10);
@@ -35,6 +48,12 @@ pub struct ProcessRuntime {
     root: PathBuf,
     exe: PathBuf,
     inspector: Mutex<Inspector>,
+    /// What instances never see.
+    hide: Vec<PathBuf>,
+    /// What the host permits, once somebody asked.
+    means: OnceLock<Means>,
+    /// None: this host tells nobody of changes.
+    watcher: Option<Watcher>,
     unique: AtomicU64,
     /// One at a time starts, stops or removes an instance.
     turns: Mutex<HashMap<String, Arc<Mutex<()>>>>,
@@ -70,6 +89,14 @@ pub struct Foreign {
     pub command: String,
 }
 
+/// What came of looking for what a shim left.
+enum Swept {
+    /// Nothing is left, and no shim can start while this is held.
+    Empty(File),
+    /// It has a shim: one that an earlier server was starting.
+    Held,
+}
+
 impl ProcessRuntime {
     /// Instances live below `root`; their shims are `exe shim DIR`. Removes what a crash left half unpacked.
     pub fn new(root: PathBuf, exe: PathBuf) -> Result<ProcessRuntime, RuntimeError> {
@@ -85,12 +112,67 @@ impl ProcessRuntime {
             }
         }
         Ok(ProcessRuntime {
+            hide: vec![root.clone()],
+            means: OnceLock::new(),
+            watcher: Watcher::new()
+                .inspect_err(|error| tracing::warn!(%error, "changes of releases are not heard of"))
+                .ok(),
             root,
             exe,
             inspector: Mutex::default(),
             unique: AtomicU64::new(0),
             turns: Mutex::default(),
         })
+    }
+
+    /// Instances see nothing below this directory either, but for their own: the server's data.
+    pub fn hiding(mut self, data: &Path) -> ProcessRuntime {
+        self.hide.push(data.canonicalize().unwrap_or_else(|_| data.to_owned()));
+        self
+    }
+
+    /// Uses these means instead of what the host permits.
+    pub fn with(mut self, means: Means) -> ProcessRuntime {
+        self.means = OnceLock::from(means);
+        self
+    }
+
+    /// What the host permits: tried once, when it is asked for first.
+    pub fn means(&self) -> &Means {
+        self.means.get_or_init(|| {
+            let empty = self.beside("rehearsal");
+            if let Err(error) = fs::create_dir(&empty) {
+                return Means::none(&format!("it could not be tried: {error}"));
+            }
+            let rehearse = || {
+                let mut command = Command::new(&self.exe);
+                command.arg("shim").arg(&empty).env_clear().env(shim::STAGE, shim::REHEARSE).current_dir("/");
+                command
+            };
+            let means = Means::find(rehearse, &empty, &self.host_name());
+            self.drop_groups(&means);
+            // Left for the next start of the server if it cannot be removed now.
+            let _ = fs::remove_dir_all(&empty);
+            means
+        })
+    }
+
+    /// Ends what lies in groups of this name without a directory of an instance.
+    fn drop_groups(&self, means: &Means) {
+        let ids = self.ids().unwrap_or_default();
+        for name in means.groups.names().into_iter().filter(|name| !ids.contains(name)) {
+            let group = means.groups.of(&name);
+            group.kill();
+            if let Err(error) = group.remove() {
+                tracing::warn!(group = name, %error, "a group that belongs to no instance stays");
+            }
+        }
+    }
+
+    /// What everything of these instances on the host is named after: one directory, one name.
+    pub fn host_name(&self) -> String {
+        let sum = sha2::Sha256::digest(self.root.as_os_str().as_encoded_bytes());
+        format!("andon-{}", hex::encode(&sum[..4]))
     }
 
     /// Unpacks an artifact (a tar) for an instance and takes down what it holds. All of it or nothing; once done, done
@@ -139,6 +221,16 @@ impl ProcessRuntime {
         self.sweep(id, &dir)?;
         let path = dir.join(spec::SPEC);
         spec::write(&path, spec).map_err(RuntimeError::disk("write", path))?;
+        let path = dir.join(SETTING);
+        let setting = Setting { means: self.means().clone(), hide: self.hide.clone() };
+        spec::write(&path, &setting).map_err(RuntimeError::disk("write", path))?;
+        if let Some(watcher) = &self.watcher {
+            watcher.begin(id, &dir, &spec.writes);
+        }
+        let root = dir.join(plan::ROOT);
+        if !root.exists() {
+            fs::create_dir(&root).map_err(RuntimeError::disk("create", root))?;
+        }
         let not_started = |why: String| RuntimeError::NotStarted { id: id.clone(), why };
         let ran = Command::new(&self.exe)
             .arg("shim")
@@ -159,10 +251,11 @@ impl ProcessRuntime {
     pub fn stop(&self, id: &str) -> Result<(), RuntimeError> {
         let turn = self.turn(id);
         let _turn = lock(&turn);
-        self.end(id)
+        self.end(id).map(drop)
     }
 
-    fn end(&self, id: &str) -> Result<(), RuntimeError> {
+    /// No shim can start it while what is returned is held.
+    fn end(&self, id: &str) -> Result<File, RuntimeError> {
         let dir = self.dir(id)?;
         if !dir.exists() {
             return Err(RuntimeError::Unknown(id.to_owned()));
@@ -173,18 +266,26 @@ impl ProcessRuntime {
         {
             self.end_shim(id, &dir, spec.stop_within.duration() + SHIM_GRACE)?;
         }
-        self.sweep(id, &dir)
+        match self.sweep(id, &dir)? {
+            Swept::Empty(lock) => Ok(lock),
+            Swept::Held => {
+                Err(RuntimeError::NotStopped { id: id.to_owned(), why: "it is just being started".into() })
+            }
+        }
     }
 
     /// Stops an instance and removes its directory. One that is not there is as good.
     pub fn remove(&self, id: &str) -> Result<(), RuntimeError> {
         let turn = self.turn(id);
         let _turn = lock(&turn);
-        match self.end(id) {
+        let _held = match self.end(id) {
             Err(RuntimeError::Unknown(_)) => return Ok(()),
             stopped => stopped?,
-        }
+        };
         let (dir, beside) = (self.dir(id)?, self.beside(id));
+        if let Some(watcher) = &self.watcher {
+            watcher.end(id);
+        }
         fs::rename(&dir, &beside).map_err(RuntimeError::disk("remove", &dir))?;
         lock(&self.inspector).forget(&dir);
         lock(&self.turns).remove(id);
@@ -232,7 +333,14 @@ impl ProcessRuntime {
         let manifest: Option<Manifest> = read(&dir.join(spec::MANIFEST))?;
         let manifest = manifest.ok_or_else(|| RuntimeError::Unknown(id.to_owned()))?;
         let release = dir.join(spec::RELEASE);
-        lock(&self.inspector).compare(&manifest, &release).map_err(RuntimeError::disk("read", release))
+        let compared = lock(&self.inspector).compare(&manifest, &release);
+        let mut found = compared.map_err(RuntimeError::disk("read", release))?;
+        let spec: Option<Spec> = read(&dir.join(spec::SPEC))?;
+        let writes = spec.map(|spec| spec.writes).unwrap_or_default();
+        found.retain(|difference| {
+            !writes.iter().any(|declared| Path::new(&difference.path).starts_with(declared))
+        });
+        Ok(found)
     }
 
     /// Processes that run in or from an instance's directory, or were started by an instance, and that no living shim
@@ -359,11 +467,31 @@ impl ProcessRuntime {
         })
     }
 
+    /// The group of an instance, of whatever server started it.
+    fn group(&self, id: &str, dir: &Path) -> Result<Group, RuntimeError> {
+        let setting: Option<Setting> = read(&dir.join(SETTING))?;
+        Ok(setting.map(|setting| setting.means.groups.of(id)).unwrap_or_default())
+    }
+
     /// Kills what an instance without a shim has left.
-    fn sweep(&self, id: &str, dir: &Path) -> Result<(), RuntimeError> {
-        let own = std::process::id();
+    fn sweep(&self, id: &str, dir: &Path) -> Result<Swept, RuntimeError> {
         // Only a pause: nobody ever sends.
         let (_quiet, never) = mpsc::channel::<()>();
+        // Held while sweeping: a shim that an earlier server is just starting waits, and what it makes is not taken for a left-over.
+        let path = dir.join(spec::LOCK);
+        let lock = File::options().write(true).create(true).truncate(false).open(&path);
+        let lock = lock.map_err(RuntimeError::disk("open", &path))?;
+        let mut tries = KILLS / 10;
+        while let Err(error) = flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            // Whoever only looks holds it for an instant.
+            if error != rustix::io::Errno::WOULDBLOCK || tries == 0 {
+                return Ok(Swept::Held);
+            }
+            tries -= 1;
+            let _ = never.recv_timeout(KILL_PAUSE);
+        }
+        let group = self.group(id, dir)?;
+        let own = std::process::id();
         let mut left = Vec::new();
         for _ in 0..KILLS {
             let table = proc::table().map_err(RuntimeError::disk("read", "/proc"))?;
@@ -372,8 +500,9 @@ impl ProcessRuntime {
                 .filter(|stat| self.owner(stat).as_deref() == Some(id))
                 .map(|stat| stat.process)
                 .collect();
-            if left.is_empty() {
-                return Ok(());
+            group.kill();
+            if left.is_empty() && group.remove().is_ok() {
+                return Ok(Swept::Empty(lock));
             }
             for process in &left {
                 process.signal(Signal::KILL).map_err(RuntimeError::disk("kill what is left of", dir))?;
@@ -396,11 +525,9 @@ impl Runtime for ProcessRuntime {
     }
 
     fn isolation(&self, _: &EnvironmentName) -> Isolation {
-        let lacks = |what: &str| (what.to_owned(), "instances are plain processes of the host".to_owned());
-        Isolation {
-            has: vec!["a directory of its own".into(), "ended with everything it started".into()],
-            lacks: ["limits", "network of its own", "read-only release"].map(lacks).into(),
-        }
+        let mut isolation = self.means().isolation();
+        isolation.has.insert(0, "ended with everything it started".into());
+        isolation
     }
 
     fn place(&self, _: &EnvironmentName, used: &BTreeSet<SocketAddr>) -> Result<SocketAddr, RuntimeError> {
@@ -435,6 +562,22 @@ impl Runtime for ProcessRuntime {
 
     fn differences(&self, id: &str) -> Result<Vec<Difference>, RuntimeError> {
         ProcessRuntime::differences(self, id)
+    }
+
+    fn touched(&self) -> Option<BTreeSet<String>> {
+        let watcher = self.watcher.as_ref()?;
+        // Those that an earlier server started.
+        for id in self.ids().ok()? {
+            let dir = self.root.join(&id);
+            if let Ok(Some(spec)) = read::<Spec>(&dir.join(spec::SPEC)) {
+                watcher.begin(&id, &dir, &spec.writes);
+            }
+        }
+        watcher.touched()
+    }
+
+    fn watch(&self) -> Option<tokio::sync::watch::Receiver<u64>> {
+        self.watcher.as_ref().map(Watcher::changes)
     }
 
     fn foreign(&self) -> Result<Vec<Foreign>, RuntimeError> {

@@ -3,15 +3,14 @@
 //! `exe shim DIR` is run twice. The first stage starts the second and waits until that one says that the command runs
 //! (or why it does not), so that whoever asked knows at once and has no child to look after. The second stage leaves
 //! the server's session, takes the instance's lock, adopts whatever the command leaves behind, keeps its output, and
-//! ends only when no descendant is left. It has no threads and no runtime, and restarts nothing: that is decided by
+//! ends only when no descendant is left. What confines the command is entered by a third stage (`inside`). It has no threads and no runtime, and restarts nothing: that is decided by
 //! the server, which may be down.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,28 +22,38 @@ use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::process::{Pid, Signal, WaitOptions, wait};
 use signal_hook::consts::{SIGCHLD, SIGINT, SIGTERM};
 
-use crate::log::Log;
-use crate::proc::{self, Process};
+use super::inside::{CODE, ENTERED, SIGNAL, WHY, rehearse};
+use super::log::Log;
+use super::plan::{SETTING, Setting, order};
+use super::proc::{self, Process};
+use crate::sandbox::{Group, Means, leave};
 use crate::spec::{self, Exit, Spec, State};
 
-/// Tells the second stage from the first.
-const STAGE: &str = "ANDON_SHIM_STAGE";
+/// Tells the later stages from the first: none, or one of these.
+pub(super) const STAGE: &str = "ANDON_SHIM_STAGE";
+const SECOND: &str = "2";
+pub(super) const INSIDE: &str = "inside";
+pub(super) const REHEARSE: &str = "rehearse";
 /// Names the instance's directory in the environment of everything that it starts.
 pub(crate) const MARK: &str = "ANDON_INSTANCE";
 /// What the second stage says to the first, beside a reason.
 const RUNS: &str = "runs";
 const HELD: &str = "held";
 /// How long the lock is tried for: someone who only looks holds it for an instant.
-const LOCK_TRIES: u32 = 50;
-const A_MOMENT: Duration = Duration::from_millis(4);
+pub(super) const LOCK_TRIES: u32 = 50;
+pub(super) const A_MOMENT: Duration = Duration::from_millis(4);
 /// Where programs are looked for if the server has no PATH.
 pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Runs the instance in this directory; call it first thing in `main`, before any thread is started. The exit status
 /// is 0 when the command was started (or ran already), else 1 with the reason on standard error.
 pub fn shim_main(dir: &Path) -> i32 {
-    if std::env::var_os(STAGE).is_some() {
-        return second(dir);
+    match std::env::var(STAGE).as_deref() {
+        Ok(SECOND) => return second(dir),
+        Ok(INSIDE) => return super::inside::main(),
+        Ok(REHEARSE) => return rehearse(dir, false),
+        Ok(_) => return rehearse(dir, true),
+        Err(_) => {}
     }
     match first(dir) {
         Ok(()) => 0,
@@ -66,7 +75,7 @@ fn first(dir: &Path) -> Result<(), String> {
     let exe = std::env::current_exe().map_err(words("cannot find the server's own binary"))?;
     let mut second = Command::new(exe)
         .args(std::env::args_os().skip(1))
-        .env(STAGE, "2")
+        .env(STAGE, SECOND)
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -110,7 +119,12 @@ struct Held {
     _lock: File,
     spec: Spec,
     state: State,
-    main: Pid,
+    /// The first process inside, or, without namespaces, the command itself.
+    child: Pid,
+    /// What the first process inside reports, if there is one.
+    told: Option<UnixStream>,
+    said: Vec<u8>,
+    group: Group,
     output: Option<io::PipeReader>,
     log: Log,
     wake: UnixStream,
@@ -143,28 +157,42 @@ fn begin(dir: &Path) -> Result<Option<Held>, String> {
     let write =
         |state: &State| spec::write(&dir.join(spec::STATE), state).map_err(words("cannot write its state"));
     write(&state)?;
-    match launch(dir, &spec) {
+    let setting: Option<Setting> =
+        spec::read(&dir.join(SETTING)).map_err(words("cannot read its sandbox"))?;
+    let setting = setting.unwrap_or_else(|| Setting { means: Means::none("nobody tried"), hide: Vec::new() });
+    let group = setting.means.groups.make(&spec.instance, &spec.limits);
+    let launched = group.and_then(|group| {
+        let launched = launch(dir, &spec, &setting, &group, &mut state);
+        // Whoever may be left in it is killed by the server.
+        launched
+            .inspect_err(|_| group.kill())
+            .map_err(|why| (drop(group.remove()), why).1)
+            .map(|launched| (group, launched))
+    });
+    match launched {
         Err(why) => {
             state.exit = Some(Exit::NotStarted(why.clone()));
             write(&state)?;
             Err(why)
         }
-        Ok((main, output, log, wake, ending)) => {
-            // A process that is gone already leaves its number until it is waited for.
-            state.main = Process::of(main.as_raw_pid().unsigned_abs()).ok();
-            let held = Held {
+        Ok((group, launched)) => {
+            write(&state)?;
+            let Launched { child, told, said, output, log, wake, ending } = launched;
+            let output = Some(output);
+            Ok(Some(Held {
                 dir: dir.into(),
                 _lock: lock,
                 spec,
                 state,
-                main,
-                output: Some(output),
+                child,
+                told,
+                said,
+                group,
+                output,
                 log,
                 wake,
                 ending,
-            };
-            write(&held.state)?;
-            Ok(Some(held))
+            }))
         }
     }
 }
@@ -180,7 +208,7 @@ fn take(lock: &File) -> io::Result<bool> {
     Ok(false)
 }
 
-trait Readable {
+pub(super) trait Readable {
     fn fd(&self) -> PollFd<'_>;
 }
 impl<T: AsFd> Readable for T {
@@ -190,7 +218,7 @@ impl<T: AsFd> Readable for T {
 }
 
 /// Waits until one of these can be read, or the time is over.
-fn wait_for(on: &[&dyn Readable], most: Option<Duration>) -> io::Result<()> {
+pub(super) fn wait_for(on: &[&dyn Readable], most: Option<Duration>) -> io::Result<()> {
     let mut fds: Vec<PollFd<'_>> = on.iter().map(|readable| readable.fd()).collect();
     let most = most.map(|most| Timespec {
         tv_sec: most.as_secs().try_into().unwrap_or(i64::MAX),
@@ -202,9 +230,23 @@ fn wait_for(on: &[&dyn Readable], most: Option<Duration>) -> io::Result<()> {
     }
 }
 
-type Launched = (Pid, io::PipeReader, Log, UnixStream, Arc<AtomicBool>);
+struct Launched {
+    child: Pid,
+    told: Option<UnixStream>,
+    said: Vec<u8>,
+    output: io::PipeReader,
+    log: Log,
+    wake: UnixStream,
+    ending: Arc<AtomicBool>,
+}
 
-fn launch(dir: &Path, spec: &Spec) -> Result<Launched, String> {
+fn launch(
+    dir: &Path,
+    spec: &Spec,
+    setting: &Setting,
+    group: &Group,
+    state: &mut State,
+) -> Result<Launched, String> {
     let words = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
     // What the command leaves behind comes to us instead of to the host's first process.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
@@ -224,49 +266,72 @@ fn launch(dir: &Path, spec: &Spec) -> Result<Launched, String> {
     let (output, writer) = io::pipe().map_err(words("cannot open a pipe"))?;
     rustix::fs::fcntl_setfl(&output, OFlags::NONBLOCK)
         .map_err(|error| format!("cannot open a pipe: {error}"))?;
-    let mut command = command(dir, spec)?;
-    command.stdout(writer.try_clone().map_err(words("cannot open a pipe"))?).stderr(writer);
-    let program = spec.command.first().map_or("", String::as_str);
-    let mut spawned = command.spawn();
-    for _ in 0..LOCK_TRIES {
-        // The file was just unpacked, and a process that the server forked meanwhile has it open until it executes.
-        match &spawned {
-            Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => {
-                wait_for(&[], Some(A_MOMENT)).map_err(words("cannot wait"))?;
-                spawned = command.spawn();
-            }
-            _ => break,
+    let order = order(dir, spec, setting)?;
+    let exe = std::env::current_exe().map_err(words("cannot find the server's own binary"))?;
+    let (mut told, theirs) = UnixStream::pair().map_err(words("cannot open a pipe"))?;
+    leave(&order.plan)?;
+    let inside = Command::new(exe)
+        .arg("shim")
+        .arg(dir)
+        .env_clear()
+        .env(STAGE, INSIDE)
+        .env(MARK, dir)
+        .current_dir("/")
+        .stdin(OwnedFd::from(theirs))
+        .stdout(writer.try_clone().map_err(words("cannot open a pipe"))?)
+        .stderr(writer)
+        .spawn()
+        .map_err(words("cannot start the first process of its sandbox"))?;
+    // Before it starts anything.
+    group.add(inside.id())?;
+    let mut text =
+        serde_json::to_string(&order).map_err(|error| format!("cannot write its order: {error}"))?;
+    text.push('\n');
+    told.write_all(text.as_bytes()).map_err(words("cannot tell the first process of its sandbox"))?;
+    let said = until_it_runs(&mut told)?;
+    let child = i32::try_from(inside.id()).ok().and_then(Pid::from_raw).ok_or("it got no process id")?;
+    // A process that is gone already leaves its number until it is waited for.
+    state.main = match order.plan.namespaces {
+        false => Process::of(inside.id()).ok(),
+        true => {
+            let table = proc::table().unwrap_or_default();
+            let children = table.values().filter(|stat| stat.parent == inside.id());
+            children.map(|stat| stat.process).min_by_key(|process| (process.start, process.pid))
         }
-    }
-    let main = spawned.map_err(|error| format!("cannot run {program:?}: {error}"))?;
-    let main = i32::try_from(main.id()).ok().and_then(Pid::from_raw).ok_or("it got no process id")?;
-    Ok((main, output, log, wake, ending))
+    };
+    told.set_nonblocking(true).map_err(words("cannot open a pipe"))?;
+    let told = order.plan.namespaces.then_some(told);
+    Ok(Launched { child, told, said, output, log, wake, ending })
 }
 
-fn command(dir: &Path, spec: &Spec) -> Result<Command, String> {
-    let workdir = Path::new(&spec.workdir);
-    if !workdir.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
-        return Err(format!("its directory {:?} leads out of the release", spec.workdir));
+/// Waits until the command runs, which is said, or, where the first process becomes the command, shown by the end of the stream.
+/// What was said after that is returned.
+fn until_it_runs(told: &mut UnixStream) -> Result<Vec<u8>, String> {
+    let (mut said, mut entered) = (Vec::new(), false);
+    let mut chunk = [0; 4096];
+    loop {
+        while let Some(line) = next_line(&mut said) {
+            match line.strip_prefix(WHY) {
+                Some(why) => return Err(why.to_owned()),
+                None if line == super::inside::RUNS => return Ok(said),
+                None => entered |= line == ENTERED,
+            }
+        }
+        match told.read(&mut chunk) {
+            Ok(0) if entered => return Ok(said),
+            Ok(0) => return Err("the first process of its sandbox died at once; its log may say why".into()),
+            Ok(read) => said.extend_from_slice(&chunk[..read]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(format!("cannot hear the first process of its sandbox: {error}")),
+        }
     }
-    let arguments = spec.arguments();
-    let Some((program, arguments)) = arguments.split_first() else {
-        return Err("its command is empty".into());
-    };
-    let mut command = Command::new(program);
-    command
-        .args(arguments)
-        .current_dir(dir.join(spec::RELEASE).join(workdir))
-        .env_clear()
-        .env("PATH", std::env::var_os("PATH").unwrap_or_else(|| PATH.into()))
-        .env("HOME", dir.join("home"))
-        .env("TMPDIR", dir.join("tmp"))
-        .env("LANG", "C.UTF-8")
-        .envs(&spec.env)
-        .env("PORT", spec.port.to_string())
-        .env(MARK, dir)
-        .stdin(Stdio::null())
-        .process_group(0);
-    Ok(command)
+}
+
+fn next_line(said: &mut Vec<u8>) -> Option<String> {
+    let end = said.iter().position(|byte| *byte == b'\n')?;
+    let rest = said.split_off(end + 1);
+    let line = std::mem::replace(said, rest);
+    Some(String::from_utf8_lossy(&line[..end]).into_owned())
 }
 
 /// What is left of the descendants.
@@ -283,9 +348,10 @@ impl Held {
         while exit.is_none() {
             if self.ending.load(Ordering::SeqCst) && deadline.is_none() {
                 deadline = Some(Instant::now() + self.spec.stop_within.duration());
-                // It cannot have been waited for yet: the number is still its own.
-                if let Err(error) = rustix::process::kill_process(self.main, Signal::TERM) {
-                    self.note("cannot ask the command to end", error.into());
+                if let Some(main) = self.state.main
+                    && let Err(error) = main.signal(Signal::TERM)
+                {
+                    self.note("cannot ask the command to end", error);
                 }
             }
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
@@ -297,7 +363,10 @@ impl Held {
         }
         self.end_all(&mut exit);
         self.keep_output();
-        self.state.exit = Some(exit.unwrap_or(Exit::Unseen));
+        let exit = exit.unwrap_or(Exit::Unseen);
+        let starved = matches!(exit, Exit::Signal(9) | Exit::Code(137)) && self.group.out_of_memory() > 0;
+        self.end_group();
+        self.state.exit = Some(if starved { Exit::OutOfMemory(self.spec.limits.memory) } else { exit });
         if let Err(error) = spec::write(&self.dir.join(spec::STATE), &self.state) {
             self.note("cannot write how it ended", error);
         }
@@ -306,6 +375,7 @@ impl Held {
     fn wait(&mut self, most: Option<Duration>) {
         let waited = match &self.output {
             Some(output) => wait_for(&[&self.wake, output], most),
+            // The end of the first process inside is signalled: what it says needs no look of its own.
             None => wait_for(&[&self.wake], most),
         };
         if let Err(error) = waited {
@@ -341,14 +411,17 @@ impl Held {
     }
 
     /// Takes note of every descendant that ended.
-    fn reap(&self, exit: &mut Option<Exit>) -> Left {
+    fn reap(&mut self, exit: &mut Option<Exit>) -> Left {
         loop {
             match wait(WaitOptions::NOHANG) {
-                Ok(Some((pid, status))) if pid == self.main => {
-                    *exit = match (status.exit_status(), status.terminating_signal()) {
-                        (Some(code), _) => Some(Exit::Code(code)),
-                        (_, Some(signal)) => Some(Exit::Signal(signal)),
-                        _ => exit.take(),
+                Ok(Some((pid, status))) if pid == self.child => {
+                    *exit = match self.reported() {
+                        Some(told) => Some(told),
+                        None => match (status.exit_status(), status.terminating_signal()) {
+                            (Some(code), _) => Some(Exit::Code(code)),
+                            (_, Some(signal)) => Some(Exit::Signal(signal)),
+                            _ => exit.take(),
+                        },
                     };
                 }
                 Ok(Some(_)) | Err(rustix::io::Errno::INTR) => {}
@@ -356,6 +429,34 @@ impl Held {
                 Err(_) => return Left::None,
             }
         }
+    }
+
+    /// How the command ended, as the first process inside says. None if there is no such process, or it was killed first.
+    fn reported(&mut self) -> Option<Exit> {
+        let mut told = self.told.take()?;
+        // What it said lies in the socket, whole: it is dead.
+        let _ = told.read_to_end(&mut self.said);
+        while let Some(line) = next_line(&mut self.said) {
+            if let Some(code) = line.strip_prefix(CODE) {
+                return code.parse().ok().map(Exit::Code);
+            }
+            if let Some(signal) = line.strip_prefix(SIGNAL) {
+                return signal.parse().ok().map(Exit::Signal);
+            }
+        }
+        None
+    }
+
+    /// Nobody is left by now; if somebody is all the same, the server sees it by the group that stays.
+    fn end_group(&mut self) {
+        for _ in 0..LOCK_TRIES {
+            match self.group.remove() {
+                Ok(()) => return,
+                Err(_) => self.group.kill(),
+            }
+            self.wait(Some(A_MOMENT));
+        }
+        self.note("its group stays", io::ErrorKind::ResourceBusy.into());
     }
 
     /// Kills whatever is left, sessions of its own included, until nothing is.

@@ -1,0 +1,237 @@
+//! Runs of the infrastructure tool as the journal tells them, and which run is due. No processes, no plans' contents.
+//!
+//! One run per environment at a time; the others wait in order. What is due is a pure function: the folder that a deployment pins has to be
+//! applied before its instances start; an environment that goes is emptied by the tool as well; reality is looked at again and again.
+
+use std::collections::BTreeMap;
+
+use andon_model::event::{Actor, Event, InfraAction, InfraFinished, InfraPlanned, InfraQueued, Recorded};
+use andon_model::{ChangeId, DeploymentId, EnvironmentName, InfraRunId, Oid, Time, UserName};
+use serde::Serialize;
+
+/// How far a run is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// Waits for its turn.
+    Queued,
+    /// The plan is being made.
+    Planning,
+    /// The plan is there; people have to approve it.
+    Waiting,
+    /// The plan may be applied.
+    Ready,
+    /// The plan is being applied.
+    Applying,
+    /// Over.
+    Ended,
+}
+
+/// One run.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Run {
+    /// What was asked for.
+    pub asked: InfraQueued,
+    /// By whom.
+    pub by: Actor,
+    /// When.
+    pub at: Time,
+    /// How far it is.
+    pub stage: Stage,
+    /// Since when it is in that stage.
+    pub since: Time,
+    /// The process of this stage: pid and start time.
+    pub process: Option<(u32, u64)>,
+    /// The tool and its version.
+    pub tool: Option<String>,
+    /// Its plan.
+    pub planned: Option<InfraPlanned>,
+    /// Who approved it, when, and why.
+    pub approvals: Vec<(UserName, Time, String)>,
+    /// People who wrote what it applies.
+    pub authors: Vec<UserName>,
+    /// How it ended.
+    pub finished: Option<InfraFinished>,
+}
+
+impl Run {
+    /// Its number.
+    pub fn id(&self) -> InfraRunId {
+        self.asked.run
+    }
+
+    /// Approvals that are still missing.
+    pub fn missing(&self) -> u32 {
+        let needed = self.planned.as_ref().map_or(0, |planned| planned.approvals);
+        needed.saturating_sub(u32::try_from(self.approvals.len()).unwrap_or(u32::MAX))
+    }
+}
+
+/// What is in force in an environment.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Applied {
+    /// The run that made it so.
+    pub run: InfraRunId,
+    /// The folder's tree.
+    pub tree: Oid,
+    /// The folder.
+    pub folder: String,
+    /// The commit it was taken from.
+    pub commit: Oid,
+    /// Its input.
+    pub variables: BTreeMap<String, String>,
+    /// Its output.
+    pub outputs: BTreeMap<String, serde_json::Value>,
+    /// Since when.
+    pub at: Time,
+    /// When reality was last looked at.
+    pub looked: Time,
+}
+
+/// Everything that the infrastructure tool did in a project.
+#[derive(Debug, Clone, Default)]
+pub struct Infrastructure {
+    /// All runs.
+    pub runs: BTreeMap<InfraRunId, Run>,
+    /// What is in force.
+    pub applied: BTreeMap<EnvironmentName, Applied>,
+    pushed: BTreeMap<ChangeId, UserName>,
+    changes: BTreeMap<DeploymentId, Vec<ChangeId>>,
+}
+
+impl Infrastructure {
+    /// The number that the next run gets.
+    pub fn next_run(&self) -> InfraRunId {
+        self.runs.keys().next_back().map_or(InfraRunId(1), |id| id.next())
+    }
+
+    /// Runs of an environment that are not over, oldest first.
+    pub fn open<'a>(&'a self, environment: &'a EnvironmentName) -> impl Iterator<Item = &'a Run> {
+        self.runs
+            .values()
+            .filter(move |run| run.stage != Stage::Ended && &run.asked.environment == environment)
+    }
+
+    /// Whether this run may still do something.
+    pub fn is_open(&self, run: InfraRunId) -> bool {
+        self.runs.get(&run).is_some_and(|run| run.stage != Stage::Ended)
+    }
+
+    /// Runs whose turn it is: the first of each environment.
+    pub fn turns(&self) -> Vec<&Run> {
+        let mut first: BTreeMap<&EnvironmentName, &Run> = BTreeMap::new();
+        for run in self.runs.values().filter(|run| run.stage != Stage::Ended) {
+            first.entry(&run.asked.environment).or_insert(run);
+        }
+        first.into_values().collect()
+    }
+
+    /// The last run for this deployment.
+    pub fn for_deployment(&self, deployment: DeploymentId) -> Option<&Run> {
+        self.runs.values().rev().find(|run| run.asked.deployment == Some(deployment))
+    }
+
+    /// Takes in what happened.
+    pub fn evolve(&mut self, recorded: &Recorded) {
+        let at = recorded.at;
+        match &recorded.event {
+            Event::ChangePushed(push) => {
+                if let Actor::User(user) = &recorded.by {
+                    self.pushed.insert(push.change, user.clone());
+                }
+            }
+            Event::DeploymentStarted { deployment, changes, .. } => {
+                self.changes.insert(*deployment, changes.clone());
+            }
+            Event::InfraQueued(asked) => {
+                let changes = asked.deployment.and_then(|id| self.changes.get(&id));
+                let mut authors: Vec<UserName> = changes
+                    .into_iter()
+                    .flatten()
+                    .filter_map(|change| self.pushed.get(change).cloned())
+                    .collect();
+                if let Actor::User(user) = &recorded.by {
+                    authors.push(user.clone());
+                }
+                authors.sort();
+                authors.dedup();
+                let run = Run {
+                    asked: asked.clone(),
+                    by: recorded.by.clone(),
+                    at,
+                    stage: Stage::Queued,
+                    since: at,
+                    process: None,
+                    tool: None,
+                    planned: None,
+                    approvals: Vec::new(),
+                    authors,
+                    finished: None,
+                };
+                self.runs.insert(asked.run, run);
+            }
+            Event::InfraStarted { run, pid, started, tool } => {
+                self.step(*run, at, |run| {
+                    run.process = Some((*pid, *started));
+                    run.tool = Some(tool.clone());
+                    if run.stage == Stage::Applying { Stage::Applying } else { Stage::Planning }
+                });
+            }
+            Event::InfraPlanned(planned) => self.step(planned.run, at, |run| {
+                run.process = None;
+                run.planned = Some(planned.clone());
+                run.approvals.clear();
+                if run.missing() > 0 { Stage::Waiting } else { Stage::Ready }
+            }),
+            Event::InfraApproved { run, why } => {
+                let Actor::User(user) = recorded.by.clone() else { return };
+                self.step(*run, at, |run| {
+                    run.approvals.push((user, at, why.clone()));
+                    if run.missing() > 0 { Stage::Waiting } else { Stage::Ready }
+                });
+            }
+            Event::InfraApplying { run } => self.step(*run, at, |run| {
+                run.process = None;
+                Stage::Applying
+            }),
+            Event::InfraFinished(finished) => self.finish(finished, at),
+            _ => {}
+        }
+    }
+
+    fn step(&mut self, id: InfraRunId, at: Time, change: impl FnOnce(&mut Run) -> Stage) {
+        let Some(run) = self.runs.get_mut(&id).filter(|run| run.stage != Stage::Ended) else { return };
+        let stage = change(run);
+        if stage != run.stage {
+            (run.stage, run.since) = (stage, at);
+        }
+    }
+
+    fn finish(&mut self, finished: &InfraFinished, at: Time) {
+        let Some(run) = self.runs.get_mut(&finished.run) else { return };
+        (run.stage, run.since, run.process) = (Stage::Ended, at, None);
+        run.finished = Some(finished.clone());
+        let asked = &run.asked;
+        match asked.action {
+            InfraAction::Apply if finished.ok => {
+                let applied = Applied {
+                    run: asked.run,
+                    tree: asked.tree.clone(),
+                    folder: asked.folder.clone(),
+                    commit: asked.commit.clone(),
+                    variables: asked.variables.clone(),
+                    outputs: finished.outputs.clone(),
+                    at,
+                    looked: at,
+                };
+                self.applied.insert(asked.environment.clone(), applied);
+            }
+            InfraAction::Destroy if finished.ok => drop(self.applied.remove(&asked.environment)),
+            _ => {
+                if let Some(applied) = self.applied.get_mut(&asked.environment) {
+                    applied.looked = at;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! Two environments against each other, as the page and the terminal show it.
+
+use andon_environment::parity::{Parity, Picture, Row, Subject};
+use andon_environment::{Environment, Serving};
+use andon_model::EnvironmentName;
+use serde::{Deserialize, Serialize};
+
+use super::{Fact, Frame, Mark, count, fact, frame};
+use crate::stations::environment::exceptions;
+use crate::{Line, Project, Refusal, State};
+
+/// The page of a comparison.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ParityView {
+    /// Over every page.
+    pub frame: Frame,
+    /// The answer.
+    pub heading: String,
+    /// What was compared.
+    pub sentence: String,
+    /// The first environment.
+    pub here: String,
+    /// The second.
+    pub there: String,
+    /// Hundredths of what is alike or may differ.
+    pub percent: u8,
+    /// Numbers.
+    pub facts: Vec<Fact>,
+    /// What differs: first what nothing allows.
+    pub rows: Vec<ParityRow>,
+}
+
+/// A difference.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ParityRow {
+    /// Whether it may.
+    pub mark: Mark,
+    /// What it is about: `limits`, `version`.
+    pub subject: String,
+    /// Which of them.
+    pub what: String,
+    /// In the first environment.
+    pub here: String,
+    /// In the second.
+    pub there: String,
+    /// Why it may differ and until when.
+    pub allowed: Option<String>,
+}
+
+/// Compares two environments as they are.
+pub fn parity(
+    line: &Line,
+    project: &Project,
+    here: &EnvironmentName,
+    there: &EnvironmentName,
+) -> Result<ParityView, Refusal> {
+    let (state, now) = (project.state(), line.now());
+    let parity = between(project, &state, here, there, now)?;
+    let unexplained = parity.unexplained().count();
+    let heading = match (parity.differences.len(), unexplained) {
+        (0, _) => format!("{here} and {there} are alike"),
+        (_, 0) => format!("{here} and {there} differ only where they may"),
+        (_, n) => format!("{here} and {there} differ in {}", count(n, "thing")),
+    };
+    let mut rows: Vec<ParityRow> = parity.differences.iter().map(row).collect();
+    rows.sort_by_key(|row| row.allowed.is_some());
+    let facts = vec![
+        Fact {
+            mark: if unexplained == 0 { Mark::Go } else { Mark::Wait },
+            ..fact(format!("{} %", parity.percent()), "parity")
+        },
+        fact(parity.alike.to_string(), "alike"),
+        fact(unexplained.to_string(), "differ without a reason"),
+        fact((parity.differences.len() - unexplained).to_string(), "differ for a reason"),
+    ];
+    Ok(ParityView {
+        frame: frame(&state, project.name.as_str(), now),
+        heading,
+        sentence: "Versions, names of variables, shapes, limits, isolation and infrastructure of everything that serves.".into(),
+        here: here.to_string(),
+        there: there.to_string(),
+        percent: parity.percent(),
+        facts,
+        rows,
+    })
+}
+
+/// The environment that one is measured by: what a change passes before it, else the one it is like.
+pub fn model(project: &Project, state: &State, name: &EnvironmentName) -> Option<EnvironmentName> {
+    let definition = project.known_definition(state)?;
+    let place = definition.environments.get_index_of(name);
+    let before = place.and_then(|place| definition.environments.get_index(place.checked_sub(1)?));
+    let before = before.map(|(before, _)| before.clone());
+    let found = before.or_else(|| state.estate.environments.get(name)?.like.clone())?;
+    state.estate.environments.contains_key(&found).then_some(found)
+}
+
+/// The comparison itself, with the exceptions of both.
+pub fn between(
+    project: &Project,
+    state: &State,
+    here: &EnvironmentName,
+    there: &EnvironmentName,
+    now: andon_model::Time,
+) -> Result<Parity, Refusal> {
+    let (one, other) = (picture(project, state, here)?, picture(project, state, there)?);
+    let mut allowed = Vec::new();
+    if let Some(definition) = project.known_definition(state) {
+        for name in [here, there] {
+            let resolved = definition.resolve(name);
+            allowed.extend(resolved.map(|resolved| exceptions(&resolved.rules.differs)).unwrap_or_default());
+        }
+    }
+    Ok(Parity::between(&one, &other, &allowed, now))
+}
+
+fn picture(project: &Project, state: &State, name: &EnvironmentName) -> Result<Picture, Refusal> {
+    let environment: &Environment = state.estate.environments.get(name).ok_or_else(|| {
+        Refusal::Unknown(format!(
+            "there is no environment {name}\nhint: `andon env list` shows those there are"
+        ))
+    })?;
+    let stable = |serving: &Serving| state.estate.of_revision(name, serving.stable.as_ref()?);
+    let mut picture = Picture::of(environment, stable);
+    let kinds = environment.serving.values().filter_map(stable).map(|deployment| deployment.runtime);
+    for kind in kinds.collect::<std::collections::BTreeSet<_>>() {
+        let Ok(runtime) = project.runtime(kind) else { continue };
+        let isolation = runtime.isolation(name);
+        for has in isolation.has {
+            picture.add(Subject::Isolation, has, "in force");
+        }
+        for (lacks, why) in isolation.lacks {
+            picture.add(Subject::Isolation, lacks, format!("lacking: {why}"));
+        }
+    }
+    Ok(picture)
+}
+
+fn row(row: &Row) -> ParityRow {
+    let said = |value: &Option<String>| value.clone().unwrap_or_else(|| "–".into());
+    let ends = |e: &andon_environment::Exception| {
+        format!("{}, until {}", e.why, e.until.rfc3339().get(..10).unwrap_or_default())
+    };
+    ParityRow {
+        mark: if row.allowed.is_some() { Mark::None } else { Mark::Wait },
+        subject: row.subject.word().to_owned(),
+        what: row.what.clone(),
+        here: said(&row.here),
+        there: said(&row.there),
+        allowed: row.allowed.as_ref().map(ends),
+    }
+}

@@ -1,0 +1,211 @@
+//! The words of infrastructure: names of states, runs of the infrastructure tool, and what its events carry. No IO, no rules.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::name::NotAName;
+use crate::{DeploymentId, Digest, EnvironmentName, InfraRunId, Oid, Span};
+
+/// Which state: of an environment, or of one layer of it. Written `production` or `production/network`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct StateName {
+    /// The environment it describes.
+    pub environment: EnvironmentName,
+    /// The layer, where an environment has several states. The alphabet is that of all names.
+    pub layer: Option<EnvironmentName>,
+}
+
+impl StateName {
+    /// The one state of an environment without layers.
+    pub fn of(environment: EnvironmentName) -> StateName {
+        StateName { environment, layer: None }
+    }
+}
+
+impl fmt::Display for StateName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.layer {
+            Some(layer) => write!(f, "{}/{layer}", self.environment),
+            None => write!(f, "{}", self.environment),
+        }
+    }
+}
+
+impl FromStr for StateName {
+    type Err = NotAName;
+    fn from_str(text: &str) -> Result<StateName, NotAName> {
+        match text.split_once('/') {
+            Some((environment, layer)) => {
+                Ok(StateName { environment: environment.parse()?, layer: Some(layer.parse()?) })
+            }
+            None => Ok(StateName::of(text.parse()?)),
+        }
+    }
+}
+
+impl TryFrom<String> for StateName {
+    type Error = NotAName;
+    fn try_from(text: String) -> Result<StateName, NotAName> {
+        text.parse()
+    }
+}
+
+impl From<StateName> for String {
+    fn from(name: StateName) -> String {
+        name.to_string()
+    }
+}
+
+/// Who holds a state's lock, as the tool or a person said it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockInfo {
+    /// The tool's own id of the lock.
+    pub id: String,
+    /// `OperationTypePlan`, `OperationTypeApply`; `maintenance` when a person holds it on purpose.
+    pub operation: String,
+    /// `user@host`, or the reason of a maintenance lock.
+    pub who: String,
+    /// The tool's version; empty for a person.
+    pub version: String,
+    /// The run of ours that holds it: its end frees it.
+    pub run: Option<InfraRunId>,
+    /// Held by a person on purpose, so that nothing changes meanwhile.
+    pub maintenance: bool,
+}
+
+/// One version of a state, kept for good.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredState {
+    /// The document's own number.
+    pub serial: u64,
+    /// Which history it belongs to.
+    pub lineage: String,
+    /// Of the document in clear, to know a repeated request.
+    pub digest: Digest,
+    /// The encrypted document.
+    pub blob: Digest,
+    /// Length of the document in clear.
+    pub bytes: u64,
+    /// The lock it was stored under.
+    pub lock: Option<String>,
+    /// The version that was brought back with it; versions count from 1.
+    pub restored_from: Option<u32>,
+}
+
+/// What a run of the infrastructure tool is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InfraAction {
+    /// Show what would change; change nothing.
+    Plan,
+    /// Plan, then apply exactly that plan.
+    Apply,
+    /// Plan and apply the removal of everything.
+    Destroy,
+    /// Look whether reality differs; change nothing.
+    Look,
+}
+
+impl fmt::Display for InfraAction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            InfraAction::Plan => "plan",
+            InfraAction::Apply => "apply",
+            InfraAction::Destroy => "destroy",
+            InfraAction::Look => "look for drift",
+        })
+    }
+}
+
+/// A run that was asked for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct InfraQueued {
+    /// Its number.
+    pub run: InfraRunId,
+    /// Where.
+    pub environment: EnvironmentName,
+    /// What for.
+    pub action: InfraAction,
+    /// The commit that the folder is taken from.
+    pub commit: Oid,
+    /// The folder's tree: the same tree is the same infrastructure code.
+    pub tree: Oid,
+    /// The folder, relative to the repository.
+    pub folder: String,
+    /// Input variables. No secrets: they are part of the journal.
+    pub variables: BTreeMap<String, String>,
+    /// The deployment that waits for it.
+    pub deployment: Option<DeploymentId>,
+    /// The reason, in words.
+    pub why: String,
+}
+
+/// What a plan would do, counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct PlanCounts {
+    /// Resources that come to be, replacements included.
+    pub add: u32,
+    /// Resources changed in place.
+    pub change: u32,
+    /// Resources that end, replacements included.
+    pub destroy: u32,
+    /// Resources found other than recorded.
+    pub drift: u32,
+}
+
+impl fmt::Display for PlanCounts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} to add, {} to change, {} to destroy", self.add, self.change, self.destroy)
+    }
+}
+
+/// A plan that was made and read.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct InfraPlanned {
+    /// The run.
+    pub run: InfraRunId,
+    /// What it would do.
+    pub counts: PlanCounts,
+    /// The typed plan with sensitive values masked, as a blob.
+    pub shown: Digest,
+    /// Addresses that nobody may delete or replace without approval, with what would happen to each.
+    pub guarded: Vec<String>,
+    /// How many different people have to approve; 0: nobody.
+    pub approvals: u32,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct InfraFinished {
+    /// The run.
+    pub run: InfraRunId,
+    /// Whether it did what it was for.
+    pub ok: bool,
+    /// In words; of a failure the tool's first error.
+    pub why: String,
+    /// Output values that are not sensitive, as JSON.
+    pub outputs: BTreeMap<String, serde_json::Value>,
+    /// Everything that the tool said.
+    pub log: Option<Digest>,
+    /// How long it took from its start.
+    pub took: Span,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_is_named_by_its_environment_and_at_most_one_layer() {
+        for good in ["production", "production/network"] {
+            assert_eq!(good.parse::<StateName>().unwrap().to_string(), good);
+        }
+        for bad in ["", "/", "production/", "/network", "a/b/c", "../x", "A"] {
+            assert!(bad.parse::<StateName>().is_err(), "{bad:?} was accepted");
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! What an instance sees of its host, from its spec and from what the host permits. Sets nothing up.
+
+use std::collections::BTreeMap;
+use std::path::{Component, Path, PathBuf};
+
+use andon_model::Limits;
+use serde::{Deserialize, Serialize};
+
+use super::shim::{MARK, PATH};
+use crate::sandbox::{Controller, Means, Plan};
+use crate::spec::{self, Spec};
+
+/// The file in an instance's directory that says how it is confined.
+pub(super) const SETTING: &str = "sandbox.json";
+/// Where an instance's file system is put together.
+pub(super) const ROOT: &str = "root";
+/// What the host's configuration keeps for itself.
+const KEPT: [&str; 9] = [
+    "/etc/shadow",
+    "/etc/shadow-",
+    "/etc/gshadow",
+    "/etc/gshadow-",
+    "/etc/ssh",
+    "/etc/ssl/private",
+    "/etc/sudoers",
+    "/etc/sudoers.d",
+    "/etc/andon",
+];
+/// What belongs to a tool beside the directory of its programs.
+const BESIDE: [&str; 10] =
+    ["bin", "lib", "lib64", "libexec", "include", "plugins", "shims", "versions", "version", "installs"];
+
+/// What the server that started it found out.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Setting {
+    pub means: Means,
+    /// What no instance sees: the server's data.
+    pub hide: Vec<PathBuf>,
+}
+
+/// What the first process inside is told.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Order {
+    pub plan: Plan,
+    pub arguments: Vec<String>,
+    pub env: BTreeMap<String, String>,
+    pub workdir: PathBuf,
+}
+
+pub(super) fn order(dir: &Path, spec: &Spec, setting: &Setting) -> Result<Order, String> {
+    let release = dir.join(spec::RELEASE);
+    let workdir =
+        below(&spec.workdir).ok_or(format!("its directory {:?} leads out of the release", spec.workdir))?;
+    let arguments = spec.arguments();
+    let program = arguments.first().ok_or("its command is empty")?;
+    let path = std::env::var("PATH").unwrap_or_else(|_| PATH.into());
+    let (home, tmp) = (dir.join("home"), dir.join("tmp"));
+    let mut env = BTreeMap::from([
+        ("PATH".to_owned(), path.clone()),
+        ("HOME".to_owned(), home.to_string_lossy().into_owned()),
+        ("TMPDIR".to_owned(), tmp.to_string_lossy().into_owned()),
+        ("LANG".to_owned(), "C.UTF-8".to_owned()),
+    ]);
+    env.extend(spec.env.clone());
+    env.insert("PORT".into(), spec.port.to_string());
+    env.insert(MARK.into(), dir.to_string_lossy().into_owned());
+
+    let means = &setting.means;
+    let mut read = crate::sandbox::system();
+    read.extend(tools(&path, &setting.hide));
+    if Path::new(program).is_absolute() {
+        read.push(program.into());
+    }
+    // Where names are looked up may lie outside of /etc.
+    read.extend(Path::new("/etc/resolv.conf").canonicalize());
+    read.push(release.clone());
+    let mut write = vec![home, tmp];
+    write.extend(writable(&release, &spec.writes)?);
+    let groups = &means.groups;
+    let Limits { memory, processes, .. } = spec.limits;
+    Ok(Order {
+        plan: Plan {
+            namespaces: means.namespaces.is_ok(),
+            own_user: means.namespaces == Ok(true),
+            own_network: false,
+            hostname: spec.instance.chars().take(60).collect(),
+            root: dir.join(ROOT),
+            read,
+            hide: KEPT.map(PathBuf::from).into_iter().chain(setting.hide.iter().cloned()).collect(),
+            write,
+            hosts: None,
+            landlock: means.landlock.is_ok(),
+            filter: means.filter.is_ok(),
+            memory_each: memory.filter(|_| !groups.has(Controller::Memory)),
+            processes: processes.filter(|_| !groups.has(Controller::Pids)).map(u64::from),
+        },
+        arguments,
+        env,
+        workdir: release.join(workdir),
+    })
+}
+
+/// A relative path that stays where it begins.
+pub(super) fn below(path: &str) -> Option<&Path> {
+    let path = Path::new(path);
+    path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)).then_some(path)
+}
+
+/// The declared places, made where they are missing.
+fn writable(release: &Path, writes: &[String]) -> Result<Vec<PathBuf>, String> {
+    let mut all = Vec::new();
+    for declared in writes {
+        let failed =
+            |error: std::io::Error| format!("its writable path {declared:?} cannot be made: {error}");
+        let at = release
+            .join(below(declared).ok_or(format!("its writable path {declared:?} leads out of the release"))?);
+        if !at.exists() {
+            std::fs::create_dir_all(&at).map_err(failed)?;
+        }
+        let found = at.canonicalize().map_err(failed)?;
+        if !found.starts_with(release) || found == release {
+            return Err(format!("its writable path {declared:?} is not below the release"));
+        }
+        all.push(found);
+    }
+    Ok(all)
+}
+
+/// Programs that lie outside of the system's directories, with the rest of their tool: version managers put them below a home.
+/// Nothing else of a home is seen.
+fn tools(path: &str, hide: &[PathBuf]) -> Vec<PathBuf> {
+    let mut all = Vec::new();
+    for entry in std::env::split_paths(path).filter(|entry| entry.is_absolute()) {
+        let hidden = |hide: &PathBuf| entry.starts_with(hide) || hide.starts_with(&entry);
+        if entry.components().count() < 3 || hide.iter().any(hidden) || entry.starts_with("/proc") {
+            continue;
+        }
+        let last = entry.file_name().unwrap_or_default();
+        if (last == "bin" || last == "shims")
+            && let Some(parent) = entry.parent()
+        {
+            all.extend(BESIDE.map(|name| parent.join(name)).into_iter().filter(|beside| beside.exists()));
+        }
+        all.push(entry);
+    }
+    all.sort();
+    all.dedup();
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_be_written_stays_below_the_release() {
+        let dir = tempfile::tempdir().unwrap();
+        let release = dir.path().canonicalize().unwrap().join("release");
+        std::fs::create_dir(&release).unwrap();
+        std::os::unix::fs::symlink("/etc", release.join("out")).unwrap();
+        assert_eq!(writable(&release, &["data/db".into()]).unwrap(), [release.join("data/db")]);
+        for bad in ["..", "data/../..", "/etc", "out", "."] {
+            assert!(writable(&release, &[bad.into()]).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn of_a_home_only_the_tools_are_seen() {
+        let home = tempfile::tempdir().unwrap();
+        let at = |name: &str| home.path().join(name);
+        for name in [".tool/bin", ".tool/lib", ".tool/secrets", "bin"] {
+            std::fs::create_dir_all(at(name)).unwrap();
+        }
+        let path = std::env::join_paths([at(".tool/bin"), at("bin")]).unwrap();
+        let path = path.to_str().unwrap();
+        assert_eq!(tools(path, &[]), [at(".tool/bin"), at(".tool/lib"), at("bin")]);
+        assert_eq!(tools(path, &[home.path().to_owned()]), Vec::<PathBuf>::new());
+    }
+}
