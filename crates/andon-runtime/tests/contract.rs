@@ -2,14 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "all of it is test code")]
 
-mod program;
+mod station;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use andon_model::{EnvironmentName, Span};
 use andon_runtime::{Exit, Observed, ProcessRuntime, Runtime, RuntimeError, Spec};
-use program::{artifact, get, until};
+use station::{artifact, get, until};
 
 const EXE: &str = env!("CARGO_BIN_EXE_andon-shim-test");
 
@@ -24,8 +24,8 @@ fn each(test: &str, check: impl Fn(&dyn Runtime, &dyn Fn() -> Box<dyn Runtime>))
         || -> Box<dyn Runtime> { Box::new(ProcessRuntime::new(room.path().join("i"), EXE.into()).unwrap()) };
     run(process().as_ref(), &process, &check);
     let shared = room.path().join("docker");
-    if program::docker(test, &shared).is_some() {
-        let docker = || -> Box<dyn Runtime> { Box::new(program::docker(test, &shared).unwrap()) };
+    if station::docker(test, &shared).is_some() {
+        let docker = || -> Box<dyn Runtime> { Box::new(station::docker(test, &shared).unwrap()) };
         run(docker().as_ref(), &docker, &check);
     }
 }

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "all of it is test code")]
 
-mod program;
+mod station;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -10,7 +10,7 @@ use std::process::Command;
 
 use andon_model::{Digest, EnvironmentName, Limits, Span};
 use andon_runtime::{DockerRuntime, Exit, Runtime, RuntimeError, Spec};
-use program::{artifact, get, until};
+use station::{artifact, get, until};
 
 const SERVE: [&str; 4] = ["./station", "serve", "$HOST", "$PORT"];
 
@@ -23,7 +23,7 @@ struct Host {
 impl Host {
     fn new(test: &str) -> Option<Host> {
         let room = tempfile::tempdir().unwrap();
-        let runtime = program::docker(test, room.path())?;
+        let runtime = station::docker(test, room.path())?;
         Some(Host { runtime, room })
     }
 
@@ -184,7 +184,7 @@ fn an_artifact_is_put_on_an_image_that_is_at_hand_and_an_image_runs_as_it_is() {
     let base = format!("andon-test-base:{}", host.runtime.server());
     let room = host.room.path().join("base");
     std::fs::create_dir_all(room.join("bin")).unwrap();
-    std::fs::copy(program::program(), room.join("bin/below")).unwrap();
+    std::fs::copy(station::program(), room.join("bin/below")).unwrap();
     let tar = host.room.path().join("base.tar");
     assert!(
         Command::new("tar").arg("-cf").arg(&tar).arg("-C").arg(&room).arg(".").status().unwrap().success()
