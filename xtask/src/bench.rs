@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use crate::figure::{Figure, keep};
-use crate::{line, traffic};
+use crate::{environments, line, traffic};
 
 const RELEASE_NOTES: &str = "By simulation of whole releases with the very code that decides: users with unequal numbers of requests, a look each second. The \
     numbers do not depend on the machine.";
@@ -12,9 +12,10 @@ const RELEASE_NOTES: &str = "By simulation of whole releases with the very code 
 pub fn run(area: Option<&str>) -> Result<(), String> {
     match area {
         Some("line") => line::run(),
+        Some("environments") => environments::run(),
         Some("router") => traffic::run(),
         Some("release") => release(),
-        _ => Err("usage: cargo xtask bench line|router|release".to_owned()),
+        _ => Err("usage: cargo xtask bench line|router|release|environments".to_owned()),
     }
 }
 

@@ -18,7 +18,7 @@ pub fn run(port: Option<&str>) -> Result<(), String> {
         .map_err(|error| error.to_string())?;
     runtime.block_on(async move {
         let listener =
-            tokio::net::TcpListener::bind(("127.0.0.1", port)).await.map_err(|error| error.to_string())?;
+            tokio::net::TcpListener::bind(("0.0.0.0", port)).await.map_err(|error| error.to_string())?;
         loop {
             let Ok((stream, _)) = listener.accept().await else { continue };
             let version = version.clone();

@@ -254,7 +254,7 @@ impl House {
 
 impl House {
     /// Processes that work in this room, or were told of it.
-    fn processes(&self) -> Vec<String> {
+    pub fn processes(&self) -> Vec<String> {
         let named = self.room.to_string_lossy().into_owned();
         let ours = |entry: std::fs::DirEntry| {
             let pid = entry

@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout, reason = "chores say what they found")]
 
 mod bench;
+mod environments;
 mod figure;
 mod figures;
 mod hello;
@@ -17,13 +18,15 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let done = match args.first().map(String::as_str) {
-        Some("ranks") => ranks::run(),
-        Some("bench") => bench::run(args.get(1).map(String::as_str)),
-        Some("figures") => figures::run(args.iter().any(|arg| arg == "--cold")),
-        Some("hello") => hello::run(args.get(1).map(String::as_str)),
-        _ => Err("usage: cargo xtask ranks | bench line|router|release | figures [--cold]".to_owned()),
-    };
+    let done =
+        match args.first().map(String::as_str) {
+            Some("ranks") => ranks::run(),
+            Some("bench") => bench::run(args.get(1).map(String::as_str)),
+            Some("figures") => figures::run(args.iter().any(|arg| arg == "--cold")),
+            Some("hello") => hello::run(args.get(1).map(String::as_str)),
+            _ => Err("usage: cargo xtask ranks | bench line|router|release|environments | figures [--cold]"
+                .to_owned()),
+        };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(words) => {

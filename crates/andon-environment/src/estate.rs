@@ -252,6 +252,8 @@ pub struct Estate {
     pub deployments: BTreeMap<DeploymentId, Deployment>,
     /// All instances that are not removed yet.
     pub instances: BTreeMap<InstanceId, Instance>,
+    /// What the infrastructure tool made of it.
+    pub infrastructure: crate::infrastructure::Infrastructure,
     /// Landings in order.
     pub landings: Vec<Landing>,
     built: BTreeMap<RunId, (Digest, Pins)>,
@@ -321,6 +323,7 @@ impl Estate {
     /// Takes in what happened.
     pub fn evolve(&mut self, recorded: &Recorded) {
         let at = recorded.at;
+        self.infrastructure.evolve(recorded);
         match &recorded.event {
             Event::ChangePushed(push) => match push.fixes {
                 Some(andon) => drop(self.fixes.insert(push.change, andon)),
@@ -387,6 +390,7 @@ impl Estate {
                     found.lives(&recorded.event, at);
                 }
             }
+            Event::Restored { .. } => self.instances.clear(),
             Event::DriftSeen { environment, drift } => {
                 if let Some(found) = self.environments.get_mut(environment) {
                     found.drifts.push((at, drift.clone()));

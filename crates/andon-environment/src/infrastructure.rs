@@ -5,7 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use andon_model::event::{Actor, Event, InfraAction, InfraFinished, InfraPlanned, InfraQueued, Recorded};
+use andon_model::event::{
+    Actor, Event, InfraAction, InfraFinished, InfraPlanned, InfraQueued, InfraWanted, Recorded,
+};
 use andon_model::{ChangeId, DeploymentId, EnvironmentName, InfraRunId, Oid, Time, UserName};
 use serde::Serialize;
 
@@ -95,6 +97,10 @@ pub struct Infrastructure {
     pub runs: BTreeMap<InfraRunId, Run>,
     /// What is in force.
     pub applied: BTreeMap<EnvironmentName, Applied>,
+    /// The last run that began to apply something here, and when: what it made has to be removed one day.
+    pub touched: BTreeMap<EnvironmentName, (InfraQueued, Time)>,
+    /// What each deployment needs.
+    pub wanted: BTreeMap<DeploymentId, InfraWanted>,
     pushed: BTreeMap<ChangeId, UserName>,
     changes: BTreeMap<DeploymentId, Vec<ChangeId>>,
 }
@@ -126,6 +132,25 @@ impl Infrastructure {
         first.into_values().collect()
     }
 
+    /// What this deployment needs, if that is not in force yet.
+    pub fn lacks(&self, deployment: DeploymentId) -> Option<&InfraWanted> {
+        let wanted = self.wanted.get(&deployment)?;
+        let in_force = self.applied.get(&wanted.environment).is_some_and(|applied| {
+            Some(&applied.tree) == wanted.tree.as_ref() && applied.variables == wanted.variables
+        });
+        (!in_force).then_some(wanted)
+    }
+
+    /// Why this deployment will never have what it needs.
+    pub fn hopeless(&self, deployment: DeploymentId) -> Option<String> {
+        let wanted = self.lacks(deployment)?;
+        if wanted.tree.is_none() {
+            return Some(format!("its commit has no folder {}", wanted.folder));
+        }
+        let end = self.for_deployment(deployment)?.finished.as_ref().filter(|end| !end.ok)?;
+        Some(format!("its infrastructure could not be applied: {}", end.why))
+    }
+
     /// The last run for this deployment.
     pub fn for_deployment(&self, deployment: DeploymentId) -> Option<&Run> {
         self.runs.values().rev().find(|run| run.asked.deployment == Some(deployment))
@@ -143,6 +168,9 @@ impl Infrastructure {
             Event::DeploymentStarted { deployment, changes, .. } => {
                 self.changes.insert(*deployment, changes.clone());
             }
+            Event::InfraWanted(wanted) => {
+                self.wanted.insert(wanted.deployment, wanted.clone());
+            }
             Event::InfraQueued(asked) => {
                 let changes = asked.deployment.and_then(|id| self.changes.get(&id));
                 let mut authors: Vec<UserName> = changes
@@ -155,10 +183,15 @@ impl Infrastructure {
                 }
                 authors.sort();
                 authors.dedup();
+                // Planned anew: who asked and who wrote it is as before.
+                let before = self.runs.remove(&asked.run);
+                let (by, first, authors) = before.map_or((recorded.by.clone(), at, authors), |before| {
+                    (before.by, before.at, before.authors)
+                });
                 let run = Run {
                     asked: asked.clone(),
-                    by: recorded.by.clone(),
-                    at,
+                    by,
+                    at: first,
                     stage: Stage::Queued,
                     since: at,
                     process: None,
@@ -190,10 +223,15 @@ impl Infrastructure {
                     if run.missing() > 0 { Stage::Waiting } else { Stage::Ready }
                 });
             }
-            Event::InfraApplying { run } => self.step(*run, at, |run| {
-                run.process = None;
-                Stage::Applying
-            }),
+            Event::InfraApplying { run } => {
+                self.step(*run, at, |run| {
+                    run.process = None;
+                    Stage::Applying
+                });
+                if let Some(run) = self.runs.get(run).filter(|run| run.asked.action == InfraAction::Apply) {
+                    self.touched.insert(run.asked.environment.clone(), (run.asked.clone(), at));
+                }
+            }
             Event::InfraFinished(finished) => self.finish(finished, at),
             _ => {}
         }
@@ -226,7 +264,10 @@ impl Infrastructure {
                 };
                 self.applied.insert(asked.environment.clone(), applied);
             }
-            InfraAction::Destroy if finished.ok => drop(self.applied.remove(&asked.environment)),
+            InfraAction::Destroy if finished.ok => {
+                self.applied.remove(&asked.environment);
+                self.touched.remove(&asked.environment);
+            }
             _ => {
                 if let Some(applied) = self.applied.get_mut(&asked.environment) {
                     applied.looked = at;

@@ -57,7 +57,7 @@ pub enum Denied {
         /// Which.
         state: StateName,
         /// By whom.
-        holder: Lock,
+        holder: Box<Lock>,
     },
     /// It is locked under another id.
     #[error(
@@ -144,7 +144,7 @@ impl States {
         match self.held(name) {
             None => Ok(vec![Event::StateLocked { state: name.clone(), holder: info }]),
             Some(lock) if lock.info == info => Ok(vec![]),
-            Some(lock) => Err(Denied::Locked { state: name.clone(), holder: lock.clone() }),
+            Some(lock) => Err(Denied::Locked { state: name.clone(), holder: Box::new(lock.clone()) }),
         }
     }
 
@@ -191,7 +191,7 @@ impl States {
     /// The version to bring back, and the serial that it gets: above the newest, or the tool refuses it.
     pub fn restore(&self, name: &StateName, version: u32) -> Result<(&Version, u64), Denied> {
         if let Some(holder) = self.held(name).filter(|lock| !lock.info.maintenance) {
-            return Err(Denied::Locked { state: name.clone(), holder: holder.clone() });
+            return Err(Denied::Locked { state: name.clone(), holder: Box::new(holder.clone()) });
         }
         let missing = || Denied::NoVersion { state: name.clone(), version };
         let stored = self.states.get(name).ok_or_else(missing)?;

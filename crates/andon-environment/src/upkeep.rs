@@ -17,6 +17,9 @@ pub const UNHEALTHY: Span = Span::secs(10);
 /// Replacements older than this no longer lengthen the pause.
 pub const MEMORY: Span = Span::secs(600);
 
+/// What a difference begins with that the infrastructure tool found.
+pub const RESOURCE: &str = "resource ";
+
 /// One instance as found.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Seen {
@@ -246,6 +249,11 @@ fn service_of<'a>(estate: &'a Estate, instance: &Instance) -> Option<&'a Planned
 fn missing(estate: &Estate, wanted: &Wanted<'_>, now: Time) -> Vec<Decision> {
     let mut decisions = Vec::new();
     for ((environment, revision), deployment) in wanted {
+        // What comes waits for its infrastructure; what serves is kept up whatever happens to that.
+        let starting = deployment.state == DeploymentState::Starting;
+        if starting && estate.infrastructure.lacks(deployment.id).is_some() {
+            continue;
+        }
         for service in &deployment.services {
             let of_it = |i: &&Instance| i.service == service.name && &i.revision == revision;
             let have = estate.instances_in(environment).filter(of_it).filter(|i| i.retired.is_none()).count();
@@ -290,6 +298,9 @@ fn deployments(estate: &Estate, seen: &Observation, now: Time) -> Vec<Decision> 
 }
 
 fn progress(estate: &Estate, deployment: &Deployment, seen: &Observation, now: Time) -> Option<Decision> {
+    if let Some(why) = estate.infrastructure.hopeless(deployment.id) {
+        return Some(Decision::GiveUp { deployment: deployment.id, why });
+    }
     let revision = deployment.revision();
     let of_it = |i: &&Instance| i.revision == revision;
     for instance in estate.instances_in(&deployment.environment).filter(of_it) {
@@ -342,7 +353,8 @@ fn foreigners(estate: &Estate, seen: &Observation) -> Vec<Decision> {
 fn healed(estate: &Estate, seen: &Observation) -> Vec<Decision> {
     let mut decisions = Vec::new();
     for environment in estate.environments.values() {
-        for (_, drift) in &environment.drifts {
+        // Of what the infrastructure tool made, that tool alone can say that it is as it should be.
+        for (_, drift) in environment.drifts.iter().filter(|(_, drift)| !drift.what.starts_with(RESOURCE)) {
             let still = match drift.instance {
                 Some(id) => {
                     estate.instances.contains_key(&id) || !is_full(estate, environment.name.clone(), drift)

@@ -242,6 +242,31 @@ impl Repository {
         Ok(if there { id.trim().parse().ok() } else { None })
     }
 
+    /// Writes every object that a name leads to into one file; false: there is nothing yet.
+    pub async fn bundle(&self, file: &Path) -> Result<bool, GitError> {
+        let (any, names) = self.ask(["for-each-ref", "--count=1"]).await?;
+        if !any || names.trim().is_empty() {
+            return Ok(false);
+        }
+        let file = file.to_string_lossy();
+        self.run(["bundle", "create", "--quiet", &file, "--all"]).await?;
+        Ok(true)
+    }
+
+    /// Takes everything from such a file. The names in it become those here.
+    pub async fn unbundle(&self, file: &Path) -> Result<(), GitError> {
+        let file = file.to_string_lossy();
+        self.run(["fetch", "--quiet", "--no-write-fetch-head", "--update-head-ok", &file, "+refs/*:refs/*"])
+            .await?;
+        Ok(())
+    }
+
+    /// Lets a branch end at this commit, wherever it ended before. Only for a repository that nobody uses yet.
+    pub async fn set_branch(&self, name: &str, commit: &Oid) -> Result<(), GitError> {
+        let name = format!("refs/heads/{name}");
+        self.run(["update-ref", &name, commit.as_str()]).await.map(drop)
+    }
+
     /// What `to` changes against `from` (or against nothing), without context lines.
     pub async fn diff(&self, from: Option<&Oid>, to: &Oid) -> Result<String, GitError> {
         // The empty tree has a fixed name in each object format; git knows it without storing it.

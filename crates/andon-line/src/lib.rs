@@ -5,9 +5,12 @@
 
 pub mod access;
 mod accounts;
+pub mod backup;
+mod drill;
 pub mod intake;
 pub mod line;
 pub mod project;
+pub mod recovery;
 pub mod refusal;
 pub mod state;
 pub mod stations;

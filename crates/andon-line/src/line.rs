@@ -17,6 +17,7 @@ use andon_store::{Blobs, SqliteJournal, Vault};
 use tokio::sync::{Semaphore, broadcast};
 
 use crate::access::{Access, Caller};
+use crate::recovery::Recovery;
 use crate::stations::routes;
 use crate::{Project, Refusal, State};
 
@@ -33,6 +34,10 @@ pub struct Settings {
     pub exe: PathBuf,
     /// Jobs that run side by side.
     pub slots: usize,
+    /// Between two backups; none: only when somebody asks.
+    pub backup_every: Option<Span>,
+    /// Between two drills; none: only when somebody asks.
+    pub drill_every: Option<Span>,
 }
 
 /// News kept for a listener that is slow; one that falls behind further is told so and reads the state again.
@@ -62,6 +67,9 @@ pub struct Line {
     /// Sends users to revisions.
     pub router: Router,
     pub(crate) routing: Mutex<()>,
+    pub(crate) backup_turn: tokio::sync::Mutex<()>,
+    pub(crate) drill_turn: tokio::sync::Mutex<()>,
+    recovery: RwLock<Recovery>,
     /// When this process began to watch.
     pub(crate) began: Time,
     /// Sleeping services that somebody asked for, and that their project has not heard of yet.
@@ -99,7 +107,7 @@ impl Line {
         let Some(lease) = lease else {
             return Err(Refusal::Conflict("another server holds this journal's lease".into()));
         };
-        let (mut access, mut version) = (Access::default(), 0);
+        let (mut access, mut version, mut recovery) = (Access::default(), 0, Recovery::default());
         let mut states: BTreeMap<ProjectName, State> = BTreeMap::new();
         let mut last = 0;
         loop {
@@ -110,6 +118,7 @@ impl Line {
                     Some(project) => states.entry(project.clone()).or_default().evolve(recorded),
                     None => {
                         access.evolve(recorded);
+                        recovery.evolve(recorded);
                         version += 1;
                     }
                 }
@@ -135,6 +144,9 @@ impl Line {
             runner,
             router: Router::new(),
             routing: Mutex::default(),
+            backup_turn: tokio::sync::Mutex::default(),
+            drill_turn: tokio::sync::Mutex::default(),
+            recovery: RwLock::new(recovery),
             began: now,
             asked: Mutex::default(),
             slots: Arc::new(Semaphore::new(settings.slots)),
@@ -202,6 +214,11 @@ impl Line {
         guard
     }
 
+    /// Backups and drills.
+    pub fn recovery(&self) -> RwLockReadGuard<'_, Recovery> {
+        self.recovery.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Keeps the lease; false: it was lost, and this process must stop.
     pub async fn renew(&self) -> bool {
         match self.journal.renew(&self.fence, self.now() + LEASE_LASTS).await {
@@ -211,6 +228,10 @@ impl Line {
                 true
             }
         }
+    }
+
+    pub(crate) async fn journal_snapshot(&self, file: &std::path::Path) -> Result<(), Refusal> {
+        Ok(self.journal.snapshot(file).await?)
     }
 
     /// Events of the whole journal after `seq`, oldest first.
@@ -307,6 +328,8 @@ impl Line {
                     access.0.evolve(event);
                     access.1 += 1;
                 }
+                let mut known = self.recovery.write().unwrap_or_else(PoisonError::into_inner);
+                recorded.iter().for_each(|event| known.evolve(event));
             }
             self.announce(recorded);
         }

@@ -11,6 +11,7 @@ use andon_pipeline::{Definition, definition};
 use andon_runtime::{DockerRuntime, ProcessRuntime, Runtime};
 use tokio_util::sync::CancellationToken;
 
+use crate::stations::infrastructure::Looks;
 use crate::stations::release::Watched;
 use crate::{Refusal, State};
 
@@ -36,6 +37,8 @@ pub struct Project {
     /// Looks and curves of releases.
     pub(crate) watched: Mutex<Watched>,
     runtimes: BTreeMap<RuntimeKind, Arc<dyn Runtime>>,
+    /// When reality was held against the infrastructure code.
+    pub(crate) looks: Mutex<Looks>,
     definitions: Mutex<BTreeMap<Oid, Arc<Defined>>>,
 }
 
@@ -69,6 +72,7 @@ impl Project {
                 (RuntimeKind::Process, Arc::new(runtime) as Arc<dyn Runtime>),
                 (RuntimeKind::Docker, Arc::new(docker)),
             ]),
+            looks: Mutex::default(),
             definitions: Mutex::default(),
         })
     }

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, VecDeque};
 
 use andon_cord::Cord;
 use andon_environment::Estate;
-use andon_environment::infrastructure::Infrastructure;
 use andon_environment::states::States;
 use andon_flags::FlagSet;
 use andon_flow::Flow;
@@ -34,8 +33,6 @@ pub struct State {
     pub estate: Estate,
     /// States of the infrastructure tool.
     pub states: States,
-    /// Its runs.
-    pub infrastructure: Infrastructure,
     /// Releases.
     pub releases: Releases,
     /// The event since which the split of users of a service is what it is: the router counts anew from there.
@@ -63,7 +60,6 @@ impl State {
         self.runs.evolve(recorded);
         self.estate.evolve(recorded);
         self.states.evolve(recorded);
-        self.infrastructure.evolve(recorded);
         self.releases.evolve(recorded);
         self.flags.evolve(recorded);
         self.cord.evolve(recorded);

@@ -68,6 +68,21 @@ pub fn of(event: &Event) -> Option<(Mark, String, Option<String>)> {
             };
             (mark, format!("{run} is {words}"), Some(format!("runs/{}", run.0)))
         }
+        Event::BackupMade { name, bytes, .. } => {
+            (Mark::Go, format!("The backup {name} was made ({} kB).", bytes.div_ceil(1000)), None)
+        }
+        Event::Restored { seq } => (
+            Mark::Wait,
+            format!("Restored from a backup that ends at event {seq}: everything starts anew."),
+            None,
+        ),
+        Event::DrillFinished { served: Some(served), .. } => {
+            (Mark::Go, format!("A disaster drill made everything again in {served}."), None)
+        }
+        Event::DrillFinished { why, .. } => {
+            let why = why.as_deref().unwrap_or("not everything came back");
+            (Mark::Stop, format!("A disaster drill failed: {why}"), None)
+        }
         Event::EnvironmentCreated { environment, like: Some(like), change, .. } => {
             let shows = change.map(|change| format!(" for change {}", change.0)).unwrap_or_default();
             (Mark::Go, format!("{environment} was created like {like}{shows}."), place(environment))
@@ -164,6 +179,22 @@ pub fn of(event: &Event) -> Option<(Mark, String, Option<String>)> {
             format!("The state {state} was emptied; its versions are kept."),
             place(&state.environment),
         ),
+        Event::InfraPlanned(planned) if planned.approvals > 0 => {
+            let words = format!(
+                "{} waits for {}: {}.",
+                planned.run,
+                crate::view::count(planned.approvals as usize, "approval"),
+                planned.guarded.join(", ")
+            );
+            (Mark::Wait, words, None)
+        }
+        Event::InfraApproved { run, why } => (Mark::Go, format!("{run} was approved: {why}"), None),
+        Event::InfraFinished(end) if end.ok => {
+            (Mark::Go, format!("{} of the infrastructure: {}.", end.run, end.why), None)
+        }
+        Event::InfraFinished(end) => {
+            (Mark::Stop, format!("{} of the infrastructure failed: {}", end.run, end.why), None)
+        }
         Event::ReleaseStarted { release, environment, service, from, to, strategy_name, .. } => {
             let from = from.as_ref().map_or_else(String::new, |from| format!("{} → ", from.commit()));
             let words =

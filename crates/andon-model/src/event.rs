@@ -14,7 +14,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 pub use crate::infrastructure::{
-    InfraAction, InfraFinished, InfraPlanned, InfraQueued, LockInfo, PlanCounts, StoredState,
+    InfraAction, InfraFinished, InfraPlanned, InfraQueued, InfraWanted, LockInfo, PlanCounts, StoredState,
 };
 pub use crate::service::{Limits, PlannedService, RuntimeKind};
 use crate::strategy::Strategy;
@@ -83,6 +83,22 @@ pub enum Event {
     },
     /// The token is worth nothing from now on.
     TokenRevoked { hash: Digest },
+
+    // ── recovery ───────────────────────────────────────────────────────
+    /// Everything that was recorded up to `seq` lies in a file of this name below the data directory.
+    BackupMade { name: String, seq: u64, bytes: u64 },
+    /// The project comes from a backup made at `seq`: nothing of what ran then runs any more.
+    Restored { seq: u64 },
+    /// Everything was made again from a backup and code, beside what runs. `opened`: until the server was back; `served`: until every
+    /// environment was as before.
+    DrillFinished {
+        backup: String,
+        opened: Span,
+        served: Option<Span>,
+        environments: u32,
+        instances: u32,
+        why: Option<String>,
+    },
 
     // ── intake ─────────────────────────────────────────────────────────
     /// A repository with a line of its own.
@@ -235,7 +251,9 @@ pub enum Event {
     StateStored { state: StateName, version: StoredState },
     /// The state is empty again; its versions are kept.
     StateDeleted { state: StateName },
-    /// A run of the infrastructure tool was asked for.
+    /// A deployment that follows needs this infrastructure.
+    InfraWanted(InfraWanted),
+    /// A run of the infrastructure tool was asked for; again: it plans anew.
     InfraQueued(InfraQueued),
     /// Its process exists: pid and start time in clock ticks tell it from any other.
     InfraStarted { run: InfraRunId, pid: u32, started: u64, tool: String },

@@ -121,6 +121,23 @@ impl fmt::Display for InfraAction {
     }
 }
 
+/// The infrastructure that a deployment needs: in force before its instances start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InfraWanted {
+    /// The deployment.
+    pub deployment: DeploymentId,
+    /// Where.
+    pub environment: EnvironmentName,
+    /// The commit that the folder is taken from.
+    pub commit: Oid,
+    /// The folder, relative to the repository.
+    pub folder: String,
+    /// Its tree in that commit; none: the commit has no such folder.
+    pub tree: Option<Oid>,
+    /// Input variables.
+    pub variables: BTreeMap<String, String>,
+}
+
 /// A run that was asked for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct InfraQueued {

@@ -36,8 +36,8 @@ pub struct PlannedService {
     /// Paths below its directory that it may write; anything else that changes there is drift.
     #[serde(default)]
     pub writes: Vec<String>,
-    /// Where it listens, where instances have addresses of their own; none: wherever its runtime says.
-    #[serde(default)]
+    /// The port that it listens on wherever it has a network of its own; none: the one it is told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
 }
 

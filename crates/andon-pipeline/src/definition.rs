@@ -175,7 +175,8 @@ pub struct Service {
     /// Paths below its directory that it may write. Anything else that changes there is drift.
     #[serde(default)]
     pub writes: Vec<String>,
-    /// Where it listens, where each instance has an address of its own: 8080 unless said. Elsewhere Andon chooses.
+    /// The port that it listens on, on all addresses, where instances have a network of their own; services of an environment then
+    /// reach each other as `SERVICE:PORT`. Where they have none, and without it, it listens on `$PORT`, which holds the right one.
     #[schemars(range(min = 1))]
     pub port: Option<u16>,
 }
@@ -211,6 +212,8 @@ pub struct Environment {
     pub like: Option<Spanned<EnvironmentName>>,
     /// What runs the instances: `process` or `docker`.
     pub runtime: Option<RuntimeKind>,
+    /// Infrastructure that is in force before anything is started here.
+    pub infrastructure: Option<Infrastructure>,
     /// When an artifact is deployed here.
     pub deploy: Option<DeployWhen>,
     /// Jobs of the stage `environment` that run after each deployment here, before any user sees it.
@@ -240,6 +243,20 @@ pub struct Environment {
     /// Hundredths that have to be alike in the environment before this one, for a change to come here.
     #[schemars(range(min = 1, max = 100))]
     pub parity: Option<u8>,
+}
+
+/// Infrastructure as code, in this repository.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Infrastructure {
+    /// A folder with Terraform or OpenTofu code. Its state is kept by Andon; it needs no backend of its own.
+    pub terraform: String,
+    /// Input variables, each as the environment variable `TF_VAR_NAME`. No secrets: they are part of the journal.
+    #[serde(default)]
+    pub variables: BTreeMap<String, String>,
+    /// How often reality is compared with the code.
+    #[serde(default = "look_every")]
+    pub look_every: Span,
 }
 
 /// When an artifact is deployed.
@@ -285,6 +302,9 @@ fn everything() -> Vec<PullOn> {
 fn commit_stage() -> StageName {
     "commit".parse().unwrap_or_else(|_| unreachable!("a constant name"))
 }
+const fn look_every() -> Span {
+    Span::secs(60)
+}
 const fn job_timeout() -> Span {
     Span::secs(30 * 60)
 }
@@ -305,6 +325,8 @@ pub struct Resolved {
     pub services: Vec<PlannedService>,
     /// What runs their instances.
     pub runtime: RuntimeKind,
+    /// Infrastructure that is in force before anything is started here.
+    pub infrastructure: Option<Infrastructure>,
     /// When an artifact is deployed here.
     pub deploy: DeployWhen,
     /// Jobs that test it.
@@ -317,6 +339,14 @@ pub struct Resolved {
     pub ttl: Option<Span>,
     /// What may differ, what is protected.
     pub rules: Rules,
+}
+
+impl Infrastructure {
+    /// The folder as git names it: `infra`, without what changes nothing.
+    pub fn folder(&self) -> String {
+        let parts = self.terraform.split('/').filter(|part| !part.is_empty() && *part != ".");
+        parts.collect::<Vec<_>>().join("/")
+    }
 }
 
 impl Definition {
@@ -357,6 +387,18 @@ impl Definition {
         Some(Resolved {
             services: services.collect(),
             runtime: chain.iter().find_map(|e| e.runtime).unwrap_or_default(),
+            infrastructure: chain.iter().find_map(|e| e.infrastructure.as_ref()).map(|found| {
+                Infrastructure {
+                    terraform: found.terraform.clone(),
+                    look_every: found.look_every,
+                    variables: chain
+                        .iter()
+                        .rev()
+                        .filter_map(|e| e.infrastructure.as_ref())
+                        .flat_map(|i| i.variables.clone())
+                        .collect(),
+                }
+            }),
             deploy: chain.iter().find_map(|e| e.deploy).unwrap_or(DeployWhen::OnGreen),
             tests: chain[0].tests.iter().map(|t| t.value.clone()).collect(),
             strategy: release

@@ -28,7 +28,11 @@ impl Definition {
 
     /// Folders of the repository that go along with an artifact.
     pub fn folders(&self) -> Vec<String> {
-        Vec::new()
+        let resolved = self.environments.keys().filter_map(|name| self.resolve(name)?.infrastructure);
+        let mut folders: Vec<String> = resolved.map(|infrastructure| infrastructure.folder()).collect();
+        folders.sort();
+        folders.dedup();
+        folders
     }
 }
 

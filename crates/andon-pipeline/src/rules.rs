@@ -97,6 +97,20 @@ pub(crate) fn problems(definition: &Definition) -> Vec<Problem> {
         if environment.protected.as_ref().is_some_and(|p| !(1..=10).contains(&p.approvals)) {
             bad("protected.approvals", "write 1 to 10");
         }
+        if let Some(infrastructure) = &environment.infrastructure {
+            if !inside(&infrastructure.terraform) {
+                bad("infrastructure.terraform", "write a folder of this repository, as in infra/");
+            }
+            if infrastructure.look_every < Span::secs(1) {
+                bad("infrastructure.look_every", "write 1s or more; 60s suits most");
+            }
+            let name = |name: &String| {
+                !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
+            };
+            if !infrastructure.variables.keys().all(name) {
+                bad("infrastructure.variables", "names are letters, digits, `_` and `-`, as in the code");
+            }
+        }
         if environment.sleep_after.is_some() && name.as_str() == "production" {
             bad("sleep_after", "production does not sleep: take it out there");
         }

@@ -46,6 +46,11 @@ pub enum RuntimeError {
         /// What the operating system said.
         why: String,
     },
+    /// The environment's network.
+    #[error(
+        "the network cannot be set up: {0}\nhint: leave `port` out of the service, and it listens on $PORT of the host instead"
+    )]
+    Network(String),
     /// Something of it lives on.
     #[error(
         "instance {id} could not be stopped: {why}\nhint: look at its processes; one may hang in the kernel"

@@ -6,6 +6,8 @@
 //! everything it started, and writes down how it ended. The server may be killed and updated at any time; the next one
 //! reads the directories and goes on.
 //!
+//! What runs is confined by [`sandbox`] as far as the host permits; what it does not permit is said, with the reason.
+//!
 //! Everything but [`health`] blocks: call it from a blocking task.
 
 mod docker;

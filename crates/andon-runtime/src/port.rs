@@ -20,11 +20,12 @@ pub trait Runtime: Send + Sync {
     /// What separates an instance of this environment from everything else on the host, and what is lacking.
     fn isolation(&self, environment: &EnvironmentName) -> Isolation;
 
-    /// An address for one more instance; `used` are taken.
+    /// An address for one more instance; `used` are taken. `port` is where its service always listens: in a network of its own it may.
     fn place(
         &self,
         environment: &EnvironmentName,
         used: &BTreeSet<SocketAddr>,
+        port: Option<u16>,
     ) -> Result<SocketAddr, RuntimeError>;
 
     /// Puts the artifact (a tar) where the instance will find it. All of it or nothing.

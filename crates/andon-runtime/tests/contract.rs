@@ -47,7 +47,7 @@ fn run(
 
 fn spec(runtime: &dyn Runtime, id: &str, words: &[&str]) -> (Spec, SocketAddr) {
     let used: BTreeSet<SocketAddr> = BTreeSet::new();
-    let address = runtime.place(&staging(), &used).unwrap();
+    let address = runtime.place(&staging(), &used, None).unwrap();
     let spec = Spec {
         address: Some(address.ip()).filter(|ip| !ip.is_loopback()),
         environment: Some(staging()),
@@ -93,12 +93,12 @@ fn two_places_are_never_the_same() {
     each("two places", |runtime, _| {
         let mut used = BTreeSet::new();
         for _ in 0..5 {
-            assert!(used.insert(runtime.place(&staging(), &used).unwrap()));
+            assert!(used.insert(runtime.place(&staging(), &used, None).unwrap()));
         }
         // One that runs is not given again either, even if nobody says so.
         let address = begin(runtime, "i1", &SERVE);
         until("it answers", || get(address, "/"));
-        assert_ne!(runtime.place(&staging(), &BTreeSet::new()).unwrap(), address);
+        assert_ne!(runtime.place(&staging(), &BTreeSet::new(), None).unwrap(), address);
     });
 }
 

@@ -28,7 +28,7 @@ impl Host {
     }
 
     fn spec(&self, id: &str, words: &[&str]) -> (Spec, SocketAddr) {
-        let address = self.runtime.place(&staging(), &BTreeSet::new()).unwrap();
+        let address = self.runtime.place(&staging(), &BTreeSet::new(), None).unwrap();
         let spec = Spec {
             address: Some(address.ip()),
             environment: Some(staging()),

@@ -56,6 +56,19 @@ impl SqliteJournal {
         tokio::spawn(write(pool.clone(), inbox));
         Ok(SqliteJournal { pool, writer })
     }
+
+    /// Writes everything that is recorded at this moment into a file of its own, which must not be there yet.
+    pub async fn snapshot(&self, file: &Path) -> Result<(), JournalError> {
+        let name = file.to_str().ok_or_else(|| JournalError::Engine("the path is no text".into()))?;
+        sqlx::query("VACUUM INTO ?").bind(name).execute(&self.pool).await.map_err(engine)?;
+        Ok(())
+    }
+
+    /// Closes the file when everything that waits is written: from then on it is one file without companions.
+    pub async fn close(self) {
+        drop(self.writer);
+        self.pool.close().await;
+    }
 }
 
 impl Journal for SqliteJournal {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use andon_line::stations::environment::commands::NewEnvironment;
 use andon_line::stations::{flags, release};
 use andon_line::{Line, Project, Refusal};
-use andon_model::{AndonId, ChangeId, EnvironmentName, ReleaseId, ServiceName, Span};
+use andon_model::{AndonId, ChangeId, EnvironmentName, InfraRunId, ReleaseId, ServiceName, Span};
 use axum::Form;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Redirect, Response};
@@ -227,6 +227,26 @@ pub async fn destroy(
         }
         Err(refusal) => back(&below(&name, &format!("environments/{environment}")), Err(refusal)),
     }
+}
+
+/// Approves a plan that ends something.
+pub async fn approve_infrastructure(
+    State(line): State<Arc<Line>>,
+    Who(caller): Who,
+    Path((name, environment, run)): Path<(String, String, String)>,
+    fields: Fields,
+) -> Response {
+    let approved = async {
+        let (run, typed) = (parse::<InfraRunId>(&run)?, field(&fields, "environment"));
+        let project = line.project(&name)?;
+        let missing =
+            line.approve_infrastructure(&project, &caller, run, typed, field(&fields, "why")).await?;
+        Ok(match missing {
+            0 => format!("{run} is applied now"),
+            missing => format!("{run} waits for {missing} more"),
+        })
+    };
+    back(&below(&name, &format!("environments/{environment}/infrastructure")), approved.await)
 }
 
 /// Makes an environment anew from code.

@@ -23,6 +23,8 @@ pub enum Place {
     Environment(EnvironmentName),
     /// Two environments against each other.
     Parity(EnvironmentName, EnvironmentName),
+    /// Infrastructure of an environment.
+    Infrastructure(EnvironmentName),
     /// All releases.
     Releases,
     /// One release.
@@ -51,6 +53,7 @@ impl Place {
             ["environments"] => Place::Environments,
             ["environments", name] => Place::Environment(name.parse().ok()?),
             ["environments", here, "diff", there] => Place::Parity(here.parse().ok()?, there.parse().ok()?),
+            ["environments", name, "infrastructure"] => Place::Infrastructure(name.parse().ok()?),
             ["releases"] => Place::Releases,
             ["releases", n] => Place::Release(ReleaseId(number(n)?)),
             ["flags"] => Place::Flags,
@@ -67,7 +70,9 @@ impl Place {
         match self {
             Place::Wall => "",
             Place::Queue | Place::Change(_) | Place::Run(_) | Place::Log(..) => "queue",
-            Place::Environments | Place::Environment(_) | Place::Parity(..) => "environments",
+            Place::Environments | Place::Environment(_) | Place::Parity(..) | Place::Infrastructure(_) => {
+                "environments"
+            }
             Place::Releases | Place::Release(_) => "releases",
             Place::Flags => "flags",
             Place::Andons | Place::Andon(_) => "andons",

@@ -103,6 +103,11 @@ pub async fn draw(
             let main = pages::environment::environment(&view, caller);
             (format!("{environment} · {name}"), view.frame, main)
         }
+        Place::Infrastructure(environment) => {
+            let view = line.infrastructure_view(project, environment).await?;
+            let main = pages::infrastructure::infrastructure(&view, caller);
+            (format!("{} · {name}", view.heading), view.frame, main)
+        }
         Place::Parity(here, there) => {
             let view = view::parity::parity(line, project, here, there)?;
             let main = pages::parity::parity(&view);

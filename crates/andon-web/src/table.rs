@@ -23,7 +23,7 @@ pub struct Page {
 }
 
 /// Pages of a project, all shown by one handler.
-pub const SHOWN: [&str; 14] = [
+pub const SHOWN: [&str; 15] = [
     "/{project}",
     "/{project}/queue",
     "/{project}/changes/{change}",
@@ -33,6 +33,7 @@ pub const SHOWN: [&str; 14] = [
     "/{project}/environments/{environment}",
     "/{project}/environments/{environment}/diff/{other}",
     "/{project}/releases",
+    "/{project}/environments/{environment}/infrastructure",
     "/{project}/releases/{release}",
     "/{project}/flags",
     "/{project}/andons",
@@ -72,6 +73,11 @@ pub fn pages() -> Vec<Page> {
         form("/{project}/environments/{environment}/hold", Deployer, post(act::hold)),
         form("/{project}/environments/{environment}/scale", Deployer, post(act::scale)),
         form("/{project}/environments/{environment}/rebuild", Deployer, post(act::rebuild)),
+        form(
+            "/{project}/environments/{environment}/infrastructure/{infrarun}/approve",
+            Deployer,
+            post(act::approve_infrastructure),
+        ),
         form("/{project}/environments/{environment}/deploy", Deployer, post(act::deploy)),
         form("/{project}/environments/{environment}/rollback", Releaser, post(act::roll_back)),
         form("/{project}/releases/{release}/{command}", Releaser, post(act::move_release)),

@@ -36,6 +36,8 @@ async fn house(roles: &[Role]) -> House {
         router: "127.0.0.1:1".parse().unwrap(),
         exe: "/bin/false".into(),
         slots: 1,
+        backup_every: None,
+        drill_every: None,
     };
     let line = Line::open(settings, Box::new(SystemClock::default())).await.unwrap();
     line.create_project(&caller(&[Role::Owner]), "shop".parse().unwrap(), "main").await.unwrap();

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use andon_kit::SystemClock;
 use andon_line::{Line, Settings};
+use andon_model::Span;
 use clap::Args;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -40,6 +41,12 @@ pub struct Serve {
     /// Jobs that run side by side; default: one per core.
     #[arg(long, env = "ANDON_SLOTS")]
     slots: Option<usize>,
+    /// Make a backup this often below the data directory: 1h, 1d.
+    #[arg(long, env = "ANDON_BACKUP_EVERY")]
+    backup_every: Option<Span>,
+    /// Hold a disaster drill this often: 7d.
+    #[arg(long, env = "ANDON_DRILL_EVERY")]
+    drill_every: Option<Span>,
     /// Print a one-time owner link even if the owner has a password.
     #[arg(long)]
     owner_link: bool,
@@ -75,6 +82,8 @@ async fn serve(options: Serve) -> Result<(), String> {
         router: users,
         exe: std::env::current_exe().map_err(|error| error.to_string())?,
         slots: options.slots.unwrap_or_else(cores),
+        backup_every: options.backup_every,
+        drill_every: options.drill_every,
     };
     let line =
         Line::open(settings, Box::new(SystemClock::default())).await.map_err(|error| error.to_string())?;

@@ -61,6 +61,8 @@ impl House {
             router: here,
             exe: env!("CARGO_BIN_EXE_andon").into(),
             slots: 1,
+            backup_every: None,
+            drill_every: None,
         };
         let line = Line::open(settings, Box::new(SystemClock::default())).await.unwrap();
         let session = line.enter(&line.owner_link().await.unwrap()).await.unwrap();
@@ -124,6 +126,7 @@ fn filled(path: &str) -> String {
         ("{release}", "1"),
         ("{andon}", "1"),
         ("{layer}", "network"),
+        ("{infrarun}", "T1"),
         ("{flag}", "f"),
         ("{command}", "pause"),
         ("{*key}", "f"),

@@ -6,6 +6,7 @@ mod infrastructure;
 mod line;
 mod people;
 mod places;
+mod recovery;
 
 use andon_model::event::Role;
 use axum::routing::{delete, get, post};
@@ -72,6 +73,10 @@ pub fn doors() -> Vec<Door> {
         read("/api/v1/{project}/andons/{andon}", get(one_andon)),
         change("/api/v1/{project}/andons/{andon}/{command}", Developer, post(treat_andon)),
         read("/api/v1/{project}/flow", get(flow)),
+        read("/api/v1/recovery", get(recovery::recovery)),
+        change("/api/v1/backups", Owner, post(recovery::back_up)),
+        Door::new(Method::GET, "/api/v1/backups/{name}", Owner, get(recovery::backup)),
+        change("/api/v1/drills", Owner, post(recovery::drill)),
         read("/api/v1/users", get(users)),
         change("/api/v1/users", Viewer, post(set_user)),
         change("/api/v1/tokens", Viewer, post(issue)),

@@ -7,6 +7,7 @@ pub mod flags;
 pub mod gate;
 pub mod infrastructure;
 pub mod pipeline;
+mod recovery;
 pub mod release;
 pub mod routes;
 
@@ -28,6 +29,7 @@ pub async fn run(line: Arc<Line>, stop: CancellationToken) {
     let mut news = line.news();
     let mut started = std::collections::BTreeSet::new();
     let mut running = tokio::task::JoinSet::new();
+    running.spawn(recovery::run(Arc::clone(&line), stop.clone()));
     let (listening, ended) = (Arc::clone(&line), stop.clone());
     running.spawn(async move {
         // None: the server stops; it never ends by itself.
@@ -56,6 +58,7 @@ fn project_stations(
     running.spawn(gate::run(Arc::clone(line), Arc::clone(project), stop.clone()));
     running.spawn(pipeline::run(Arc::clone(line), Arc::clone(project), stop.clone()));
     running.spawn(environment::run(Arc::clone(line), Arc::clone(project), stop.clone()));
+    running.spawn(infrastructure::run(Arc::clone(line), Arc::clone(project), stop.clone()));
     running.spawn(release::run(Arc::clone(line), Arc::clone(project), stop.clone()));
 }
 

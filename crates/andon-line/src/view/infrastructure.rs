@@ -1,9 +1,10 @@
 //! Infrastructure of an environment: its states with their versions, who holds them, the runs and what they wait for.
 
+use andon_environment::blueprint::Plan;
 use andon_environment::infrastructure::{Run, Stage};
 use andon_environment::states::Stored;
 use andon_model::event::PlanCounts;
-use andon_model::{EnvironmentName, StateName, Time};
+use andon_model::{EnvironmentName, InfraRunId, StateName, Time};
 use serde::{Deserialize, Serialize};
 
 use super::{Frame, Mark, ago, frame};
@@ -84,6 +85,9 @@ pub struct InfraRunView {
     pub by: String,
     /// The tool and its version.
     pub tool: Option<String>,
+    /// The plan itself, where one was asked for.
+    #[serde(default)]
+    pub plan: Option<Plan>,
 }
 
 /// The view at this moment. An environment that is gone is shown as long as something is known of it.
@@ -102,14 +106,14 @@ pub fn infrastructure(
         .collect();
     let mut runs: Vec<InfraRunView> = Vec::new();
     let of_environment =
-        state.infrastructure.runs.values().filter(|run| &run.asked.environment == environment);
+        state.estate.infrastructure.runs.values().filter(|run| &run.asked.environment == environment);
     for run in of_environment.rev().take(RUNS) {
         runs.push(one_run(&state, run, now));
     }
     if states.is_empty() && runs.is_empty() && !state.estate.environments.contains_key(environment) {
         return Err(Refusal::Unknown(format!("there is no environment {environment}")));
     }
-    let applied = state.infrastructure.applied.get(environment);
+    let applied = state.estate.infrastructure.applied.get(environment);
     let open = runs.iter().rev().find(|run| run.place == Some(1));
     let heading = match (open, applied) {
         (Some(run), _) => format!("{environment}: {} {}", run.run, run.words),
@@ -143,6 +147,19 @@ pub fn infrastructure(
     })
 }
 
+/// One run with its plan.
+pub fn run(
+    project: &Project,
+    id: InfraRunId,
+    plan: Option<Plan>,
+    now: Time,
+) -> Result<InfraRunView, Refusal> {
+    let state = project.state();
+    let run = state.estate.infrastructure.runs.get(&id);
+    let run = run.ok_or_else(|| Refusal::Unknown(format!("there is no infrastructure run {id}")))?;
+    Ok(InfraRunView { plan, ..one_run(&state, run, now) })
+}
+
 fn one_state(name: &StateName, stored: &Stored, now: Time) -> StateView {
     let version = |(place, version): (usize, &andon_environment::states::Version)| VersionView {
         number: u32::try_from(place + 1).unwrap_or(u32::MAX),
@@ -161,7 +178,7 @@ fn one_state(name: &StateName, stored: &Stored, now: Time) -> StateView {
 
 fn one_run(state: &State, run: &Run, now: Time) -> InfraRunView {
     let environment = &run.asked.environment;
-    let place = state.infrastructure.open(environment).position(|open| open.id() == run.id());
+    let place = state.estate.infrastructure.open(environment).position(|open| open.id() == run.id());
     let since = format!("since {} ({})", run.since.hh_mm_ss(), ago(now, run.since));
     let (mark, words) = match (&run.finished, run.stage) {
         (Some(end), _) if end.ok => (Mark::Go, end.why.clone()),
@@ -186,13 +203,15 @@ fn one_run(state: &State, run: &Run, now: Time) -> InfraRunView {
         at: run.at,
         by: run.by.to_string(),
         tool: run.tool.clone(),
+        plan: None,
     }
 }
 
 /// What a queued run waits for: the run before it, or whoever holds the state.
 fn waits_for(state: &State, run: &Run, now: Time) -> String {
     let environment = &run.asked.environment;
-    let before = state.infrastructure.open(environment).take_while(|open| open.id() != run.id()).last();
+    let before =
+        state.estate.infrastructure.open(environment).take_while(|open| open.id() != run.id()).last();
     if let Some(before) = before {
         return format!("{} ({})", before.id(), before.asked.action);
     }

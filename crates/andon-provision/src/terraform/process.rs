@@ -140,3 +140,11 @@ fn stat(pid: u32) -> Option<(String, u64)> {
     let fields: Vec<&str> = rest.split_whitespace().collect();
     Some(((*fields.first()?).to_owned(), fields.get(19)?.parse().ok()?))
 }
+
+/// Whether any process has its working directory below this folder: the tool itself, or what it started.
+pub fn works_below(folder: &Path) -> bool {
+    let Ok(folder) = folder.canonicalize() else { return false };
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let mut places = processes.filter_map(|entry| std::fs::read_link(entry.path().join("cwd")).ok());
+    places.any(|place| place.starts_with(&folder))
+}

@@ -178,6 +178,7 @@ impl Runtime for DockerRuntime {
         &self,
         environment: &EnvironmentName,
         used: &BTreeSet<SocketAddr>,
+        port: Option<u16>,
     ) -> Result<SocketAddr, RuntimeError> {
         let taken: BTreeSet<Ipv4Addr> = used
             .iter()
@@ -186,7 +187,7 @@ impl Runtime for DockerRuntime {
                 IpAddr::V6(_) => None,
             })
             .collect();
-        Ok(SocketAddr::from((self.free_address(environment, &taken)?, PORT)))
+        Ok(SocketAddr::from((self.free_address(environment, &taken)?, port.unwrap_or(PORT))))
     }
 
     fn prepare(&self, spec: &Spec, artifact: &mut dyn Read) -> Result<(), RuntimeError> {

@@ -12,11 +12,13 @@ use std::process::{Command, Stdio};
 
 use rustix::process::{Signal, WaitOptions, wait};
 
+use super::network::Cable;
 use super::plan::Order;
 use super::shim::{A_MOMENT, INSIDE, LOCK_TRIES, REHEARSE, STAGE, wait_for};
 use crate::sandbox::{Plan, enter, leave};
 
 /// What is reported, a line each; a reason begins with `! `.
+pub(super) const NETWORK: &str = "network";
 pub(super) const ENTERED: &str = "entered";
 pub(super) const RUNS: &str = "runs";
 pub(super) const CODE: &str = "code ";
@@ -46,7 +48,12 @@ fn run(shim: &mut BufReader<UnixStream>) -> Result<(), String> {
     shim.read_line(&mut line).map_err(|error| format!("cannot hear its shim: {error}"))?;
     let order: Order =
         serde_json::from_str(&line).map_err(|error| format!("cannot read its order: {error}"))?;
-    enter(&order.plan, || Ok(()))?;
+    enter(&order.plan, || {
+        say(shim, NETWORK)?;
+        let mut go = String::new();
+        shim.read_line(&mut go).map_err(|error| format!("cannot hear its shim: {error}"))?;
+        order.cable.as_ref().map_or(Ok(()), Cable::plug_in)
+    })?;
     if order.plan.namespaces {
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
             .map_err(|error| format!("cannot end with its shim: {error}"))?;

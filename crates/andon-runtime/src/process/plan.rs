@@ -6,6 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use andon_model::Limits;
 use serde::{Deserialize, Serialize};
 
+use super::network::Cable;
 use super::shim::{MARK, PATH};
 use crate::sandbox::{Controller, Means, Plan};
 use crate::spec::{self, Spec};
@@ -14,6 +15,8 @@ use crate::spec::{self, Spec};
 pub(super) const SETTING: &str = "sandbox.json";
 /// Where an instance's file system is put together.
 pub(super) const ROOT: &str = "root";
+/// The names of its environment's services.
+pub(super) const HOSTS: &str = "hosts";
 /// What the host's configuration keeps for itself.
 const KEPT: [&str; 9] = [
     "/etc/shadow",
@@ -36,6 +39,9 @@ pub(super) struct Setting {
     pub means: Means,
     /// What no instance sees: the server's data.
     pub hide: Vec<PathBuf>,
+    /// Its place in its environment's network; none: the host's own network.
+    #[serde(default)]
+    pub cable: Option<Cable>,
 }
 
 /// What the first process inside is told.
@@ -45,6 +51,7 @@ pub(super) struct Order {
     pub arguments: Vec<String>,
     pub env: BTreeMap<String, String>,
     pub workdir: PathBuf,
+    pub cable: Option<Cable>,
 }
 
 pub(super) fn order(dir: &Path, spec: &Spec, setting: &Setting) -> Result<Order, String> {
@@ -82,13 +89,13 @@ pub(super) fn order(dir: &Path, spec: &Spec, setting: &Setting) -> Result<Order,
         plan: Plan {
             namespaces: means.namespaces.is_ok(),
             own_user: means.namespaces == Ok(true),
-            own_network: false,
+            own_network: setting.cable.is_some(),
             hostname: spec.instance.chars().take(60).collect(),
             root: dir.join(ROOT),
             read,
             hide: KEPT.map(PathBuf::from).into_iter().chain(setting.hide.iter().cloned()).collect(),
             write,
-            hosts: None,
+            hosts: setting.cable.is_some().then(|| dir.join(HOSTS)),
             landlock: means.landlock.is_ok(),
             filter: means.filter.is_ok(),
             memory_each: memory.filter(|_| !groups.has(Controller::Memory)),
@@ -97,6 +104,7 @@ pub(super) fn order(dir: &Path, spec: &Spec, setting: &Setting) -> Result<Order,
         arguments,
         env,
         workdir: release.join(workdir),
+        cable: setting.cable.clone(),
     })
 }
 

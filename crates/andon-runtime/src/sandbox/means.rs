@@ -18,6 +18,8 @@ pub struct Means {
     pub landlock: Result<(), String>,
     /// The filter of system calls.
     pub filter: Result<(), String>,
+    /// Private networks; tried by whoever makes them.
+    pub network: Result<(), String>,
     /// Control groups, which carry their own reasons.
     pub groups: Groups,
 }
@@ -30,10 +32,16 @@ impl Means {
         groups.lacks = [Controller::Memory, Controller::Cpu, Controller::Pids]
             .map(|controller| (controller, lack()))
             .into();
-        Means { namespaces: Err(lack()), landlock: Err(lack()), filter: Err(lack()), groups }
+        Means {
+            namespaces: Err(lack()),
+            landlock: Err(lack()),
+            filter: Err(lack()),
+            network: Err(lack()),
+            groups,
+        }
     }
 
-    /// In the words of people.
+    /// In the words of people. Of networks says who connects them.
     pub fn isolation(&self) -> Isolation {
         let mut all = Isolation::default();
         let mut say = |what: &str, lack: Option<&String>| match lack {
@@ -72,6 +80,7 @@ impl Means {
             namespaces,
             landlock: tried(&Plan { landlock: true, ..nothing.clone() }),
             filter: tried(&Plan { filter: true, ..nothing.clone() }),
+            network: Err("nobody tried".into()),
             groups: Groups::find(name),
         }
     }

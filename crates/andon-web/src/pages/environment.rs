@@ -112,6 +112,7 @@ fn isolation(view: &EnvironmentView) -> Markup {
             @for has in &view.isolated_by { li.row { (state(Mark::Go, has)) } }
             @for (lacks, why) in &view.not_isolated_by { li.row { (state(Mark::Wait, &format!("lacking: {lacks}"))) span.small.soft { (why) } } }
         }
+        p { a href={ "/" (view.frame.project) "/environments/" (view.row.name) "/infrastructure" } { "Infrastructure: plans, runs, states" } }
         @if let Some((percent, model)) = &view.row.parity {
             p { a href={ "/" (view.frame.project) "/environments/" (view.row.name) "/diff/" (model) } { "Parity with " (model) ": " (percent) " %" } }
         }

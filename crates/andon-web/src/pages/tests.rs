@@ -56,6 +56,55 @@ fn harmless(name: &str, page: &str) {
 }
 
 #[test]
+fn the_page_of_infrastructure_escapes_what_resources_states_and_people_are_called() {
+    use andon_environment::blueprint::{Action, Attribute, Plan, ResourceChange};
+    use andon_line::view::infrastructure::{InfraRunView, InfrastructureView, StateView, VersionView};
+    let attribute = Attribute { path: text(), before: Some(text()), after: Some(text()) };
+    let change = ResourceChange {
+        address: text(),
+        kind: text(),
+        actions: vec![Action::Delete, Action::Unknown(text())],
+        reason: Some(text()),
+        replaced_by: vec![text()],
+        deposed: false,
+        attributes: vec![attribute],
+    };
+    let plan = Plan {
+        version: text(),
+        changes: vec![change],
+        drift: vec![],
+        outputs: vec![text()],
+        applyable: true,
+    };
+    let run = InfraRunView {
+        run: "T1".into(),
+        action: text(),
+        mark: Mark::Wait,
+        words: text(),
+        place: Some(1),
+        counts: Some(Default::default()),
+        guarded: vec![text()],
+        approvals: vec![text()],
+        at: Time(0),
+        by: text(),
+        tool: Some(text()),
+        plan: Some(plan),
+    };
+    let version =
+        VersionView { number: 1, serial: 1, at: Time(0), by: text(), bytes: 1, restored_from: Some(1) };
+    let view = InfrastructureView {
+        frame: frame(),
+        environment: text(),
+        heading: text(),
+        sentence: text(),
+        states: vec![StateView { name: text(), lock: Some(text()), versions: vec![version] }],
+        runs: vec![run],
+        outputs: vec![(text(), text())],
+    };
+    harmless("infrastructure", &super::infrastructure::infrastructure(&view, &owner()).0);
+}
+
+#[test]
 fn the_page_of_a_run_escapes_what_tests_jobs_and_files_are_called() {
     let job = JobRow {
         name: "unit".into(),

@@ -1,7 +1,7 @@
 //! Infrastructure in the terminal: states, their versions and locks, runs of the tool.
 
-use andon_line::view::InfrastructureView;
-use andon_model::{StateName, Time};
+use andon_line::view::{InfraRunView, InfrastructureView, Mark};
+use andon_model::{InfraRunId, StateName, Time};
 use clap::Subcommand;
 use serde_json::json;
 
@@ -17,6 +17,40 @@ pub enum Infra {
     Show {
         /// The environment.
         environment: String,
+    },
+    /// What trunk would do there; changes nothing. Prints the plan.
+    Plan {
+        /// The environment.
+        environment: String,
+    },
+    /// Apply again what is in force; where nothing is, what trunk says.
+    Apply {
+        /// The environment.
+        environment: String,
+        /// Return when it is over.
+        #[arg(long)]
+        wait: bool,
+    },
+    /// Approve a plan that the guard holds.
+    Approve {
+        /// The run, as `T4`.
+        run: String,
+        /// The environment's name, typed by you.
+        #[arg(long)]
+        environment: String,
+        /// The reason.
+        #[arg(long, default_value = "")]
+        why: String,
+    },
+    /// Stop a run: it saves and ends.
+    Stop {
+        /// The run, as `T4`.
+        run: String,
+    },
+    /// Everything that the tool said in a run.
+    Log {
+        /// The run, as `T4`.
+        run: String,
     },
     /// The versions of its states, and who holds them.
     State {
@@ -55,6 +89,48 @@ pub fn infra(common: &Common, infra: Infra) -> Result<(), Failure> {
     let place = Place::find(common)?;
     match infra {
         Infra::Show { environment } => place.show(&at(&environment)?, show).map(drop),
+        Infra::Plan { environment } => {
+            let run = begin(&place, &environment, "plan")?;
+            until_over(&place, &run)?;
+            place.show(&format!("/infrastructure-runs/{run}"), show_plan).map(drop)
+        }
+        Infra::Apply { environment, wait } => {
+            let run = begin(&place, &environment, "apply")?;
+            if !wait {
+                say!("● {run} applies the infrastructure of {environment}");
+                return Ok(());
+            }
+            let over = until_over(&place, &run)?;
+            place.show(&format!("/infrastructure-runs/{run}"), show_plan)?;
+            if over.mark == Mark::Go {
+                Ok(())
+            } else {
+                Err(Failure { words: String::new(), status: status::NO })
+            }
+        }
+        Infra::Approve { run, environment, why } => {
+            let run = number(&run)?;
+            let body = json!({ "environment": environment, "why": why });
+            let words = |answer: &serde_json::Value| match answer["missing"].as_u64() {
+                Some(0) => format!("{run} is applied now"),
+                missing => format!("{run} waits for {} more", missing.unwrap_or_default()),
+            };
+            place.command(&format!("/infrastructure-runs/{run}/approve"), &body, words).map(drop)
+        }
+        Infra::Stop { run } => {
+            let run = number(&run)?;
+            place
+                .command(&format!("/infrastructure-runs/{run}/stop"), &json!({}), |_| {
+                    format!("{run} is being stopped")
+                })
+                .map(drop)
+        }
+        Infra::Log { run } => {
+            let log =
+                place.client.get(&format!("{}/infrastructure-runs/{}/log", place.base, number(&run)?))?;
+            say!("{}", log.as_str().unwrap_or_default());
+            Ok(())
+        }
         Infra::State { environment } => place.show(&at(&environment)?, show_states).map(drop),
         Infra::Restore { state, version } => {
             let (path, layer) = named(&state)?;
@@ -92,6 +168,56 @@ fn named(state: &str) -> Result<(String, Option<String>), Failure> {
     let name: StateName =
         state.parse().map_err(|error: andon_model::name::NotAName| usage(error.to_string()))?;
     Ok((at(name.environment.as_str())?, name.layer.map(String::from)))
+}
+
+fn number(run: &str) -> Result<InfraRunId, Failure> {
+    run.parse().map_err(|error: andon_model::id::NotAnId| usage(error.to_string()))
+}
+
+fn begin(place: &Place, environment: &str, what: &str) -> Result<InfraRunId, Failure> {
+    let path = at(environment)?;
+    let answer = place.client.post(&format!("{}{path}/{what}", place.base), &json!({}))?;
+    number(answer["run"].as_str().unwrap_or_default())
+}
+
+/// Waits for the end of a run, or until people have to approve it.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the command line looks at another process until what it waits for is there"
+)]
+fn until_over(place: &Place, run: &InfraRunId) -> Result<InfraRunView, Failure> {
+    loop {
+        let view: InfraRunView =
+            super::read(place.client.get(&format!("{}/infrastructure-runs/{run}", place.base))?)?;
+        let held = !view.guarded.is_empty() && view.mark == Mark::Wait;
+        if view.place.is_none() || held {
+            return Ok(view);
+        }
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    }
+}
+
+/// The plan as a diff: what happens to each resource, and which attributes differ.
+fn show_plan(view: &InfraRunView) {
+    say!("{} {} {}: {}", view.mark.sign(), view.run, view.action, view.words);
+    let Some(plan) = &view.plan else { return };
+    for change in &plan.changes {
+        say!("  {} {}", change.word(), change.address);
+        if !change.replaced_by.is_empty() {
+            say!("      because of {}", change.replaced_by.join(", "));
+        }
+        for attribute in &change.attributes {
+            if let Some(before) = &attribute.before {
+                say!("    - {} = {before}", attribute.path);
+            }
+            if let Some(after) = &attribute.after {
+                say!("    + {} = {after}", attribute.path);
+            }
+        }
+    }
+    for address in &view.guarded {
+        say!("  ▲ needs approval: {address}");
+    }
 }
 
 fn show(view: &InfrastructureView) {

@@ -7,6 +7,7 @@ pub mod file;
 pub mod infra;
 pub mod people;
 pub mod places;
+pub mod recovery;
 pub mod watch;
 
 use clap::Subcommand;
@@ -58,6 +59,14 @@ pub enum Ask {
     /// Environments: create, rebuild, destroy, drift.
     #[command(subcommand)]
     Env(environments::Env),
+    /// Make a backup of everything.
+    Backup(recovery::Backup),
+    /// Make a data directory from a backup.
+    Restore(recovery::Restore),
+    /// Make everything again from a backup and code, beside what runs, and time it.
+    Drill,
+    /// Backups and drills. Exit status 1 when the last drill is red.
+    Recovery,
     /// Infrastructure: states, versions, locks, plans.
     #[command(subcommand)]
     Infra(infra::Infra),
@@ -94,6 +103,10 @@ pub fn run(common: &Common, ask: Ask) -> Result<(), Failure> {
         Ask::Wall => places::wall(common),
         Ask::Watch(options) => watch::watch(common, options),
         Ask::Env(env) => environments::env(common, env),
+        Ask::Backup(options) => recovery::backup(common, &options),
+        Ask::Restore(options) => recovery::restore(common, &options),
+        Ask::Drill => recovery::drill(common),
+        Ask::Recovery => recovery::recovery(common),
         Ask::Infra(infra) => infra::infra(common, infra),
         Ask::Release(release) => places::release(common, release),
         Ask::Flag(flag) => people::flag(common, flag),

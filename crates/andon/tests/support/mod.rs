@@ -193,6 +193,30 @@ impl Server {
         }
     }
 
+    /// When the machine burns: the server, everything that runs and the data are gone.
+    pub fn lose_everything(&mut self) {
+        self.end_all();
+        std::fs::remove_dir_all(self.room.path().join("data")).unwrap();
+    }
+
+    /// Services outlive their server on purpose: a test takes its own down, also those that were just being started.
+    fn end_all(&mut self) {
+        self.kill();
+        // Asked first: a shim that is killed cannot take away the groups it made.
+        below(self.room.path()).for_each(|pid| {
+            let _ = Command::new("kill").args(["-15", &pid]).stderr(Stdio::null()).status();
+        });
+        let asked = Instant::now();
+        while below(self.room.path()).next().is_some() && asked.elapsed() < Duration::from_secs(5) {
+            pause();
+        }
+        for _ in 0..3 {
+            below(self.room.path()).for_each(|pid| {
+                let _ = Command::new("kill").args(["-9", &pid]).stderr(Stdio::null()).status();
+            });
+        }
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.as_ref().unwrap().id()
     }
@@ -404,21 +428,7 @@ fn read(answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> (u16, 
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.kill();
-        // Services outlive their server on purpose: a test takes its own down, also those that were just being started.
-        // Asked first: a shim that is killed cannot take away the groups it made.
-        below(self.room.path()).for_each(|pid| {
-            let _ = Command::new("kill").args(["-15", &pid]).stderr(Stdio::null()).status();
-        });
-        let asked = Instant::now();
-        while below(self.room.path()).next().is_some() && asked.elapsed() < Duration::from_secs(5) {
-            pause();
-        }
-        for _ in 0..3 {
-            below(self.room.path()).for_each(|pid| {
-                let _ = Command::new("kill").args(["-9", &pid]).stderr(Stdio::null()).status();
-            });
-        }
+        self.end_all();
         let used =
             std::fs::read_dir(self.room.path().join("data/docker/shop")).into_iter().flatten().flatten();
         if used.count() > 0 {

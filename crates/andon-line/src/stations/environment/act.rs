@@ -9,6 +9,7 @@ use andon_model::{EnvironmentName, InstanceId, RuntimeKind, ServiceName};
 use andon_runtime::{Foreign, RuntimeError, Spec};
 
 use super::{DEPLOYMENT, Hands};
+use crate::stations::infrastructure;
 use crate::{Line, Project, Refusal};
 
 /// Who sees and heals drift.
@@ -93,25 +94,19 @@ async fn plan_instance(
         .iter()
         .flat_map(|p| p.state().estate.instances.values().map(|i| i.address).collect::<Vec<_>>())
         .collect();
-    let (kind, own_port) = {
-        let estate = &project.state().estate;
-        let deployment = estate.of_revision(&environment, &revision);
-        let port = deployment.and_then(|deployment| deployment.service(&service)?.port);
-        (deployment.map(|deployment| deployment.runtime), port)
+    let (kind, port) = {
+        let state = project.state();
+        let deployment = state.estate.of_revision(&environment, &revision);
+        let port = deployment.and_then(|d| d.service(&service)).and_then(|s| s.port);
+        (deployment.map(|d| d.runtime), port)
     };
     let runtime = project.runtime(kind.unwrap_or_default())?;
     let at = environment.clone();
-    let placed = tokio::task::spawn_blocking(move || runtime.place(&at, &used)).await;
-    let mut placed = match placed.map_err(|error| Refusal::Broken(error.to_string()))? {
+    let placed = tokio::task::spawn_blocking(move || runtime.place(&at, &used, port)).await;
+    let placed = match placed.map_err(|error| Refusal::Broken(error.to_string()))? {
         Ok(placed) => placed,
         Err(error) => return no_place(line, project, &environment, &revision, &service, &error).await,
     };
-    // With an address of its own it listens where it always does.
-    if !placed.ip().is_loopback()
-        && let Some(port) = own_port
-    {
-        placed.set_port(port);
-    }
     let (port, address) = (placed.port(), Some(placed.ip()).filter(|ip| !ip.is_loopback()));
     line.decide(project, Actor::line(DEPLOYMENT), |state, _| {
         let instance = state.estate.next_instance();
@@ -213,6 +208,13 @@ fn start_now(line: &Line, project: &Project, id: InstanceId) -> Result<(), Strin
         .map_err(|error| format!("{}: {error}", deployment.artifact.short()))?;
     let label = |key: &str, value: &str| (key.to_owned(), value.to_owned());
     let mut env = service.env.clone();
+    {
+        let state = project.state();
+        let applied = state.estate.infrastructure.applied.get(&instance.environment);
+        for value in env.values_mut() {
+            *value = infrastructure::fill_in(value, applied.map(|applied| &applied.outputs))?;
+        }
+    }
     env.extend([
         label("ANDON_PROJECT", project.name.as_str()),
         label("ANDON_ENVIRONMENT", instance.environment.as_str()),

@@ -243,7 +243,9 @@ impl Line {
             let candidate = promote::candidate(&state.estate, &environment, landing).ok_or_else(none)?;
             let id = state.estate.next_deployment();
             let none = || Refusal::Conflict("andon.yaml declares no services".into());
-            Ok((vec![deployment(state, &own, definition, candidate, id).ok_or_else(none)?], id))
+            let wanted = super::wanted(state, &own, definition, &candidate, id);
+            let deployment = deployment(state, &own, definition, candidate, id).ok_or_else(none)?;
+            Ok((wanted.into_iter().chain([deployment]).collect(), id))
         })
         .await
     }

@@ -81,7 +81,9 @@ pub(super) async fn observe(
             }
         }
         // Of those that are gone nothing will be compared; one that is not healthy yet is compared when it is.
-        touched.retain(|id| known.contains(id));
+        let found: BTreeSet<InstanceId> =
+            host.found.iter().filter_map(|(_, o, _)| o.id.parse().ok()).collect();
+        touched.retain(|id| known.contains(id) || found.contains(id));
         host
     });
     let Host { found, files, settings, foreign, unseen } =

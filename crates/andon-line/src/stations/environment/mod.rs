@@ -13,7 +13,7 @@ use std::time::Duration;
 use andon_environment::promote::{self, Candidate, Declared};
 use andon_environment::upkeep::{self, Wishes};
 use andon_environment::{DeploymentState, Exception};
-use andon_model::event::{Actor, Event, Revision};
+use andon_model::event::{Actor, Event, InfraWanted, Revision};
 use andon_model::{DeploymentId, EnvironmentName, InstanceId, Oid, RuntimeKind, Span, Time};
 use andon_pipeline::Definition;
 use andon_pipeline::definition::DeployWhen;
@@ -33,7 +33,7 @@ const QUIET: Duration = Duration::from_secs(1);
 /// How long the way back stays warm when the strategy does not say.
 const WARM: Span = Span::secs(60);
 
-pub(super) async fn run(line: Arc<Line>, project: Arc<Project>, stop: CancellationToken) {
+pub(crate) async fn run(line: Arc<Line>, project: Arc<Project>, stop: CancellationToken) {
     let mut pulse = Pulse::new(&line, &project, stop.clone(), QUIET);
     let hands = Arc::new(Hands::default());
     loop {
@@ -158,7 +158,9 @@ async fn bring(line: &Line, project: &Project, definition: &Definition) -> Resul
                 promote::Decision::Deploy(candidate) => {
                     // One that became due since waits for the next look.
                     let Some(own) = defined.get(&candidate.commit) else { continue };
+                    let wanted = wanted(state, own, definition, &candidate, next);
                     if let Some(event) = deployment(state, own, definition, candidate, next) {
+                        events.extend(wanted);
                         events.push(event);
                         next = next.next();
                     }
@@ -243,6 +245,35 @@ fn deployment(
         runtime,
         pins: candidate.pins,
     })
+}
+
+/// The infrastructure that this deployment needs, where its environment has one. What is repeated needs what it needed.
+fn wanted(
+    state: &State,
+    own: &Defined,
+    trunk: &Definition,
+    candidate: &Candidate,
+    id: DeploymentId,
+) -> Option<Event> {
+    let estate = &state.estate;
+    let environment = estate.environments.get(&candidate.environment)?;
+    let repeated = candidate.repeats.and_then(|id| estate.infrastructure.wanted.get(&id));
+    if candidate.repeats.is_some() {
+        return repeated.map(|wanted| Event::InfraWanted(InfraWanted { deployment: id, ..wanted.clone() }));
+    }
+    let asked = environment.like.as_ref().filter(|_| !environment.standing);
+    let name = asked.unwrap_or(&environment.name);
+    let own = own.as_ref().ok().and_then(|own| own.resolve(name));
+    let infrastructure = own.or_else(|| trunk.resolve(name))?.infrastructure?;
+    let folder = infrastructure.folder();
+    Some(Event::InfraWanted(InfraWanted {
+        deployment: id,
+        environment: environment.name.clone(),
+        commit: candidate.commit.clone(),
+        tree: candidate.pins.folders.get(&folder).cloned(),
+        folder,
+        variables: infrastructure.variables,
+    }))
 }
 
 /// One look at what runs, and what follows from it.

@@ -2,8 +2,9 @@
 
 use andon_environment::states::{Denied, Offer};
 use andon_model::event::{Actor, Event, LockInfo, Role, StoredState};
-use andon_model::{Digest, InfraRunId, ProjectName, StateName};
+use andon_model::{Digest, EnvironmentName, InfraRunId, ProjectName, StateName};
 use serde::Deserialize;
+use std::sync::PoisonError;
 
 use crate::intake::plain;
 use crate::{Caller, Line, Project, Refusal};
@@ -117,7 +118,17 @@ impl Line {
         let project = self.project(project).ok()?;
         let state = {
             let state = project.state();
-            let run = state.infrastructure.runs.get(&run).filter(|_| state.infrastructure.is_open(run))?;
+            let looked_at = |name: &EnvironmentName| {
+                project.looks.lock().unwrap_or_else(PoisonError::into_inner).under_way.contains(name)
+            };
+            let infrastructure = &state.estate.infrastructure;
+            let run = infrastructure.runs.get(&run)?;
+            // A look uses the token of the run that applied what it looks at.
+            let applied = infrastructure.applied.get(&run.asked.environment);
+            let looks = applied.is_some_and(|a| a.run == run.id()) && looked_at(&run.asked.environment);
+            if !infrastructure.is_open(run.id()) && !looks {
+                return None;
+            }
             StateName::of(run.asked.environment.clone())
         };
         let right = self.run_token(&project.name, &state, run);

@@ -95,7 +95,8 @@ impl Line {
     pub(super) async fn free_dead_locks(&self, project: &Project) -> Result<(), Refusal> {
         let dead: Vec<StateName> = {
             let state = project.state();
-            let over = state.states.held_by_runs().filter(|(_, run)| !state.infrastructure.is_open(*run));
+            let over =
+                state.states.held_by_runs().filter(|(_, run)| !state.estate.infrastructure.is_open(*run));
             over.map(|(name, _)| name.clone()).collect()
         };
         for name in dead {

@@ -1,0 +1,102 @@
+//! Which run of the infrastructure tool is due. Pure: the estate and the time in, runs to queue out.
+//!
+//! 1. What a deployment needs is applied before its instances start, once: a failure ends the deployment.
+//! 2. What was made for an environment ends after its instances do: when it is gone, and when it is rebuilt.
+//! 3. What differs from its code is applied again, with a pause that grows.
+
+use andon_model::event::{InfraAction, InfraQueued};
+use andon_model::{EnvironmentName, InfraRunId, Span, Time};
+
+use crate::estate::{DeploymentState, Estate};
+use crate::infrastructure::{Run, Stage};
+use crate::upkeep::{self, RESOURCE};
+
+/// Pause before a failed removal is tried again.
+pub const AGAIN: Span = Span::secs(60);
+/// What the reason of a healing run is.
+pub const HEAL: &str = "reality differs from its code";
+
+/// The runs to queue now, numbered.
+pub fn due(estate: &Estate, now: Time) -> Vec<InfraQueued> {
+    let mut next = estate.infrastructure.next_run();
+    let mut queued = Vec::new();
+    let found = deployments(estate).chain(endings(estate, now)).chain(heals(estate, now));
+    for asked in found.collect::<Vec<_>>() {
+        queued.push(InfraQueued { run: next, ..asked });
+        next = next.next();
+    }
+    queued
+}
+
+fn idle(estate: &Estate, environment: &EnvironmentName) -> bool {
+    estate.infrastructure.open(environment).next().is_none()
+}
+
+fn deployments(estate: &Estate) -> impl Iterator<Item = InfraQueued> {
+    let starting = estate.deployments.values().filter(|d| d.state == DeploymentState::Starting);
+    starting.filter_map(|deployment| {
+        let wanted = estate.infrastructure.lacks(deployment.id)?;
+        if estate.infrastructure.for_deployment(deployment.id).is_some() {
+            return None;
+        }
+        Some(InfraQueued {
+            run: InfraRunId(0),
+            environment: wanted.environment.clone(),
+            action: InfraAction::Apply,
+            commit: wanted.commit.clone(),
+            tree: wanted.tree.clone()?,
+            folder: wanted.folder.clone(),
+            variables: wanted.variables.clone(),
+            deployment: Some(deployment.id),
+            why: format!("{} needs it", deployment.id),
+        })
+    })
+}
+
+fn endings(estate: &Estate, now: Time) -> impl Iterator<Item = InfraQueued> {
+    estate.infrastructure.touched.iter().filter_map(move |(name, made)| {
+        let goes = estate.environments.get(name).is_none_or(|e| e.destroying.is_some());
+        let empty = estate.instances_in(name).next().is_none();
+        let tried = last(estate, name, |run| run.asked.action == InfraAction::Destroy && run.at >= made.1);
+        let rests = tried.is_some_and(|run| now.since(run.since) < AGAIN);
+        if !goes || !empty || rests || !idle(estate, name) {
+            return None;
+        }
+        let why = "the environment ends".to_owned();
+        Some(InfraQueued { action: InfraAction::Destroy, deployment: None, why, ..made.0.clone() })
+    })
+}
+
+fn heals(estate: &Estate, now: Time) -> impl Iterator<Item = InfraQueued> {
+    estate.environments.values().filter(|e| e.destroying.is_none()).filter_map(move |environment| {
+        let differs = environment.drifts.iter().any(|(_, drift)| drift.what.starts_with(RESOURCE));
+        let applied = estate.infrastructure.applied.get(&environment.name)?;
+        let heals: Vec<&Run> = estate
+            .infrastructure
+            .runs
+            .values()
+            .filter(|run| run.asked.environment == environment.name && run.asked.why == HEAL)
+            .filter(|run| run.stage == Stage::Ended && now.since(run.since) < upkeep::MEMORY)
+            .collect();
+        let ended = heals.iter().map(|run| run.since).max();
+        let rests = ended.is_some_and(|ended| now < ended + upkeep::pause(heals.len() + 1));
+        if !differs || rests || !idle(estate, &environment.name) {
+            return None;
+        }
+        Some(InfraQueued {
+            run: InfraRunId(0),
+            environment: environment.name.clone(),
+            action: InfraAction::Apply,
+            commit: applied.commit.clone(),
+            tree: applied.tree.clone(),
+            folder: applied.folder.clone(),
+            variables: applied.variables.clone(),
+            deployment: None,
+            why: HEAL.into(),
+        })
+    })
+}
+
+fn last<'a>(estate: &'a Estate, name: &EnvironmentName, is: impl Fn(&Run) -> bool) -> Option<&'a Run> {
+    estate.infrastructure.runs.values().rev().find(|run| &run.asked.environment == name && is(run))
+}
