@@ -2,6 +2,7 @@
 //!
 //! 1. A red trunk run, a failed deployment, a failed test of an environment and a release that was taken back stop the line, as far as
 //!    the policy says so. One andon is enough for a place (trunk, an environment, a service whose users were moved).
+//!    So does an environment in which the same thing differs from code three times within ten minutes, however often it is healed.
 //! 2. What fails must have begun after the last andon of that place ended, or it is an echo. Failures of an overtaken deployment and of an
 //!    environment that somebody made on demand stop nobody.
 //! 3. A fix that landed is a hypothesis. It is proven only by a pass, in the place that failed, of something that holds the fix and began
@@ -12,7 +13,7 @@
 use andon_model::event::{Cause, Event, Recorded, ReleaseEnd, Verdict};
 use andon_model::{ChangeId, DeploymentId, Oid, RunId};
 
-use crate::state::{Andon, Cord, Fix, Place};
+use crate::state::{Andon, Cord, FLAPS, Fix, Place, kind_of};
 
 /// What stops the line by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,10 +74,22 @@ pub fn react(cord: &Cord, policy: &PullOn, recorded: &Recorded) -> Option<Event>
                 cord.deployments.get(&moved.deployment).map(|d| d.changes.clone()).unwrap_or_default();
             (Cause::Release { release: *release }, text, "release", suspects, moved.started)
         }
+        Event::DriftSeen { environment, drift } if policy.environment && cord.is_standing(environment) => {
+            let seen = cord.drifts.get(&(environment.clone(), kind_of(drift)))?;
+            let began = seen.len().checked_sub(FLAPS).and_then(|at| seen.get(at))?.0;
+            let what = kind_of(drift);
+            let why = format!(
+                "{environment} drifts again and again: {what} was {}, is {}",
+                drift.before, drift.after
+            );
+            (Cause::Drift { environment: environment.clone() }, why, "drift", Vec::new(), began)
+        }
         _ => return None,
     };
     let place = cord.place(&cause);
-    let known = cord.all().any(|andon| andon.cause == cause) || cord.open_at(&place).is_some();
+    // An environment may flap again another time; everything else happens once.
+    let repeats = matches!(cause, Cause::Drift { .. });
+    let known = (!repeats && cord.all().any(|andon| andon.cause == cause)) || cord.open_at(&place).is_some();
     let echo = cord
         .all()
         .filter(|andon| andon.place == place)

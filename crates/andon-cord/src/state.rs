@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use andon_model::event::{Cause, Event, Purpose, Recorded, Verdict};
+use andon_model::event::{Cause, Drift, Event, Purpose, Recorded, Verdict};
 use andon_model::{
     Actor, AndonId, ChangeId, DeploymentId, EnvironmentName, Oid, ReleaseId, RunId, ServiceName, Span, Time,
     UserName,
@@ -159,6 +159,20 @@ pub struct Cord {
     pub(crate) trunk_runs: BTreeMap<RunId, TrunkRun>,
     pub(crate) green_trunk: u64,
     standing: BTreeMap<EnvironmentName, bool>,
+    /// The last differences from code, by what differs where: the event and when.
+    pub(crate) drifts: BTreeMap<(EnvironmentName, String), Vec<(u64, Time)>>,
+}
+
+/// So many times the same difference within this time is flapping: healing does not help.
+pub(crate) const FLAPS: usize = 3;
+const FLAPPING_WITHIN: Span = Span::secs(600);
+
+/// What differs, whichever instance it is.
+pub(crate) fn kind_of(drift: &Drift) -> String {
+    match drift.instance {
+        Some(instance) => drift.what.replace(&format!(" {instance}"), ""),
+        None => drift.what.clone(),
+    }
 }
 
 impl Cord {
@@ -266,7 +280,15 @@ impl Cord {
             Event::EnvironmentCreated { environment, standing, .. } => {
                 self.standing.insert(environment.clone(), *standing);
             }
-            Event::EnvironmentDestroyed { environment, .. } => self.overtake(environment),
+            Event::EnvironmentDestroyed { environment, .. } => {
+                self.drifts.retain(|(place, _), _| place != environment);
+                self.overtake(environment);
+            }
+            Event::DriftSeen { environment, drift } => {
+                let seen = self.drifts.entry((environment.clone(), kind_of(drift))).or_default();
+                seen.retain(|(_, then)| recorded.at.since(*then) < FLAPPING_WITHIN);
+                seen.push((seq, recorded.at));
+            }
             Event::DeploymentStarted { deployment, environment, commit, changes, .. } => {
                 self.overtake(environment);
                 let made = Deployed {

@@ -1,8 +1,10 @@
 //! The rules, as stories over a journal.
 
-use andon_model::event::{Cause, Event, Purpose, Push, Recorded, ReleaseEnd, Revision, TestCounts, Verdict};
+use andon_model::event::{
+    Cause, Drift, Event, Purpose, Push, Recorded, ReleaseEnd, Revision, TestCounts, Verdict,
+};
 use andon_model::strategy::Strategy;
-use andon_model::{Actor, AndonId, ChangeId, DeploymentId, Digest, ReleaseId, RunId, Span, Time};
+use andon_model::{Actor, AndonId, ChangeId, DeploymentId, Digest, InstanceId, ReleaseId, RunId, Span, Time};
 use proptest::prelude::*;
 
 use crate::{Cord, PullOn, command, react, recover};
@@ -384,4 +386,36 @@ proptest! {
         prop_assert_eq!(format!("{again:?}"), format!("{:?}", line.cord));
         prop_assert!(line.cord.history().all(|andon| andon.released.is_none() || andon.timeline.len() >= 2));
     }
+}
+
+#[test]
+fn an_environment_in_which_the_same_thing_drifts_again_and_again_stops_the_line() {
+    let mut line = Line::new();
+    let seen = |environment: &str, what: &str, instance: u32| Event::DriftSeen {
+        environment: environment.parse().unwrap(),
+        drift: Drift {
+            service: None,
+            instance: Some(InstanceId(instance)),
+            what: format!("{what} of web i{instance}"),
+            before: "a".into(),
+            after: "b".into(),
+        },
+    };
+    for instance in 1..=2 {
+        line.happens(seen("staging", "file app.py", instance));
+        line.happens(seen("staging", "file other.py", instance));
+        line.happens(seen("mine", "file app.py", instance));
+    }
+    line.happens(seen("mine", "file app.py", 3));
+    assert!(line.open().is_empty(), "twice is chance, and what somebody made on demand stops nobody");
+    line.happens(seen("staging", "file app.py", 3));
+    assert_eq!(line.open(), [1]);
+    line.happens(seen("staging", "file app.py", 4));
+    assert_eq!(line.open(), [1], "one andon for one place");
+    line.happens(Event::CordReleased { andon: AndonId(1), why: "it was the backup job".into() });
+    line.happens(seen("staging", "file app.py", 5));
+    assert!(line.open().is_empty(), "what was seen before counts no more");
+    line.happens(seen("staging", "file app.py", 6));
+    line.happens(seen("staging", "file app.py", 7));
+    assert_eq!(line.open(), [2]);
 }
