@@ -29,7 +29,7 @@ const NOTES: &str = "The release binary, process runtime, as root: namespaces, L
 fn yaml(program: &str) -> String {
     let service = |name: &str| {
         format!(
-            "  {name}: {{ command: [./hello, hello, $PORT], health: /, port: 8080, limits: {{ memory: 64Mi, cpu: 1, processes: 32 }} }}\n"
+            "  {name}: {{ command: [./hello, hello, $PORT], health: /, port: 8080, limits: {{ memory: 64MiB, cpu: 1, processes: 32 }} }}\n"
         )
     };
     format!(
