@@ -281,5 +281,8 @@ fn three_services_of_an_environment_answer() {
         host.runtime.clear(&staging()).unwrap();
     }
     took.sort();
-    println!("three services, one after the other, from nothing: median {:?}, slowest of ten {:?}", took[5], took[9]);
+    println!(
+        "three services, one after the other, from nothing: median {:?}, slowest of ten {:?}",
+        took[5], took[9]
+    );
 }
