@@ -246,3 +246,7 @@ fn plan(asked: p::Plan) -> Result<(DynamicValue, Vec<&'static str>), Trouble> {
     resource.plan(prior.as_ref(), &config, &mut planned);
     Ok((value(Some(&planned), attributes), anew))
 }
+
+#[cfg(test)]
+#[path = "provider_tests.rs"]
+mod tests;

@@ -63,6 +63,7 @@ pub async fn serve() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     drop(out);
 
     let provider = Arc::new(Provider::default());
+    let parent = rustix::process::getppid();
     let (end, mut ended) = watch::channel(false);
     let end = Arc::new(end);
     let mut connections = tokio::task::JoinSet::new();
@@ -70,7 +71,7 @@ pub async fn serve() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let stream = tokio::select! {
             accepted = listener.accept() => accepted?.0,
             _ = ended.wait_for(|ended| *ended) => break,
-            () = orphaned() => break,
+            () = orphaned(parent) => break,
         };
         let (provider, end, acceptor) = (provider.clone(), end.clone(), acceptor.clone());
         connections.spawn(async move {
@@ -91,8 +92,7 @@ pub async fn serve() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
 }
 
 /// Terraform ended without a word: we are somebody else's child now. Its input says nothing, for it is often closed from the start.
-async fn orphaned() {
-    let parent = rustix::process::getppid();
+async fn orphaned(parent: Option<rustix::process::Pid>) {
     let mut tick = tokio::time::interval(Duration::from_secs(1));
     while rustix::process::getppid() == parent {
         tick.tick().await;
