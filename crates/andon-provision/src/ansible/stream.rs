@@ -1,7 +1,7 @@
 //! What our callback plugin prints: one JSON object a line, `"andon": 1` in each. Read a line at a time with limits; what is too much is
 //! counted as lost, and never taken for good. Anything else between the lines is the tool's plain words.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, Read};
 
 use serde::Deserialize;
@@ -250,6 +250,13 @@ impl Said {
     pub fn is_whole(&self) -> bool {
         let good = |sums: &Sums| sums.failures == 0 && sums.unreachable == 0;
         self.sums.as_ref().is_some_and(|hosts| !hosts.is_empty() && hosts.values().all(good))
+    }
+
+    /// Hosts of which not every task was told: it failed, it could not be reached, or lines were lost.
+    pub fn blind(&self) -> BTreeSet<String> {
+        let all = self.sums.iter().flatten();
+        let blind = |sums: &Sums| self.lost > 0 || sums.failures > 0 || sums.unreachable > 0;
+        all.filter(|(_, sums)| blind(sums)).map(|(host, _)| host.clone()).collect()
     }
 
     /// Tasks that changed something, on all hosts.
