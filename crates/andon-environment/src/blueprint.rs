@@ -110,7 +110,9 @@ impl Plan {
         PlanCounts {
             add: count(of(&Action::Create)),
             change: count(of(&Action::Update)),
-            destroy: count(self.changes.iter().filter(|change| change.ends() && !change.is_unknown()).count()),
+            destroy: count(
+                self.changes.iter().filter(|change| change.ends() && !change.is_unknown()).count(),
+            ),
             drift: count(self.drift.len()),
             unknown: count(self.changes.iter().filter(|change| change.is_unknown()).count()),
         }

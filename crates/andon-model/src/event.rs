@@ -14,8 +14,8 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 pub use crate::infrastructure::{
-    Connection, Hosts, InfraAction, InfraFinished, InfraPlanned, InfraQueued, InfraTool, InfraWanted, LockInfo, PlanCounts,
-    Playbook, StoredState,
+    Connection, Hosts, InfraAction, InfraFinished, InfraPlanned, InfraQueued, InfraTool, InfraWanted,
+    LockInfo, PlanCounts, Playbook, StoredState,
 };
 pub use crate::service::{Limits, PlannedService, RuntimeKind};
 use crate::strategy::Strategy;

@@ -26,7 +26,7 @@ pub struct Ansible {
     /// How hosts are reached.
     #[serde(default)]
     pub connection: Connection,
-    /// Hosts by group, each with its variables. A value may name an output of Terraform: `${infrastructure.NAME}`.
+    /// Hosts by group, each with its variables. Every play also knows `andon_environment`. A value may name an output of Terraform: `${infrastructure.NAME}`.
     pub hosts: Hosts,
     /// Variables of every play. No secrets: they are part of the journal.
     #[serde(default)]
@@ -178,7 +178,7 @@ environments:
             ("./ansible/", "../ansible"),
             ("web1", "web[1:3]"),
             ("web1", "-web"),
-            ("web:", "all:"),
+            ("web: { web1", "all: { web1"),
             ("page", "a-b"),
             ("web1: { page: hello }", ""),
             ("hosts:", "playbook: /etc/site.yml, hosts:"),
@@ -189,7 +189,10 @@ environments:
             assert_ne!(file, FILE, "{good}");
             assert!(read(&file).is_err(), "{bad:?} was accepted");
         }
-        let neither = FILE.replace("ansible: { folder: ./ansible/, hosts: { web: { web1: { page: hello } } } }", "look_every: 5s");
+        let neither = FILE.replace(
+            "ansible: { folder: ./ansible/, hosts: { web: { web1: { page: hello } } } }",
+            "look_every: 5s",
+        );
         assert!(read(&neither).is_err(), "infrastructure that names no tool was accepted");
     }
 }

@@ -106,7 +106,8 @@ class CallbackModule(CallbackBase):
 
     def difference(self, diff, said):
         # What comes after is often named by a temporary file: another name in every look.
-        path = diff.get("before_header") or said.get("dest") or said.get("path") or ""
+        item = f"item {cut(said['item'])[:200]}" if "item" in said else ""
+        path = diff.get("before_header") or said.get("dest") or said.get("path") or item
         for value in (diff.get("after"), diff.get("before")):
             if isinstance(value, dict) and value.get("path"):
                 path = value["path"]

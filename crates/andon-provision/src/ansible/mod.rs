@@ -26,10 +26,14 @@ pub enum AnsibleError {
     )]
     Absent,
     /// What it printed is of another form than ours.
-    #[error("the output of ansible-playbook is not understood: {0}\nhint: take what sets another stdout callback out of ansible.cfg")]
+    #[error(
+        "the output of ansible-playbook is not understood: {0}\nhint: take what sets another stdout callback out of ansible.cfg"
+    )]
     Unknown(String),
     /// A secret that nobody gave.
-    #[error("the server has no value for the secret {0}\nhint: start the server with the variable ANDON_INFRA_{0}")]
+    #[error(
+        "the server has no value for the secret {0}\nhint: start the server with the variable ANDON_INFRA_{0}"
+    )]
     Secret(String),
     /// The code or the tool said no.
     #[error("{0}")]

@@ -25,7 +25,11 @@ pub fn of(said: &Said, version: &str) -> Plan {
         }
     }
     if said.lost > 0 {
-        changes.push(unknown("the output".into(), "", format!("{} of its lines could not be read", said.lost)));
+        changes.push(unknown(
+            "the output".into(),
+            "",
+            format!("{} of its lines could not be read", said.lost),
+        ));
     }
     let applyable = !changes.is_empty();
     Plan { version: version.to_owned(), changes, drift: Vec::new(), outputs: Vec::new(), applyable }
@@ -86,8 +90,12 @@ fn changes(outcome: &Outcome) -> Vec<ResourceChange> {
     if outcome.changed && !outcome.really {
         let parts: Vec<&Part> = outcome.parts.iter().filter(|part| part.changed).collect();
         let hidden = outcome.hidden || parts.iter().any(|part| part.hidden);
-        let mut attributes: Vec<Attribute> =
-            parts.iter().filter(|part| !part.hidden).flat_map(|part| &part.diffs).flat_map(attributes).collect();
+        let mut attributes: Vec<Attribute> = parts
+            .iter()
+            .filter(|part| !part.hidden)
+            .flat_map(|part| &part.diffs)
+            .flat_map(attributes)
+            .collect();
         if hidden {
             let (before, after) = (Some(SENSITIVE.to_owned()), Some(SENSITIVE.to_owned()));
             attributes.push(Attribute { path: String::new(), before, after });
@@ -114,13 +122,15 @@ fn changes(outcome: &Outcome) -> Vec<ResourceChange> {
 /// Why a check says nothing of this task; none: it says how things are.
 fn why_unknown(outcome: &Outcome) -> Option<String> {
     // A part that was skipped for no reason of its own was skipped because it cannot be checked.
-    let left_out = |part: &Part| (part.skipped || outcome.status == Status::Skipped) && part.reason.is_empty();
+    let left_out =
+        |part: &Part| (part.skipped || outcome.status == Status::Skipped) && part.reason.is_empty();
     match outcome.status {
         Status::Unreachable => Some(format!("the host cannot be reached: {}", outcome.message)),
         Status::Failed if outcome.hidden => Some("it fails when it is only checked".into()),
-        Status::Failed => {
-            Some(format!("it fails when it is only checked, and nothing after it was looked at: {}", outcome.message))
-        }
+        Status::Failed => Some(format!(
+            "it fails when it is only checked, and nothing after it was looked at: {}",
+            outcome.message
+        )),
         Status::Ignored => Some("it fails when it is only checked".into()),
         _ if outcome.really => Some("it is done even when it is only checked".into()),
         Status::Skipped if outcome.asks_for_check => Some("it is left out when it is only checked".into()),
@@ -197,4 +207,105 @@ fn shown<'a>(lines: impl Iterator<Item = &'a str>) -> String {
         return text;
     }
     text.chars().take(SHOWN).chain("…".chars()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// A check by ansible-core 2.14.18 of two hosts on which somebody worked by hand.
+    const CHECK: &str = include_str!("recorded/check.jsonl");
+
+    fn plan(text: &str) -> Plan {
+        of(&Said::of(text.as_bytes()).unwrap(), "ansible 2.14.18")
+    }
+
+    fn drift(plan: &Plan, what: &str) -> (String, String) {
+        let found = drifts(plan).into_iter().find(|drift| drift.what == what);
+        let found = found.unwrap_or_else(|| panic!("{what} is not in {:?}", drifts(plan)));
+        (found.before, found.after)
+    }
+
+    #[test]
+    fn what_was_changed_by_hand_is_told_by_host_task_and_path_with_both_sides() {
+        let plan = plan(CHECK);
+        let page = drift(&plan, "host web1: Write the page /srv/web1/page");
+        assert_eq!(page, ("hello one {{ 1+1 }}⏎second".into(), "tampered".into()));
+        assert_eq!(drift(&plan, "host web2: A folder /srv/web2 mode"), ("0755".into(), "0777".into()));
+        assert_eq!(drift(&plan, "host web1: Old /srv/old state"), ("absent".into(), "file".into()));
+        assert!(drifts(&plan).iter().any(|drift| drift.what.starts_with("host web2: A guarded command")));
+    }
+
+    #[test]
+    fn what_no_log_hides_is_drift_without_its_values() {
+        let hidden = drift(&plan(CHECK), "host web1: Write the password");
+        assert_eq!(hidden, (SENSITIVE.into(), SENSITIVE.into()));
+        assert!(!CHECK.contains("s3cret"));
+    }
+
+    #[test]
+    fn a_task_that_is_not_safe_to_check_is_unknown_and_a_condition_that_is_false_is_not() {
+        let unknown = unknowns(&plan(CHECK));
+        for task in ["A command", "Not in check", "Really"] {
+            assert_eq!(unknown.iter().filter(|what| what.contains(task)).count(), 2, "{task}: {unknown:?}");
+        }
+        assert_eq!(unknown.len(), 6, "{unknown:?}");
+    }
+
+    #[test]
+    fn what_a_task_would_remove_is_an_end_and_what_is_unknown_is_guarded_as_one() {
+        let plan = plan(CHECK);
+        let old = plan.changes.iter().find(|change| change.address == "web1: Old").unwrap();
+        assert_eq!(old.actions, [Action::Delete]);
+        assert!(plan.changes.iter().filter(|change| change.is_unknown()).all(ResourceChange::ends));
+        assert_eq!(plan.counts().unknown, 6);
+    }
+
+    #[test]
+    fn a_change_that_only_the_sums_tell_of_is_unknown() {
+        let cut: Vec<&str> = CHECK.lines().filter(|line| !line.contains("\"task\": \"Old\"")).collect();
+        let unknown = unknowns(&plan(&cut.join("\n")));
+        assert!(unknown.iter().any(|what| what == "web1: 1 of its changes were not told"), "{unknown:?}");
+    }
+
+    #[test]
+    fn a_host_that_fails_or_is_not_reached_is_unknown_and_blind() {
+        for (status, sum) in [("failed", "failures"), ("unreachable", "unreachable")] {
+            let text = format!(
+                "{{\"andon\":1,\"kind\":\"result\",\"host\":\"web1\",\"task\":\"A\",\"status\":\"{status}\",\"message\":\"no\"}}\n{{\"andon\":1,\"kind\":\"stats\",\"hosts\":{{\"web1\":{{\"{sum}\":1}}}}}}\n"
+            );
+            let said = Said::of(text.as_bytes()).unwrap();
+            assert!(!said.is_whole() && said.blind().contains("web1"));
+            assert_eq!(unknowns(&of(&said, "")).len(), 1);
+            assert_eq!(said.errors.len(), 1);
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_is_counted_and_never_taken_for_good() {
+        let long = format!("{{\"andon\":1,\"kind\":\"task\",\"name\":\"{}\"}}\n", "x".repeat(9 << 20));
+        let said = Said::of((long + CHECK).as_bytes()).unwrap();
+        assert_eq!((said.lost, said.blind().len()), (1, 2));
+        assert!(unknowns(&of(&said, "")).iter().any(|what| what.contains("could not be read")));
+    }
+
+    #[test]
+    fn another_form_is_refused_and_plain_errors_are_kept() {
+        assert!(Said::of(&b"{\"andon\":2,\"kind\":\"play\"}\n"[..]).is_err());
+        let said = Said::of(&b"ERROR! the role 'x' was not found\nin /a\n"[..]).unwrap();
+        assert_eq!((said.errors, said.sums), (vec!["the role 'x' was not found in /a".to_owned()], None));
+    }
+
+    proptest! {
+        #[test]
+        fn a_damaged_stream_makes_no_panic_and_no_control_characters(text in "\\PC{0,40}|[\\x00-\\x7f]{0,100}", at in 0usize..9000) {
+            let damaged: String = CHECK.chars().take(at).chain(text.chars()).chain(CHECK.chars().skip(at + 3)).collect();
+            if let Ok(said) = Said::of(damaged.as_bytes()) {
+                let plan = of(&said, "");
+                let texts = drifts(&plan).into_iter().flat_map(|drift| [drift.what, drift.before, drift.after]);
+                prop_assert!(!texts.chain(unknowns(&plan)).any(|text| text.chars().any(char::is_control)));
+            }
+        }
+    }
 }

@@ -7,6 +7,7 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use andon_model::EnvironmentName;
 use andon_model::event::{Connection, Hosts, Playbook};
 use serde_json::{Value, json};
 
@@ -26,6 +27,8 @@ const SHORTEST: usize = 4;
 /// What a playbook is played with.
 #[derive(Debug, Clone, Copy)]
 pub struct Input<'a> {
+    /// Where; every play knows it as `andon_environment`.
+    pub environment: &'a EnvironmentName,
     /// Hosts by group, with output values filled in.
     pub hosts: &'a Hosts,
     /// How they are reached.
@@ -49,9 +52,7 @@ pub fn secrets(names: &[String]) -> Result<BTreeMap<String, String>, AnsibleErro
 pub fn playbook(room: &Room, file: &str) -> Result<PathBuf, AnsibleError> {
     let path = room.work().join(file);
     let real = path.canonicalize().ok().filter(|path| path.is_file());
-    let inside = real
-        .zip(room.tree().canonicalize().ok())
-        .is_some_and(|(path, tree)| path.starts_with(tree));
+    let inside = real.zip(room.tree().canonicalize().ok()).is_some_and(|(path, tree)| path.starts_with(tree));
     if inside {
         return Ok(path);
     }
@@ -68,7 +69,7 @@ pub fn furnish(room: &Room, input: &Input<'_>) -> Result<(), AnsibleError> {
     std::fs::create_dir_all(&plugins)?;
     std::fs::create_dir_all(room.dir.join("temporary"))?;
     std::fs::write(plugins.join("andon.py"), CALLBACK)?;
-    private(&inventory_file(room), &inventory(input.hosts, input.connection))?;
+    private(&inventory_file(room), &inventory(input.environment, input.hosts, input.connection))?;
     let all = input.variables.iter().chain(input.secrets);
     let all: BTreeMap<&String, Value> = all.map(|(name, value)| (name, unsafe_text(value))).collect();
     private(&variables_file(room), &json!(all))
@@ -100,7 +101,7 @@ fn unsafe_text(text: &str) -> Value {
 }
 
 /// The inventory in the form of Ansible's own `yaml` plugin, of which JSON is a part: nothing has to be run to read it.
-fn inventory(hosts: &Hosts, connection: Connection) -> Value {
+fn inventory(environment: &EnvironmentName, hosts: &Hosts, connection: Connection) -> Value {
     let connection = match connection {
         Connection::Ssh => "ssh",
         Connection::Local => "local",
@@ -115,7 +116,7 @@ fn inventory(hosts: &Hosts, connection: Connection) -> Value {
     };
     let groups = hosts.iter().map(|(name, members)| (name.clone(), group(members)));
     json!({ "all": {
-        "vars": { "ansible_connection": connection },
+        "vars": { "ansible_connection": connection, "andon_environment": environment.as_str() },
         "children": Value::Object(groups.collect()),
     } })
 }
@@ -173,19 +174,46 @@ fn env(room: &Room, asked: &Playbook) -> BTreeMap<String, String> {
     env
 }
 
-/// The text without any of these secrets, however JSON writes them.
+/// The text without any of these secrets. In a line of JSON its strings are looked at, also where they are JSON once more: nothing else of
+/// the line is changed.
 pub fn mask(text: &str, secrets: &BTreeMap<String, String>) -> String {
+    let parts = secrets.values().flat_map(|secret| secret.lines().chain([secret.as_str()]));
     let mut forms: Vec<String> = Vec::new();
-    for secret in secrets.values() {
-        for part in secret.lines().chain([secret.as_str()]).filter(|part| part.trim().len() >= SHORTEST) {
-            let escaped = |text: &str| json!(text).to_string().trim_matches('"').to_owned();
-            let once = escaped(part);
-            forms.extend([escaped(&once), once, part.to_owned()]);
-        }
+    for part in parts.filter(|part| part.trim().len() >= SHORTEST) {
+        let quoted = json!(part).to_string();
+        forms.extend([part.to_owned(), quoted[1..quoted.len() - 1].to_owned()]);
     }
     forms.sort_by_key(|form| std::cmp::Reverse(form.len()));
     forms.dedup();
+    if forms.is_empty() {
+        return text.to_owned();
+    }
+    let mut masked = String::with_capacity(text.len());
+    for line in text.split_inclusive('\n') {
+        match serde_json::from_str::<Value>(line) {
+            Ok(value) => {
+                masked.push_str(&masked_value(value, &forms).to_string());
+                masked.push('\n');
+            }
+            Err(_) => masked.push_str(&without(line, &forms)),
+        }
+    }
+    masked
+}
+
+fn without(text: &str, forms: &[String]) -> String {
     forms.iter().fold(text.to_owned(), |text, form| text.replace(form.as_str(), MASK))
+}
+
+fn masked_value(value: Value, forms: &[String]) -> Value {
+    match value {
+        Value::String(text) => Value::String(without(&text, forms)),
+        Value::Array(all) => Value::Array(all.into_iter().map(|one| masked_value(one, forms)).collect()),
+        Value::Object(all) => Value::Object(
+            all.into_iter().map(|(key, one)| (without(&key, forms), masked_value(one, forms))).collect(),
+        ),
+        other => other,
+    }
 }
 
 #[cfg(test)]
@@ -197,7 +225,8 @@ mod tests {
     fn the_inventory_names_groups_hosts_and_their_variables_and_templates_nothing() {
         let web1 = BTreeMap::from([("page".to_owned(), "{{ lookup('pipe', 'id') }}".to_owned())]);
         let hosts = Hosts::from([("web".to_owned(), BTreeMap::from([("web1".to_owned(), web1)]))]);
-        let made = inventory(&hosts, Connection::Ssh);
+        let made = inventory(&"staging".parse().unwrap(), &hosts, Connection::Ssh);
+        assert_eq!(made["all"]["vars"]["andon_environment"], "staging");
         assert_eq!(made["all"]["vars"]["ansible_connection"], "ssh");
         let page = &made["all"]["children"]["web"]["hosts"]["web1"]["page"];
         assert_eq!(page["__ansible_unsafe"], "{{ lookup('pipe', 'id') }}");
@@ -211,8 +240,15 @@ mod tests {
         room.make().unwrap();
         let secrets = BTreeMap::from([("password".to_owned(), "hush".to_owned())]);
         let (hosts, none) = (Hosts::new(), BTreeMap::new());
-        let input =
-            Input { hosts: &hosts, connection: Connection::Local, variables: &none, secrets: &secrets };
+        let environment = "staging".parse().unwrap();
+        let connection = Connection::Local;
+        let input = Input {
+            environment: &environment,
+            hosts: &hosts,
+            connection,
+            variables: &none,
+            secrets: &secrets,
+        };
         furnish(&room, &input).unwrap();
         let file = variables_file(&room);
         assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
@@ -243,6 +279,8 @@ mod tests {
             let read: Value = serde_json::from_str(&masked).unwrap();
             for line in secret.lines() {
                 prop_assert!(!read["after"].as_str().unwrap().contains(line), "{masked}");
+                let quoted = json!(line).to_string();
+                prop_assert!(!read["nested"].as_str().unwrap().contains(&quoted[1..quoted.len() - 1]), "{masked}");
             }
         }
     }

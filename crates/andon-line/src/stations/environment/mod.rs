@@ -259,13 +259,17 @@ fn wanted(
     let Some(environment) = estate.environments.get(&candidate.environment) else { return Vec::new() };
     if let Some(repeated) = candidate.repeats {
         let needed = estate.infrastructure.needs(repeated);
-        return needed.map(|wanted| Event::InfraWanted(InfraWanted { deployment: id, ..wanted.clone() })).collect();
+        return needed
+            .map(|wanted| Event::InfraWanted(InfraWanted { deployment: id, ..wanted.clone() }))
+            .collect();
     }
     let asked = environment.like.as_ref().filter(|_| !environment.standing);
     let name = asked.unwrap_or(&environment.name);
     let own = own.as_ref().ok().and_then(|own| own.resolve(name));
     let resolved = own.or_else(|| trunk.resolve(name));
-    let Some(infrastructure) = resolved.and_then(|resolved| resolved.infrastructure) else { return Vec::new() };
+    let Some(infrastructure) = resolved.and_then(|resolved| resolved.infrastructure) else {
+        return Vec::new();
+    };
     let one = |folder: String, variables, playbook| {
         Event::InfraWanted(InfraWanted {
             deployment: id,

@@ -119,7 +119,12 @@ impl Line {
         let state = {
             let state = project.state();
             let looked_at = |name: &EnvironmentName| {
-                project.looks.lock().unwrap_or_else(PoisonError::into_inner).under_way.contains(&(name.clone(), InfraTool::Terraform))
+                project
+                    .looks
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .under_way
+                    .contains(&(name.clone(), InfraTool::Terraform))
             };
             let infrastructure = &state.estate.infrastructure;
             // Ansible keeps no state.

@@ -61,7 +61,12 @@ pub(super) async fn step(
     let defined = project.trunk_definition().await?;
     let definition = defined.as_deref().and_then(|defined| defined.as_ref().ok());
     let every = |name: &EnvironmentName, tool: InfraTool| {
-        let like = project.state().estate.environments.get(name).and_then(|e| e.like.clone().filter(|_| !e.standing));
+        let like = project
+            .state()
+            .estate
+            .environments
+            .get(name)
+            .and_then(|e| e.like.clone().filter(|_| !e.standing));
         let said = definition.and_then(|d| d.resolve(like.as_ref().unwrap_or(name))?.infrastructure);
         let said = said.and_then(|infrastructure| match tool {
             InfraTool::Terraform => Some(infrastructure.look_every),
@@ -70,7 +75,8 @@ pub(super) async fn step(
         said.unwrap_or(EVERY)
     };
     let applied: Vec<_> = project.state().estate.infrastructure.applied.keys().cloned().collect();
-    let pauses: BTreeMap<_, Span> = applied.into_iter().map(|key| (key.clone(), every(&key.0, key.1))).collect();
+    let pauses: BTreeMap<_, Span> =
+        applied.into_iter().map(|key| (key.clone(), every(&key.0, key.1))).collect();
     let now = line.now();
     let due: Vec<((EnvironmentName, InfraTool), Applied)> = {
         let state = project.state();
@@ -135,7 +141,7 @@ async fn look(
                 why: String::new(),
                 playbook: applied.playbook.clone(),
             };
-            match playbook::look(line, project, hands, &room, &asked).await {
+            match playbook::look(project, hands, &room, &asked).await {
                 Ok(found) => found,
                 // Of what was not looked at nothing is known, and nothing is healed.
                 Err(error) => {

@@ -15,10 +15,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use andon_environment::due;
+use andon_environment::infrastructure::OUTPUT;
 use andon_environment::infrastructure::Stage;
 use andon_model::InfraRunId;
 use andon_model::event::{Actor, Event};
-use andon_environment::infrastructure::OUTPUT;
 use andon_provision::ansible::{self, AnsibleError};
 use andon_provision::terraform::{self, Tool};
 use tokio_util::sync::CancellationToken;

@@ -31,7 +31,8 @@ impl Work<'_> {
         let destroy = self.run.asked.action == InfraAction::Destroy;
         let file = if destroy { asked.destroy.as_deref() } else { Some(asked.playbook.as_str()) };
         let Some(file) = file else {
-            let words = "what was set up on the hosts stays: `infrastructure.ansible.destroy` names no playbook";
+            let words =
+                "what was set up on the hosts stays: `infrastructure.ansible.destroy` names no playbook";
             return Ok(self.finish(true, words).await?);
         };
         match self.run.stage {
@@ -100,7 +101,6 @@ impl Work<'_> {
 /// Looks at reality without changing it: what differs, of what nobody knows, and hosts of which not everything was looked at (none: all of
 /// them were seen).
 pub(super) async fn look(
-    line: &Line,
     project: &Project,
     hands: &Hands,
     room: &Room,
@@ -153,7 +153,9 @@ fn begin(
 ) -> Result<Running, AnsibleError> {
     let phase = if check { "plan" } else { "apply" };
     let variables = &asked.variables;
-    ansible::furnish(at, &Input { hosts, connection: playbook.connection, variables, secrets })?;
+    let environment = &asked.environment;
+    let connection = playbook.connection;
+    ansible::furnish(at, &Input { environment, hosts, connection, variables, secrets })?;
     ansible::start(at, tool, playbook, file, check, phase)
 }
 
@@ -180,7 +182,11 @@ fn reaches_nobody(said: &Said) -> bool {
 
 fn did(said: &Said) -> String {
     let hosts = said.sums.as_ref().map_or(0, BTreeMap::len);
-    format!("{} changed on {}", crate::view::count(said.changed() as usize, "task"), crate::view::count(hosts, "host"))
+    format!(
+        "{} changed on {}",
+        crate::view::count(said.changed() as usize, "task"),
+        crate::view::count(hosts, "host")
+    )
 }
 
 /// Everything that the tool said in a run, without its secrets.
