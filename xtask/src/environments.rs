@@ -29,7 +29,7 @@ const NOTES: &str = "The release binary, process runtime, as root: namespaces, L
 fn yaml(program: &str) -> String {
     let service = |name: &str| {
         format!(
-            "  {name}: {{ command: [./hello, hello, $PORT], health: /, port: 8080, limits: {{ memory: 64Mi, cpu: 1, processes: 32 }} }}\n"
+            "  {name}: {{ command: [./hello, hello, $PORT], health: /, port: 8080, limits: {{ memory: 64MiB, cpu: 1, processes: 32 }} }}\n"
         )
     };
     format!(
@@ -160,7 +160,7 @@ fn healthy(view: &Value) -> Vec<String> {
 
 fn create(house: &House, name: &str) -> Result<f64, String> {
     let begun = Instant::now();
-    house.post("/api/v1/shop/environments", &json!({ "name": name, "like": "production", "lasts": "1h" }))?;
+    house.post("/api/v1/shop/environments", &json!({ "name": name, "like": "production", "ttl": "1h" }))?;
     house.until(&format!("/environments/{name}"), |view| healthy(view).len() == 3)?;
     Ok(begun.elapsed().as_secs_f64())
 }

@@ -25,8 +25,11 @@ pub fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| crate::root().join("target"), PathBuf::from)
 }
 
-/// Builds and names the release binary.
+/// Builds and names the release binary; `ANDON_BIN` names another one, to try a bench with.
 pub fn binary() -> Result<PathBuf, String> {
+    if let Some(binary) = std::env::var_os("ANDON_BIN") {
+        return Ok(binary.into());
+    }
     let built = Command::new("cargo")
         .args(["build", "--release", "--quiet", "-p", "andon"])
         .current_dir(crate::root())

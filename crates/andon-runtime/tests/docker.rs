@@ -261,3 +261,28 @@ fn what_a_killed_server_had_begun_is_finished_or_found() {
     anew.start(&spec).unwrap();
     until("it answers", || get(address, "/"));
 }
+
+#[test]
+fn three_services_of_an_environment_answer() {
+    let Some(host) = Host::new("three services") else { return };
+    let mut took = Vec::new();
+    for _ in 0..10 {
+        let begun = std::time::Instant::now();
+        let mut used = BTreeSet::new();
+        for id in ["i1", "i2", "i3"] {
+            let (spec, _) = host.spec(id, &SERVE);
+            let address = host.runtime.place(&staging(), &used, None).unwrap();
+            assert!(used.insert(address));
+            host.begin(&Spec { address: Some(address.ip()), ..spec });
+        }
+        used.iter().for_each(|address| drop(until("it answers", || get(*address, "/"))));
+        took.push(begun.elapsed());
+        ["i1", "i2", "i3"].iter().for_each(|id| host.runtime.remove(id).unwrap());
+        host.runtime.clear(&staging()).unwrap();
+    }
+    took.sort();
+    println!(
+        "three services, one after the other, from nothing: median {:?}, slowest of ten {:?}",
+        took[5], took[9]
+    );
+}

@@ -114,6 +114,32 @@ print("nnp", [line.split()[1] for line in open("/proc/self/status") if line.star
 }
 
 #[test]
+fn without_namespaces_landlock_still_keeps_an_instance_to_its_own_files() {
+    let host = Host::without_namespaces();
+    if let Err(why) = &host.runtime.means().landlock {
+        return skipped("Landlock", why);
+    }
+    let data = host.dir.path().canonicalize().unwrap();
+    std::fs::write(data.join("journal.db"), "token").unwrap();
+    let mut server = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+    let script = format!(
+        "cat {0}/journal.db {0}/instances/i1/spec.json; echo x > {0}/new; echo x > app.txt; echo x > /proc/sys/kernel/core_pattern
+        kill -9 {1} && echo killed; echo 1 > $HOME/a && echo 2 > $TMPDIR/b && echo 3 > data/c && echo own; cat app.txt",
+        data.display(),
+        server.id()
+    );
+    let said = say(&host, Spec { writes: vec!["data".into()], ..shell("i1", &script) });
+    let lives = exists(server.id());
+    server.kill().unwrap();
+    server.wait().unwrap();
+    assert!(lives && !said.contains("killed\n"), "{said}");
+    assert!(!said.contains("token") && !said.contains("stop_within"), "{said}");
+    assert!(said.contains("own\nhello\n"), "{said}");
+    assert!(!data.join("new").exists());
+    assert_eq!(host.runtime.differences("i1").unwrap(), []);
+}
+
+#[test]
 fn who_eats_memory_is_killed_and_told_so() {
     let host = Host::new();
     if !host.runtime.means().groups.has(Controller::Memory) {

@@ -21,7 +21,7 @@ pub(super) const ARTIFACT: &str = "andon.artifact";
 /// Where programs are looked for where the image below does not say.
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// The largest manifest or configuration that is read, in bytes.
-const LARGEST: u64 = 4 * 1024 * 1024;
+pub(super) const LARGEST: u64 = 4 * 1024 * 1024;
 
 /// What an image of ours is put on. Nothing of it is sent: the engine has its layers.
 #[derive(Debug, Clone, Default)]
@@ -236,6 +236,11 @@ pub(super) fn clean(path: &str) -> PathBuf {
     Path::new(path).components().filter(normal).collect()
 }
 
+/// Files of an archive that name what it holds.
+pub(super) fn names_image(path: &Path) -> bool {
+    matches!(plain(path).as_deref(), Some("manifest.json" | "repositories" | "index.json" | "oci-layout"))
+}
+
 fn plain(path: &Path) -> Option<String> {
     Some(clean(path.to_str()?).to_str()?.to_owned())
 }
@@ -255,7 +260,7 @@ fn header(kind: EntryType, mode: u32, size: u64) -> Header {
     header
 }
 
-fn put(tar: &mut tar::Builder<impl Write>, name: &str, bytes: &[u8]) -> io::Result<()> {
+pub(super) fn put(tar: &mut tar::Builder<impl Write>, name: &str, bytes: &[u8]) -> io::Result<()> {
     let mut header = header(EntryType::Regular, 0o644, bytes.len() as u64);
     tar.append_data(&mut header, name, Cursor::new(bytes))
 }

@@ -103,7 +103,16 @@ impl DockerRuntime {
             }
         };
         let tagged = archive::tag(&out, name).map_err(RuntimeError::disk("write", &out))?;
-        self.send(tagged)?;
+        match (self.send(tagged.clone()), &spec.image) {
+            (Err(RuntimeError::Engine { why, .. }), Some(base)) if own.is_none() => {
+                tracing::info!(
+                    why,
+                    "the engine takes no image without the layers that it has: it gets all of them"
+                );
+                self.send(self.complete(&tagged, base)?)?;
+            }
+            (sent, _) => sent?,
+        }
         let found = self.inspect_image(name)?;
         let got = found.and_then(|image| image.root_fs).and_then(|root| root.layers).unwrap_or_default();
         if got != layers {
@@ -200,5 +209,40 @@ fn remove_dir(dir: &Path) -> Result<(), RuntimeError> {
             Err(RuntimeError::disk("remove", dir)(error))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::docker::engine::Engine;
+
+    #[test]
+    fn an_engine_that_takes_only_whole_images_gets_one() {
+        let room = tempfile::tempdir().unwrap();
+        let runtime = DockerRuntime::with(Engine::of_host(), room.path(), "shop").unwrap();
+        if let Err(error) = runtime.about() {
+            assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "in CI a missing component is a failure");
+            return println!("SKIPPED: whole images ({error})");
+        }
+        let release = room.path().join("release");
+        fs::create_dir(&release).unwrap();
+        fs::write(release.join("one"), "1").unwrap();
+        let load = |base: Option<ImageInspect>, name: &str, whole: Option<&str>| {
+            let out = room.path().join(format!("image-{}", whole.is_some()));
+            let layers = archive::write(&release, &below(base), "", &[], &out).unwrap();
+            let tagged = archive::tag(&out, name).unwrap();
+            let archive = whole.map_or(tagged.clone(), |base| runtime.complete(&tagged, base).unwrap());
+            runtime.send(archive).unwrap();
+            let found = runtime.inspect_image(name).unwrap().unwrap();
+            assert_eq!(found.root_fs.clone().unwrap().layers.unwrap(), layers);
+            found
+        };
+        let (first, second) = (format!("{}:a", runtime.repository()), format!("{}:b", runtime.repository()));
+        let base = load(None, &first, None);
+        let on_it = load(Some(base), &second, Some(&first));
+        assert_eq!(on_it.root_fs.unwrap().layers.unwrap().len(), 2);
+        runtime.no_need("").unwrap();
+        assert!(runtime.images().unwrap().is_empty());
     }
 }

@@ -14,6 +14,7 @@ mod engine;
 mod image;
 mod network;
 mod watch;
+mod whole;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Read;

@@ -114,7 +114,10 @@ impl ProcessRuntime {
             let lines = names.iter().map(|(_, service, address)| format!("{address} {service}\n"));
             let text = format!("127.0.0.1 localhost\n::1 localhost\n{own}{}", lines.collect::<String>());
             let path = self.root.join(id).join(plan::HOSTS);
-            if let Err(error) = fs::write(&path, text) {
+            if let Err(error) = fs::write(&path, text)
+                // It is just being removed.
+                && error.kind() != std::io::ErrorKind::NotFound
+            {
                 tracing::warn!(instance = id, %error, "it is not told where the services are");
             }
         }

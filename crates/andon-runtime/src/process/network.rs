@@ -66,6 +66,8 @@ impl Networks {
     /// Whether networks can be made here: one is made and removed.
     pub fn tried(&self) -> Result<(), String> {
         let name = format!("{}.try", self.server);
+        // Left by a server that was killed here.
+        let _ = ip(&["netns", "del", &name]);
         ip(&["netns", "add", &name])?;
         let made = each(&[
             format!("link add {} type veth peer name {UPLINK} netns {name}", self.device('t', "")),

@@ -23,6 +23,16 @@ impl Host {
         Host { runtime: runtime(dir.path()), dir }
     }
 
+    /// One that permits all that this host does but namespaces, as in many containers.
+    pub fn without_namespaces() -> Host {
+        let dir = tempfile::tempdir().unwrap();
+        let all = runtime(dir.path());
+        let refused = Err("the test forbids it".to_owned());
+        let means =
+            Means { namespaces: Err("the test forbids it".into()), network: refused, ..all.means().clone() };
+        Host { runtime: runtime(dir.path()).with(means), dir }
+    }
+
     /// One that permits nothing.
     pub fn bare() -> Host {
         let dir = tempfile::tempdir().unwrap();

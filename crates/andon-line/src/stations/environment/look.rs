@@ -128,10 +128,13 @@ pub(super) async fn observe(
     Ok((seen, Strays { foreign, orphans }))
 }
 
+/// How an instance ended, and its last words.
+type Ended = (String, String);
+
 /// What the runtimes tell.
 #[derive(Default)]
 struct Host {
-    found: Vec<(RuntimeKind, Observed, Option<(String, String)>)>,
+    found: Vec<(RuntimeKind, Observed, Option<Ended>)>,
     files: Vec<(InstanceId, String, String, String)>,
     settings: Vec<(InstanceId, String, String, String)>,
     foreign: Vec<Foreign>,
