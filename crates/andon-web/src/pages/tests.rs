@@ -100,6 +100,7 @@ fn the_page_of_infrastructure_escapes_what_resources_states_and_people_are_calle
         states: vec![StateView { name: text(), lock: Some(text()), versions: vec![version] }],
         runs: vec![run],
         outputs: vec![(text(), text())],
+        unknown: vec![text()],
     };
     harmless("infrastructure", &super::infrastructure::infrastructure(&view, &owner()).0);
 }
