@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Ranks by crate. A crate may use crates of a lower rank only; those of one rank never see each other.
-const RANKS: [(&str, u32); 20] = [
+const RANKS: [(&str, u32); 21] = [
     ("andon-model", 0),
     ("andon-kit", 0),
     ("andon-gate", 1),
@@ -17,6 +17,7 @@ const RANKS: [(&str, u32); 20] = [
     ("andon-flow", 1),
     ("andon-store", 2),
     ("andon-git", 2),
+    ("andon-data", 2),
     ("andon-provision", 2),
     ("andon-runner", 2),
     ("andon-runtime", 2),
