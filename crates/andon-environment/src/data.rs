@@ -109,6 +109,11 @@ impl Data {
         ))
     }
 
+    /// What became of the last phase in an environment.
+    pub fn last(&self, environment: &EnvironmentName) -> Option<&DataMigrated> {
+        self.migrated.values().rfind(|done| &done.environment == environment)
+    }
+
     /// Takes in what happened.
     pub fn evolve(&mut self, recorded: &Recorded) {
         match &recorded.event {
@@ -197,6 +202,7 @@ pub fn due(estate: &Estate, warm: &BTreeSet<EnvironmentName>) -> Vec<Due> {
             }
             DeploymentState::Released { .. }
                 if data.migrated(deployment.id, Phase::Contract).is_none()
+                    && data.wanted[&deployment.id].databases.values().any(Option::is_some)
                     && !warm.contains(&deployment.environment)
                     && settled(estate, deployment.id, &deployment.environment) =>
             {

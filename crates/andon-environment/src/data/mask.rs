@@ -171,9 +171,7 @@ fn replacement(rule: &Rule, column: &Column) -> Result<Option<String>, String> {
     let hash = hash(&identifier(&column.name));
     match rule {
         Rule::Keep => Ok(None),
-        Rule::Null if !column.nullable => {
-            Err("null does not fit the type (NOT NULL)".to_owned())
-        }
+        Rule::Null if !column.nullable => Err("null does not fit the type (NOT NULL)".to_owned()),
         Rule::Null => Ok(Some("NULL".into())),
         Rule::Hash => made(format!("left({hash}, 32)")),
         Rule::Email => made(format!("left({hash}, 20) || '@example.invalid'")),
