@@ -26,6 +26,7 @@ const RANKS: [(&str, u32); 21] = [
     ("andon-api", 4),
     ("andon-web", 4),
     ("andon", 5),
+    ("terraform-provider-andon", 5),
 ];
 
 /// Crates that hold decisions: they use no runtime, no sockets, no files.

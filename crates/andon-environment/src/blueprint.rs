@@ -77,6 +77,11 @@ impl ResourceChange {
             .any(|action| matches!(action, Action::Delete | Action::Forget | Action::Unknown(_)))
     }
 
+    /// Whether nobody knows what happens to it.
+    pub fn is_unknown(&self) -> bool {
+        self.actions.iter().any(|action| matches!(action, Action::Unknown(_)))
+    }
+
     fn has(&self, action: &Action) -> bool {
         self.actions.contains(action)
     }
@@ -105,8 +110,11 @@ impl Plan {
         PlanCounts {
             add: count(of(&Action::Create)),
             change: count(of(&Action::Update)),
-            destroy: count(self.changes.iter().filter(|change| change.ends()).count()),
+            destroy: count(
+                self.changes.iter().filter(|change| change.ends() && !change.is_unknown()).count(),
+            ),
             drift: count(self.drift.len()),
+            unknown: count(self.changes.iter().filter(|change| change.is_unknown()).count()),
         }
     }
 

@@ -4,12 +4,12 @@
 //! 2. What was made for an environment ends after its instances do: when it is gone, and when it is rebuilt.
 //! 3. What differs from its code is applied again, with a pause that grows.
 
-use andon_model::event::{InfraAction, InfraQueued};
+use andon_model::event::{InfraAction, InfraQueued, InfraTool};
 use andon_model::{EnvironmentName, InfraRunId, Span, Time};
 
 use crate::estate::{DeploymentState, Estate};
 use crate::infrastructure::{Run, Stage};
-use crate::upkeep::{self, RESOURCE};
+use crate::upkeep;
 
 /// Pause before a failed removal is tried again.
 pub const AGAIN: Span = Span::secs(60);
@@ -36,7 +36,7 @@ fn deployments(estate: &Estate) -> impl Iterator<Item = InfraQueued> {
     let starting = estate.deployments.values().filter(|d| d.state == DeploymentState::Starting);
     starting.filter_map(|deployment| {
         let wanted = estate.infrastructure.lacks(deployment.id)?;
-        if estate.infrastructure.for_deployment(deployment.id).is_some() {
+        if estate.infrastructure.for_deployment(deployment.id, wanted.tool()).is_some() {
             return None;
         }
         Some(InfraQueued {
@@ -47,6 +47,7 @@ fn deployments(estate: &Estate) -> impl Iterator<Item = InfraQueued> {
             tree: wanted.tree.clone()?,
             folder: wanted.folder.clone(),
             variables: wanted.variables.clone(),
+            playbook: wanted.playbook.clone(),
             deployment: Some(deployment.id),
             why: format!("{} needs it", deployment.id),
         })
@@ -54,12 +55,16 @@ fn deployments(estate: &Estate) -> impl Iterator<Item = InfraQueued> {
 }
 
 fn endings(estate: &Estate, now: Time) -> impl Iterator<Item = InfraQueued> {
-    estate.infrastructure.touched.iter().filter_map(move |(name, made)| {
+    estate.infrastructure.touched.iter().filter_map(move |((name, tool), made)| {
         let goes = estate.environments.get(name).is_none_or(|e| e.destroying.is_some());
         let empty = estate.instances_in(name).next().is_none();
-        let tried = last(estate, name, |run| run.asked.action == InfraAction::Destroy && run.at >= made.1);
+        let tried = last(estate, name, |run| {
+            run.asked.action == InfraAction::Destroy && run.asked.tool() == *tool && run.at >= made.1
+        });
+        // What was set up on a host is undone while there still is that host.
+        let later = estate.infrastructure.touched.keys().any(|(other, by)| other == name && by > tool);
         let rests = tried.is_some_and(|run| now.since(run.since) < AGAIN);
-        if !goes || !empty || rests || !idle(estate, name) {
+        if !goes || !empty || rests || later || !idle(estate, name) {
             return None;
         }
         let why = "the environment ends".to_owned();
@@ -68,19 +73,24 @@ fn endings(estate: &Estate, now: Time) -> impl Iterator<Item = InfraQueued> {
 }
 
 fn heals(estate: &Estate, now: Time) -> impl Iterator<Item = InfraQueued> {
-    estate.environments.values().filter(|e| e.destroying.is_none()).filter_map(move |environment| {
-        let differs = environment.drifts.iter().any(|(_, drift)| drift.what.starts_with(RESOURCE));
-        let applied = estate.infrastructure.applied.get(&environment.name)?;
+    let whole = estate.environments.values().filter(|e| e.destroying.is_none());
+    whole.filter_map(move |environment| {
+        // Terraform first: what it makes may be the host that differs.
+        let differs =
+            |tool| environment.drifts.iter().any(|(_, drift)| upkeep::found_by(&drift.what) == Some(tool));
+        let tool = [InfraTool::Terraform, InfraTool::Ansible].into_iter().find(|tool| differs(*tool))?;
+        let applied = estate.infrastructure.in_force(&environment.name, tool)?;
         let heals: Vec<&Run> = estate
             .infrastructure
             .runs
             .values()
             .filter(|run| run.asked.environment == environment.name && run.asked.why == HEAL)
+            .filter(|run| run.asked.tool() == tool)
             .filter(|run| run.stage == Stage::Ended && now.since(run.since) < upkeep::MEMORY)
             .collect();
         let ended = heals.iter().map(|run| run.since).max();
         let rests = ended.is_some_and(|ended| now < ended + upkeep::pause(heals.len() + 1));
-        if !differs || rests || !idle(estate, &environment.name) {
+        if rests || !idle(estate, &environment.name) {
             return None;
         }
         Some(InfraQueued {
@@ -91,6 +101,7 @@ fn heals(estate: &Estate, now: Time) -> impl Iterator<Item = InfraQueued> {
             tree: applied.tree.clone(),
             folder: applied.folder.clone(),
             variables: applied.variables.clone(),
+            playbook: applied.playbook.clone(),
             deployment: None,
             why: HEAL.into(),
         })

@@ -6,10 +6,14 @@
 use std::collections::BTreeMap;
 
 use andon_model::event::{
-    Actor, Event, InfraAction, InfraFinished, InfraPlanned, InfraQueued, InfraWanted, Recorded,
+    Actor, Event, InfraAction, InfraFinished, InfraPlanned, InfraQueued, InfraTool, InfraWanted, Playbook,
+    Recorded,
 };
 use andon_model::{ChangeId, DeploymentId, EnvironmentName, InfraRunId, Oid, Time, UserName};
 use serde::Serialize;
+
+/// What an output value of Terraform is called where it may be used: `${infrastructure.NAME}`.
+pub const OUTPUT: &str = "${infrastructure.";
 
 /// How far a run is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -82,6 +86,10 @@ pub struct Applied {
     pub commit: Oid,
     /// Its input.
     pub variables: BTreeMap<String, String>,
+    /// For Ansible; none: Terraform.
+    pub playbook: Option<Playbook>,
+    /// Of what the last look could not tell whether it is as the code says.
+    pub unknown: Vec<String>,
     /// Its output.
     pub outputs: BTreeMap<String, serde_json::Value>,
     /// Since when.
@@ -95,12 +103,12 @@ pub struct Applied {
 pub struct Infrastructure {
     /// All runs.
     pub runs: BTreeMap<InfraRunId, Run>,
-    /// What is in force.
-    pub applied: BTreeMap<EnvironmentName, Applied>,
+    /// What is in force, of each tool.
+    pub applied: BTreeMap<(EnvironmentName, InfraTool), Applied>,
     /// The last run that began to apply something here, and when: what it made has to be removed one day.
-    pub touched: BTreeMap<EnvironmentName, (InfraQueued, Time)>,
-    /// What each deployment needs.
-    pub wanted: BTreeMap<DeploymentId, InfraWanted>,
+    pub touched: BTreeMap<(EnvironmentName, InfraTool), (InfraQueued, Time)>,
+    /// What each deployment needs of each tool.
+    pub wanted: BTreeMap<(DeploymentId, InfraTool), InfraWanted>,
     pushed: BTreeMap<ChangeId, UserName>,
     changes: BTreeMap<DeploymentId, Vec<ChangeId>>,
 }
@@ -132,13 +140,33 @@ impl Infrastructure {
         first.into_values().collect()
     }
 
-    /// What this deployment needs, if that is not in force yet.
+    /// What a tool has in force here.
+    pub fn in_force(&self, environment: &EnvironmentName, tool: InfraTool) -> Option<&Applied> {
+        self.applied.get(&(environment.clone(), tool))
+    }
+
+    /// Everything that this deployment needs.
+    pub fn needs(&self, deployment: DeploymentId) -> impl Iterator<Item = &InfraWanted> {
+        self.wanted
+            .range((deployment, InfraTool::Terraform)..=(deployment, InfraTool::Ansible))
+            .map(|(_, wanted)| wanted)
+    }
+
+    /// What this deployment needs next, of what is not in force yet.
     pub fn lacks(&self, deployment: DeploymentId) -> Option<&InfraWanted> {
-        let wanted = self.wanted.get(&deployment)?;
-        let in_force = self.applied.get(&wanted.environment).is_some_and(|applied| {
-            Some(&applied.tree) == wanted.tree.as_ref() && applied.variables == wanted.variables
-        });
-        (!in_force).then_some(wanted)
+        self.needs(deployment).find(|wanted| !self.has(wanted))
+    }
+
+    fn has(&self, wanted: &InfraWanted) -> bool {
+        let Some(applied) = self.in_force(&wanted.environment, wanted.tool()) else { return false };
+        // Hosts that are said by output are other hosts when that was made anew.
+        let made = self.in_force(&wanted.environment, InfraTool::Terraform);
+        let hosts_moved = wanted.playbook.as_ref().is_some_and(|playbook| playbook.uses(OUTPUT))
+            && made.is_some_and(|made| made.run > applied.run);
+        Some(&applied.tree) == wanted.tree.as_ref()
+            && applied.variables == wanted.variables
+            && applied.playbook == wanted.playbook
+            && !hosts_moved
     }
 
     /// Why this deployment will never have what it needs.
@@ -147,13 +175,14 @@ impl Infrastructure {
         if wanted.tree.is_none() {
             return Some(format!("its commit has no folder {}", wanted.folder));
         }
-        let end = self.for_deployment(deployment)?.finished.as_ref().filter(|end| !end.ok)?;
+        let end = self.for_deployment(deployment, wanted.tool())?.finished.as_ref().filter(|end| !end.ok)?;
         Some(format!("its infrastructure could not be applied: {}", end.why))
     }
 
-    /// The last run for this deployment.
-    pub fn for_deployment(&self, deployment: DeploymentId) -> Option<&Run> {
-        self.runs.values().rev().find(|run| run.asked.deployment == Some(deployment))
+    /// The last run of this tool for this deployment.
+    pub fn for_deployment(&self, deployment: DeploymentId, tool: InfraTool) -> Option<&Run> {
+        let of_it = |run: &&Run| run.asked.deployment == Some(deployment) && run.asked.tool() == tool;
+        self.runs.values().rev().find(of_it)
     }
 
     /// Takes in what happened.
@@ -169,7 +198,7 @@ impl Infrastructure {
                 self.changes.insert(*deployment, changes.clone());
             }
             Event::InfraWanted(wanted) => {
-                self.wanted.insert(wanted.deployment, wanted.clone());
+                self.wanted.insert((wanted.deployment, wanted.tool()), wanted.clone());
             }
             Event::InfraQueued(asked) => {
                 let changes = asked.deployment.and_then(|id| self.changes.get(&id));
@@ -229,10 +258,16 @@ impl Infrastructure {
                     Stage::Applying
                 });
                 if let Some(run) = self.runs.get(run).filter(|run| run.asked.action == InfraAction::Apply) {
-                    self.touched.insert(run.asked.environment.clone(), (run.asked.clone(), at));
+                    let key = (run.asked.environment.clone(), run.asked.tool());
+                    self.touched.insert(key, (run.asked.clone(), at));
                 }
             }
             Event::InfraFinished(finished) => self.finish(finished, at),
+            Event::InfraUnknown { environment, tool, what } => {
+                if let Some(applied) = self.applied.get_mut(&(environment.clone(), *tool)) {
+                    applied.unknown.clone_from(what);
+                }
+            }
             _ => {}
         }
     }
@@ -250,6 +285,7 @@ impl Infrastructure {
         (run.stage, run.since, run.process) = (Stage::Ended, at, None);
         run.finished = Some(finished.clone());
         let asked = &run.asked;
+        let key = (asked.environment.clone(), asked.tool());
         match asked.action {
             InfraAction::Apply if finished.ok => {
                 let applied = Applied {
@@ -258,18 +294,21 @@ impl Infrastructure {
                     folder: asked.folder.clone(),
                     commit: asked.commit.clone(),
                     variables: asked.variables.clone(),
+                    playbook: asked.playbook.clone(),
+                    // Until a look says otherwise.
+                    unknown: self.applied.get(&key).map(|before| before.unknown.clone()).unwrap_or_default(),
                     outputs: finished.outputs.clone(),
                     at,
                     looked: at,
                 };
-                self.applied.insert(asked.environment.clone(), applied);
+                self.applied.insert(key, applied);
             }
             InfraAction::Destroy if finished.ok => {
-                self.applied.remove(&asked.environment);
-                self.touched.remove(&asked.environment);
+                self.applied.remove(&key);
+                self.touched.remove(&key);
             }
             _ => {
-                if let Some(applied) = self.applied.get_mut(&asked.environment) {
+                if let Some(applied) = self.applied.get_mut(&key) {
                     applied.looked = at;
                 }
             }

@@ -146,7 +146,7 @@ fn rebuilds(estate: &Estate) -> impl Iterator<Item = Candidate> {
         let repeat = estate.deployments.get(&environment.repeat?)?;
         let empty = estate.instances_in(&environment.name).next().is_none();
         // Rebuilt means that what the infrastructure tool made is gone as well.
-        let empty = empty && !estate.infrastructure.touched.contains_key(&environment.name);
+        let empty = empty && !estate.infrastructure.touched.keys().any(|(name, _)| *name == environment.name);
         (environment.destroying == Some(true) && empty).then(|| again(repeat, environment.name.clone()))
     })
 }

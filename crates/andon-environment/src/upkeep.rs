@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use andon_model::event::{Drift, PlannedService, Revision};
+use andon_model::event::{Drift, InfraTool, PlannedService, Revision};
 use andon_model::{DeploymentId, EnvironmentName, InstanceId, ServiceName, Span, Time};
 
 use crate::estate::{Deployment, DeploymentState, Estate, Instance};
@@ -19,6 +19,17 @@ pub const MEMORY: Span = Span::secs(600);
 
 /// What a difference begins with that the infrastructure tool found.
 pub const RESOURCE: &str = "resource ";
+/// What a difference begins with that was found on a host by Ansible.
+pub const HOST: &str = "host ";
+
+/// The tool that found this difference, which alone can say that it is gone; none: it was seen without one.
+pub fn found_by(what: &str) -> Option<InfraTool> {
+    match what {
+        what if what.starts_with(RESOURCE) => Some(InfraTool::Terraform),
+        what if what.starts_with(HOST) => Some(InfraTool::Ansible),
+        _ => None,
+    }
+}
 
 /// One instance as found.
 #[derive(Debug, Clone, PartialEq)]
@@ -356,7 +367,7 @@ fn healed(estate: &Estate, seen: &Observation) -> Vec<Decision> {
     let mut decisions = Vec::new();
     for environment in estate.environments.values() {
         // Of what the infrastructure tool made, that tool alone can say that it is as it should be.
-        for (_, drift) in environment.drifts.iter().filter(|(_, drift)| !drift.what.starts_with(RESOURCE)) {
+        for (_, drift) in environment.drifts.iter().filter(|(_, drift)| found_by(&drift.what).is_none()) {
             let still = match drift.instance {
                 Some(id) => {
                     estate.instances.contains_key(&id) || !is_full(estate, environment.name.clone(), drift)

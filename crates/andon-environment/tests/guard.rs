@@ -85,6 +85,7 @@ fn waiting(approvals: u32) -> Infrastructure {
         tree: oid,
         folder: "infra".into(),
         variables: Default::default(),
+        playbook: None,
         deployment: None,
         why: "asked".into(),
     };

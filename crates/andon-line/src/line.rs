@@ -48,7 +48,8 @@ const NEWS: usize = 4096;
 /// Events read from the journal at once.
 const PAGE: u32 = 10_000;
 /// Names that are addresses of the server itself.
-const RESERVED: [&str; 8] = ["login", "logout", "enter", "account", "assets", "api", "healthz", "favicon"];
+const RESERVED: [&str; 9] =
+    ["recovery", "login", "logout", "enter", "account", "assets", "api", "healthz", "favicon"];
 /// The lease of whoever runs the controllers.
 const LEASE: &str = "controllers";
 /// How long a lease lasts unless renewed.

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 const REMEMBERED: usize = 50;
 /// A drill that takes this much of the usual time, in hundredths, is red.
 const SLOWER: u64 = 120;
+/// Less than this is the machine's mood.
+const NOTICED: Span = Span::secs(5);
 
 /// A backup, as the journal tells it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,7 +85,7 @@ impl Recovery {
         let mut before: Vec<Span> = self.drills[..place].iter().filter_map(|drill| drill.served).collect();
         before.sort();
         let usual = before.get(before.len() / 2)?;
-        let slower = served.0 * 100 > usual.0 * SLOWER;
+        let slower = served.0 * 100 > usual.0 * SLOWER && served.0 > usual.0 + NOTICED.0;
         slower.then(|| format!("it took {served}, and {usual} is usual"))
     }
 }
@@ -103,7 +105,7 @@ mod tests {
     #[test]
     fn a_drill_is_red_when_it_fails_or_takes_a_fifth_longer_than_usual() {
         let mut recovery = Recovery::default();
-        for served in [Some(10), Some(11), Some(12), Some(13), Some(14), None] {
+        for served in [Some(30), Some(31), Some(32), Some(33), Some(37), None] {
             let event = Event::DrillFinished {
                 backup: "b".into(),
                 opened: Span::secs(1),
@@ -116,7 +118,11 @@ mod tests {
         }
         let red: Vec<bool> = (0..6).map(|place| recovery.trouble(place).is_some()).collect();
         assert_eq!(red, [false, false, false, false, false, true]);
-        recovery.drills[4].served = Some(Span::secs(15));
-        assert!(recovery.trouble(4).unwrap().contains("12s is usual") || recovery.trouble(4).is_some());
+        // A fifth more than the middle one, which is 32 s.
+        recovery.drills[4].served = Some(Span::secs(39));
+        assert!(recovery.trouble(4).is_some());
+        recovery.drills.iter_mut().take(4).for_each(|drill| drill.served = Some(Span::secs(1)));
+        recovery.drills[4].served = Some(Span::secs(5));
+        assert_eq!(recovery.trouble(4), None, "four seconds are the machine's mood");
     }
 }

@@ -15,7 +15,8 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::data::{DataMigrated, DataWanted, MigrationRan, Phase, TemplateSealed};
 pub use crate::infrastructure::{
-    InfraAction, InfraFinished, InfraPlanned, InfraQueued, InfraWanted, LockInfo, PlanCounts, StoredState,
+    Connection, Hosts, InfraAction, InfraFinished, InfraPlanned, InfraQueued, InfraTool, InfraWanted,
+    LockInfo, PlanCounts, Playbook, StoredState,
 };
 pub use crate::service::{Limits, PlannedService, RuntimeKind};
 use crate::strategy::Strategy;
@@ -287,6 +288,8 @@ pub enum Event {
     InfraApplying { run: InfraRunId },
     /// It ended.
     InfraFinished(InfraFinished),
+    /// A look could not tell of these whether they are as the code says; an empty list: now it can.
+    InfraUnknown { environment: EnvironmentName, tool: InfraTool, what: Vec<String> },
 
     // ── release ────────────────────────────────────────────────────────
     /// Users begin to move from one revision to another.

@@ -121,6 +121,56 @@ impl fmt::Display for InfraAction {
     }
 }
 
+/// Which tool makes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InfraTool {
+    /// Terraform or OpenTofu: what there is. First.
+    Terraform,
+    /// Ansible: how it is set up. After Terraform, whose output may say where the hosts are.
+    Ansible,
+}
+
+/// How Ansible reaches a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Connection {
+    /// Over ssh, with the keys of the server's account.
+    #[default]
+    Ssh,
+    /// On the host of the server itself.
+    Local,
+}
+
+/// Hosts by group, each with its variables.
+pub type Hosts = BTreeMap<String, BTreeMap<String, BTreeMap<String, String>>>;
+
+/// What Ansible is to do in a folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Playbook {
+    /// The playbook, relative to the folder.
+    pub playbook: String,
+    /// The playbook that removes what the other one made.
+    #[serde(default)]
+    pub destroy: Option<String>,
+    /// How hosts are reached that do not say it themselves.
+    #[serde(default)]
+    pub connection: Connection,
+    /// Whom it is about; values may name output of the infrastructure, which is filled in when it runs.
+    pub hosts: Hosts,
+    /// Names of variables whose values only the server knows.
+    #[serde(default)]
+    pub secrets: Vec<String>,
+}
+
+impl Playbook {
+    /// Whether it has to run again when this output value's owner ran.
+    pub fn uses(&self, words: &str) -> bool {
+        let mut values = self.hosts.values().flat_map(|hosts| hosts.values()).flat_map(|host| host.values());
+        values.any(|value| value.contains(words))
+    }
+}
+
 /// The infrastructure that a deployment needs: in force before its instances start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InfraWanted {
@@ -136,6 +186,16 @@ pub struct InfraWanted {
     pub tree: Option<Oid>,
     /// Input variables.
     pub variables: BTreeMap<String, String>,
+    /// For Ansible; none: Terraform.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub playbook: Option<Playbook>,
+}
+
+impl InfraWanted {
+    /// Whose work it is.
+    pub fn tool(&self) -> InfraTool {
+        self.playbook.as_ref().map_or(InfraTool::Terraform, |_| InfraTool::Ansible)
+    }
 }
 
 /// A run that was asked for.
@@ -159,6 +219,16 @@ pub struct InfraQueued {
     pub deployment: Option<DeploymentId>,
     /// The reason, in words.
     pub why: String,
+    /// For Ansible; none: Terraform.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub playbook: Option<Playbook>,
+}
+
+impl InfraQueued {
+    /// Whose work it is.
+    pub fn tool(&self) -> InfraTool {
+        self.playbook.as_ref().map_or(InfraTool::Terraform, |_| InfraTool::Ansible)
+    }
 }
 
 /// What a plan would do, counted.
@@ -172,11 +242,18 @@ pub struct PlanCounts {
     pub destroy: u32,
     /// Resources found other than recorded.
     pub drift: u32,
+    /// What cannot be known before it is done.
+    #[serde(default)]
+    pub unknown: u32,
 }
 
 impl fmt::Display for PlanCounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} to add, {} to change, {} to destroy", self.add, self.change, self.destroy)
+        write!(f, "{} to add, {} to change, {} to destroy", self.add, self.change, self.destroy)?;
+        if self.unknown > 0 {
+            write!(f, ", {} unknown", self.unknown)?;
+        }
+        Ok(())
     }
 }
 

@@ -1,5 +1,6 @@
 //! `andon.yaml` as types. The comments of the fields become the descriptions that an editor shows. Reads nothing and checks nothing.
 
+use crate::ansible::{Ansible, as_git};
 use crate::rules::{Exception, Protection, Rules};
 use andon_model::event::PlannedService;
 use andon_model::strategy::Strategy;
@@ -203,13 +204,8 @@ pub struct Database {
 impl Database {
     /// The folder of migrations as git names it.
     pub fn folder(&self) -> Option<String> {
-        self.migrations.as_deref().map(plain_path)
+        self.migrations.as_deref().map(as_git)
     }
-}
-
-/// Without what changes nothing.
-fn plain_path(path: &str) -> String {
-    path.split('/').filter(|part| !part.is_empty() && *part != ".").collect::<Vec<_>>().join("/")
 }
 
 /// What one instance may use. What is not said is not limited.
@@ -281,8 +277,10 @@ pub struct Environment {
 #[serde(deny_unknown_fields)]
 pub struct Infrastructure {
     /// A folder with Terraform or OpenTofu code. Its state is kept by Andon; it needs no backend of its own.
-    pub terraform: String,
-    /// Input variables, each as the environment variable `TF_VAR_NAME`. No secrets: they are part of the journal.
+    pub terraform: Option<String>,
+    /// What Ansible sets up, after Terraform.
+    pub ansible: Option<Ansible>,
+    /// Input variables of Terraform, each as the environment variable `TF_VAR_NAME`. No secrets: they are part of the journal.
     #[serde(default)]
     pub variables: BTreeMap<String, String>,
     /// How often reality is compared with the code.
@@ -373,9 +371,14 @@ pub struct Resolved {
 }
 
 impl Infrastructure {
-    /// The folder as git names it: `infra`, without what changes nothing.
-    pub fn folder(&self) -> String {
-        plain_path(&self.terraform)
+    /// The folder of Terraform as git names it: `infra`, without what changes nothing.
+    pub fn folder(&self) -> Option<String> {
+        self.terraform.as_deref().map(as_git)
+    }
+
+    /// All its folders as git names them.
+    pub fn folders(&self) -> impl Iterator<Item = String> {
+        self.folder().into_iter().chain(self.ansible.as_ref().map(Ansible::folder))
     }
 }
 
@@ -419,8 +422,10 @@ impl Definition {
             services: services.collect(),
             runtime: chain.iter().find_map(|e| e.runtime).unwrap_or_default(),
             infrastructure: chain.iter().find_map(|e| e.infrastructure.as_ref()).map(|found| {
+                let said = || chain.iter().filter_map(|e| e.infrastructure.as_ref());
                 Infrastructure {
-                    terraform: found.terraform.clone(),
+                    terraform: said().find_map(|i| i.terraform.clone()),
+                    ansible: said().find_map(|i| i.ansible.clone()),
                     look_every: found.look_every,
                     variables: chain
                         .iter()

@@ -1,9 +1,10 @@
 //! The file a team writes (`andon.yaml`), its checks, and the scheduling of its job graph. Runs nothing.
 //!
-//! [`definition`] is the file as types, [`check`] reads it and points at mistakes, [`detect`] writes a first one for a repository ([`compose`]
+//! [`definition`] is the file as types ([`ansible`] a part of it), [`check`] reads it and points at mistakes, [`detect`] writes a first one for a repository ([`compose`]
 //! from a Compose file),
 //! [`runs`] is the state of all runs as a fold over line events, [`plan`] says which job to start next.
 
+pub mod ansible;
 pub mod check;
 pub mod compose;
 pub mod definition;

@@ -30,7 +30,7 @@ impl Definition {
     /// Folders of the repository that go along with an artifact.
     pub fn folders(&self) -> Vec<String> {
         let resolved = self.environments.keys().filter_map(|name| self.resolve(name)?.infrastructure);
-        let mut folders: Vec<String> = resolved.map(|infrastructure| infrastructure.folder()).collect();
+        let mut folders: Vec<String> = resolved.flat_map(|i| i.folders().collect::<Vec<_>>()).collect();
         folders.extend(self.databases.values().filter_map(Database::folder));
         folders.sort();
         folders.dedup();

@@ -98,8 +98,13 @@ pub(crate) fn problems(definition: &Definition) -> Vec<Problem> {
             bad("protected.approvals", "write 1 to 10");
         }
         if let Some(infrastructure) = &environment.infrastructure {
-            if !inside(&infrastructure.terraform) {
+            if infrastructure.terraform.as_deref().is_some_and(|folder| !inside(folder)) {
                 bad("infrastructure.terraform", "write a folder of this repository, as in infra/");
+            }
+            if let Some(ansible) = &infrastructure.ansible {
+                ansible.problems().into_iter().for_each(|(key, hint)| bad(key, hint));
+            } else if infrastructure.terraform.is_none() && environment.like.is_none() {
+                bad("infrastructure", "name a folder for terraform, a playbook for ansible, or both");
             }
             if infrastructure.look_every < Span::secs(1) {
                 bad("infrastructure.look_every", "write 1s or more; 60s suits most");

@@ -1,5 +1,7 @@
 //! Drivers of infrastructure tools. Runs the tool that the user has, reads what it says; decides nothing and keeps nothing.
 //!
-//! [`terraform`] drives Terraform and OpenTofu.
+//! [`terraform`] drives Terraform and OpenTofu, [`ansible`] drives Ansible; [`process`] is how either of them is run.
 
+pub mod ansible;
+pub mod process;
 pub mod terraform;

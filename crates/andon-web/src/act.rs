@@ -132,6 +132,28 @@ pub async fn test_trunk(
     }
 }
 
+/// Makes a backup.
+pub async fn back_up(State(line): State<Arc<Line>>, Who(caller): Who) -> Response {
+    let made = line.back_up(&caller).await;
+    back(
+        "/recovery",
+        made.map(|backup| format!("{} holds everything up to event {}", backup.name, backup.seq)),
+    )
+}
+
+/// Holds a drill. It takes longer than a reader waits: it goes on by itself.
+pub async fn drill(State(line): State<Arc<Line>>, Who(caller): Who) -> Response {
+    let begun = caller.may(andon_model::event::Role::Owner).map(|()| {
+        tokio::spawn(async move {
+            if let Err(error) = line.drill(&caller).await {
+                tracing::error!(%error, "the drill was not held");
+            }
+        });
+        "a drill is being held; its result appears here".to_owned()
+    });
+    back("/recovery", begun)
+}
+
 /// An environment like another.
 pub async fn create_environment(
     State(line): State<Arc<Line>>,

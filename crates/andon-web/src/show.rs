@@ -163,10 +163,21 @@ pub async fn projects(State(line): State<Arc<Line>>, Who(caller): Who, headers: 
         view::frame(&state, project.name.as_str(), line.now())
     });
     let main = html! {
-        (parts::head(&heading, "A project is one repository with its andon.yaml and one line to production.", create(&caller)))
+        (parts::head(&heading, "A project is one repository with its andon.yaml and one line to production.", html! { a.btn href="/recovery" { "Recovery" } (create(&caller)) }))
         @if !all.is_empty() { section.sheet #projects aria-label="Projects" { ul.rows { @for frame in rows { (row(&frame)) } } } }
     };
     let mut answer = shell::outside("Projects", Some(&caller), said.as_ref(), main).into_response();
+    if said.is_some() {
+        Said::forget(answer.headers_mut());
+    }
+    answer
+}
+
+/// Backups and drills.
+pub async fn recovery(State(line): State<Arc<Line>>, Who(caller): Who, headers: HeaderMap) -> Response {
+    let said = Said::read(&headers);
+    let main = pages::recovery::recovery(&view::recovery::recovery(&line), &caller);
+    let mut answer = shell::outside("Recovery", Some(&caller), said.as_ref(), main).into_response();
     if said.is_some() {
         Said::forget(answer.headers_mut());
     }

@@ -3,7 +3,7 @@
 use andon_environment::blueprint::Plan;
 use andon_environment::infrastructure::{Run, Stage};
 use andon_environment::states::Stored;
-use andon_model::event::PlanCounts;
+use andon_model::event::{InfraTool, PlanCounts};
 use andon_model::{EnvironmentName, InfraRunId, StateName, Time};
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +30,9 @@ pub struct InfrastructureView {
     pub runs: Vec<InfraRunView>,
     /// Output values that services may use.
     pub outputs: Vec<(String, String)>,
+    /// Of what the last look could not tell whether it is as the code says.
+    #[serde(default)]
+    pub unknown: Vec<String>,
 }
 
 /// A state.
@@ -113,7 +116,9 @@ pub fn infrastructure(
     if states.is_empty() && runs.is_empty() && !state.estate.environments.contains_key(environment) {
         return Err(Refusal::Unknown(format!("there is no environment {environment}")));
     }
-    let applied = state.estate.infrastructure.applied.get(environment);
+    let in_force = |tool| state.estate.infrastructure.in_force(environment, tool);
+    let (made, set_up) = (in_force(InfraTool::Terraform), in_force(InfraTool::Ansible));
+    let applied = made.into_iter().chain(set_up).max_by_key(|applied| applied.run);
     let open = runs.iter().rev().find(|run| run.place == Some(1));
     let heading = match (open, applied) {
         (Some(run), _) => format!("{environment}: {} {}", run.run, run.words),
@@ -130,11 +135,12 @@ pub fn infrastructure(
             ago(now, applied.looked)
         ),
         None if states.is_empty() => {
-            "Say `infrastructure: { terraform: FOLDER }` at the environment in andon.yaml.".into()
+            "Say `infrastructure: { terraform: FOLDER }` or `infrastructure: { ansible: ... }` at the environment in andon.yaml.".into()
         }
         None => "Its state is kept here; the tool is run by people.".into(),
     };
-    let outputs = applied.map(|applied| applied.outputs.iter()).into_iter().flatten();
+    let unknown = [made, set_up].into_iter().flatten().flat_map(|applied| applied.unknown.clone()).collect();
+    let outputs = made.map(|applied| applied.outputs.iter()).into_iter().flatten();
     let outputs = outputs.map(|(name, value)| (name.clone(), value.to_string())).collect();
     Ok(InfrastructureView {
         frame: frame(&state, project.name.as_str(), now),
@@ -144,6 +150,7 @@ pub fn infrastructure(
         states,
         runs,
         outputs,
+        unknown,
     })
 }
 

@@ -4,7 +4,7 @@
 //! that it outlives us, and stops it gently.
 
 pub mod plan;
-pub mod process;
+pub use crate::process;
 pub mod room;
 pub mod stream;
 

@@ -16,7 +16,7 @@ pub fn environments(view: &EnvironmentsView, caller: &Caller) -> Markup {
     let declared: Vec<String> =
         view.rows.iter().filter(|row| row.standing).map(|row| row.name.clone()).collect();
     html! {
-        (head(&view.heading, &view.sentence, create(project, &declared, caller)))
+        (head(&view.heading, &view.sentence, html! { a.btn href="/recovery" { "Recovery" } (create(project, &declared, caller)) }))
         (sheet("environments", "In the order in which a change passes", html! {
             @if view.rows.is_empty() { p.soft { "Declare them under " code { "environments:" } " in andon.yaml; they appear when that lands." } }
             ul.rows { @for row in &view.rows { (self::row(project, row)) } }
@@ -109,7 +109,7 @@ fn acts(view: &EnvironmentView, caller: &Caller) -> Markup {
 fn isolation(view: &EnvironmentView) -> Markup {
     html! {
         ul.rows {
-            @for has in &view.isolated_by { li.row { (state(Mark::Go, has)) } }
+            @if !view.isolated_by.is_empty() { li.row { (state(Mark::Go, &view.isolated_by.join(", "))) } }
             @for (lacks, why) in &view.not_isolated_by { li.row { (state(Mark::Wait, &format!("lacking: {lacks}"))) span.small.soft { (why) } } }
         }
         p { a href={ "/" (view.frame.project) "/environments/" (view.row.name) "/infrastructure" } { "Infrastructure: plans, runs, states" } }

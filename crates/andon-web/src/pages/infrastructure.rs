@@ -26,6 +26,12 @@ pub fn infrastructure(view: &InfrastructureView, caller: &Caller) -> Markup {
             @if view.states.is_empty() { p.soft { "Nothing was stored yet." } }
             @for stored in &view.states { (versions(stored)) }
         }))
+        @if !view.unknown.is_empty() {
+            (sheet("unknown", "Unknown", html! {
+                p.soft { "Of these the last look could not tell whether they are as the code says." }
+                ol.rows { @for what in &view.unknown { li.row { (state(Mark::Wait, what)) } } }
+            }))
+        }
         @if !view.outputs.is_empty() {
             (sheet("outputs", "Output values", html! { ul.rows { @for (name, value) in &view.outputs { li.row { code { (name) } code { (value) } } } } }))
         }
@@ -70,7 +76,7 @@ fn resource(change: &ResourceChange) -> Markup {
     let mark = if change.ends() { Mark::Stop } else { Mark::Live };
     html! {
         details open[change.attributes.len() <= 20] {
-            summary { (state(mark, change.word())) " " code { (change.address) } @if !change.replaced_by.is_empty() { span.small.soft { " because of " (change.replaced_by.join(", ")) } } }
+            summary { (state(mark, change.word())) " " code { (change.address) } @if let Some(reason) = change.reason.as_ref().filter(|_| change.is_unknown()) { span.small.soft { " " (reason) } } @if !change.replaced_by.is_empty() { span.small.soft { " because of " (change.replaced_by.join(", ")) } } }
             pre { @for attribute in &change.attributes {
                 @if let Some(before) = &attribute.before { "- " (attribute.path) " = " (before) "\n" }
                 @if let Some(after) = &attribute.after { "+ " (attribute.path) " = " (after) "\n" }

@@ -8,6 +8,7 @@ pub mod flow;
 pub mod infrastructure;
 pub mod parity;
 pub mod queue;
+pub mod recovery;
 pub mod release;
 pub mod run;
 pub mod wall;

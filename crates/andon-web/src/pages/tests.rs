@@ -100,6 +100,7 @@ fn the_page_of_infrastructure_escapes_what_resources_states_and_people_are_calle
         states: vec![StateView { name: text(), lock: Some(text()), versions: vec![version] }],
         runs: vec![run],
         outputs: vec![(text(), text())],
+        unknown: vec![text()],
     };
     harmless("infrastructure", &super::infrastructure::infrastructure(&view, &owner()).0);
 }
@@ -245,6 +246,7 @@ fn the_pages_of_environments_escape_what_was_found_in_them() {
         notes: vec![text()],
         isolated_by: vec![text()],
         not_isolated_by: vec![(text(), text())],
+        scaled: vec![(text(), 3)],
         timeline: moments(),
     };
     let parity = view::ParityView {

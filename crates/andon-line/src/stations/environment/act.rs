@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use andon_environment::{DeploymentState, upkeep};
-use andon_model::event::{Actor, Drift, Event, Revision};
+use andon_model::event::{Actor, Drift, Event, InfraTool, Revision};
 use andon_model::{EnvironmentName, InstanceId, RuntimeKind, ServiceName};
 use andon_runtime::{Foreign, RuntimeError, Spec};
 
@@ -210,7 +210,7 @@ fn start_now(line: &Line, project: &Project, id: InstanceId) -> Result<(), Strin
     let mut env = service.env.clone();
     {
         let state = project.state();
-        let applied = state.estate.infrastructure.applied.get(&instance.environment);
+        let applied = state.estate.infrastructure.in_force(&instance.environment, InfraTool::Terraform);
         for value in env.values_mut() {
             *value = infrastructure::fill_in(value, applied.map(|applied| &applied.outputs))?;
         }

@@ -255,8 +255,9 @@ fn wanted(
     candidate: &Candidate,
     id: DeploymentId,
 ) -> Vec<Event> {
-    let infrastructure = infrastructure(state, own, trunk, candidate, id);
-    infrastructure.into_iter().chain(databases(state, own, trunk, candidate, id)).collect()
+    let mut wanted = infrastructure(state, own, trunk, candidate, id);
+    wanted.extend(databases(state, own, trunk, candidate, id));
+    wanted
 }
 
 /// The databases that this deployment needs. What is repeated needs what it needed.
@@ -283,33 +284,44 @@ fn databases(
     (!wanted.databases.is_empty()).then_some(Event::DataWanted(wanted))
 }
 
-/// The infrastructure, where its environment has one. What is repeated needs what it needed.
+/// The infrastructure of each tool, where its environment has one. What is repeated needs what it needed.
 fn infrastructure(
     state: &State,
     own: &Defined,
     trunk: &Definition,
     candidate: &Candidate,
     id: DeploymentId,
-) -> Option<Event> {
+) -> Vec<Event> {
     let estate = &state.estate;
-    let environment = estate.environments.get(&candidate.environment)?;
-    let repeated = candidate.repeats.and_then(|id| estate.infrastructure.wanted.get(&id));
-    if candidate.repeats.is_some() {
-        return repeated.map(|wanted| Event::InfraWanted(InfraWanted { deployment: id, ..wanted.clone() }));
+    let Some(environment) = estate.environments.get(&candidate.environment) else { return Vec::new() };
+    if let Some(repeated) = candidate.repeats {
+        let needed = estate.infrastructure.needs(repeated);
+        return needed
+            .map(|wanted| Event::InfraWanted(InfraWanted { deployment: id, ..wanted.clone() }))
+            .collect();
     }
     let asked = environment.like.as_ref().filter(|_| !environment.standing);
     let name = asked.unwrap_or(&environment.name);
     let own = own.as_ref().ok().and_then(|own| own.resolve(name));
-    let infrastructure = own.or_else(|| trunk.resolve(name))?.infrastructure?;
-    let folder = infrastructure.folder();
-    Some(Event::InfraWanted(InfraWanted {
-        deployment: id,
-        environment: environment.name.clone(),
-        commit: candidate.commit.clone(),
-        tree: candidate.pins.folders.get(&folder).cloned(),
-        folder,
-        variables: infrastructure.variables,
-    }))
+    let resolved = own.or_else(|| trunk.resolve(name));
+    let Some(infrastructure) = resolved.and_then(|resolved| resolved.infrastructure) else {
+        return Vec::new();
+    };
+    let one = |folder: String, variables, playbook| {
+        Event::InfraWanted(InfraWanted {
+            deployment: id,
+            environment: environment.name.clone(),
+            commit: candidate.commit.clone(),
+            tree: candidate.pins.folders.get(&folder).cloned(),
+            folder,
+            variables,
+            playbook,
+        })
+    };
+    let made = infrastructure.folder().map(|folder| one(folder, infrastructure.variables.clone(), None));
+    let set_up = infrastructure.ansible.as_ref();
+    let set_up = set_up.map(|a| one(a.folder(), a.variables.clone(), Some(a.playbook())));
+    made.into_iter().chain(set_up).collect()
 }
 
 /// One look at what runs, and what follows from it.

@@ -1,7 +1,7 @@
 //! States of the infrastructure tool: read, lock, unlock, store, empty. Every version is a sealed blob. Speaks no HTTP.
 
 use andon_environment::states::{Denied, Offer};
-use andon_model::event::{Actor, Event, LockInfo, Role, StoredState};
+use andon_model::event::{Actor, Event, InfraTool, LockInfo, Role, StoredState};
 use andon_model::{Digest, EnvironmentName, InfraRunId, ProjectName, StateName};
 use serde::Deserialize;
 use std::sync::PoisonError;
@@ -119,12 +119,18 @@ impl Line {
         let state = {
             let state = project.state();
             let looked_at = |name: &EnvironmentName| {
-                project.looks.lock().unwrap_or_else(PoisonError::into_inner).under_way.contains(name)
+                project
+                    .looks
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .under_way
+                    .contains(&(name.clone(), InfraTool::Terraform))
             };
             let infrastructure = &state.estate.infrastructure;
-            let run = infrastructure.runs.get(&run)?;
+            // Ansible keeps no state.
+            let run = infrastructure.runs.get(&run).filter(|run| run.asked.playbook.is_none())?;
             // A look uses the token of the run that applied what it looks at.
-            let applied = infrastructure.applied.get(&run.asked.environment);
+            let applied = infrastructure.in_force(&run.asked.environment, InfraTool::Terraform);
             let looks = applied.is_some_and(|a| a.run == run.id()) && looked_at(&run.asked.environment);
             if !infrastructure.is_open(run.id()) && !looks {
                 return None;

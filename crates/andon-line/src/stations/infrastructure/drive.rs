@@ -15,14 +15,14 @@ use andon_provision::terraform::{Ended, Room, Running, Said, TerraformError, pro
 use tokio_util::sync::CancellationToken;
 
 use super::backend::Writer;
-use super::{Hands, STATION};
+use super::{Hands, STATION, playbook};
 use crate::intake::plain;
 use crate::{Line, Project, Refusal};
 
 /// A phase of the tool that takes longer is stopped.
-const MOST: Duration = Duration::from_secs(2 * 3600);
+pub(super) const MOST: Duration = Duration::from_secs(2 * 3600);
 /// A plan that is older is made again before anything is applied: plans hold secrets and go out of date.
-const FRESH: Span = Span::secs(3600);
+pub(super) const FRESH: Span = Span::secs(3600);
 /// Between two looks whether somebody still works in a run's room.
 const LOOK: Duration = Duration::from_millis(100);
 /// Most of the tool's output that is kept, in bytes.
@@ -63,6 +63,9 @@ pub(super) async fn drive(
     let work = Work::of(line, project, &run);
     work.until_alone(run.process).await;
     let done = match run.stage {
+        Stage::Queued | Stage::Planning | Stage::Ready | Stage::Applying if run.asked.playbook.is_some() => {
+            work.play(hands).await
+        }
         Stage::Queued => work.plan(hands).await,
         Stage::Planning | Stage::Applying => work.settle().await,
         Stage::Ready => work.apply(hands).await,
@@ -80,11 +83,11 @@ pub(super) fn rooms(line: &Line, project: &Project) -> std::path::PathBuf {
     line.settings.data.join("infrastructure").join(project.name.as_str())
 }
 
-struct Work<'a> {
-    line: &'a Line,
-    project: &'a Project,
-    run: &'a Run,
-    room: Room,
+pub(super) struct Work<'a> {
+    pub(super) line: &'a Line,
+    pub(super) project: &'a Project,
+    pub(super) run: &'a Run,
+    pub(super) room: Room,
     state: StateName,
 }
 
@@ -110,13 +113,7 @@ impl<'a> Work<'a> {
         if let Some((pid, started)) = process {
             process::gone(pid, started).await;
         }
-        // What the tool started and left behind on purpose is a resource, and stays: it is waited for only so long.
-        let alone = async {
-            while process::works_below(&self.room.dir) {
-                tokio::time::sleep(LOOK).await;
-            }
-        };
-        let _ = tokio::time::timeout(process::GRACE, alone).await;
+        alone(&self.room).await;
     }
 
     async fn plan(&self, hands: &Hands) -> Result<(), Failed> {
@@ -138,7 +135,7 @@ impl<'a> Work<'a> {
     }
 
     /// Records the plan: what it would do, and who has to approve it.
-    async fn planned(&self, plan: &Plan) -> Result<(), Failed> {
+    pub(super) async fn planned(&self, plan: &Plan) -> Result<(), Failed> {
         let asked = &self.run.asked;
         let shown = serde_json::to_vec(plan).map_err(|error| Refusal::Broken(error.to_string()))?;
         let shown = self.line.seal_blob(shown).await?;
@@ -203,7 +200,7 @@ impl<'a> Work<'a> {
     }
 
     /// Plans anew: what was reviewed does not fit the state any more.
-    async fn again(&self) -> Result<(), Refusal> {
+    pub(super) async fn again(&self) -> Result<(), Refusal> {
         let _ = std::fs::remove_file(self.room.plan());
         let _ = std::fs::remove_file(self.room.sealed());
         self.tell(vec![Event::InfraQueued(self.run.asked.clone())]).await
@@ -236,7 +233,7 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    async fn started(&self, running: &Running, tool: String) -> Result<(), Refusal> {
+    pub(super) async fn started(&self, running: &Running, tool: String) -> Result<(), Refusal> {
         let (pid, started) = (running.pid, running.started);
         self.tell(vec![Event::InfraStarted { run: self.run.id(), pid, started, tool }]).await
     }
@@ -268,12 +265,12 @@ impl<'a> Work<'a> {
         self.finish(true, &did).await
     }
 
-    async fn finish(&self, ok: bool, why: &str) -> Result<(), Refusal> {
+    pub(super) async fn finish(&self, ok: bool, why: &str) -> Result<(), Refusal> {
         let outputs = match self.run.asked.action {
-            InfraAction::Apply if ok => self.outputs().await?,
+            InfraAction::Apply if ok && self.run.asked.playbook.is_none() => self.outputs().await?,
             _ => BTreeMap::new(),
         };
-        let mut log = ["init", "plan", "apply"].map(|phase| self.room.said(phase)).concat().into_bytes();
+        let mut log = playbook::said(&self.room, &self.run.asked).into_bytes();
         log.truncate(LOG);
         let log = if log.is_empty() { None } else { Some(self.line.seal_blob(log).await?) };
         let finished = InfraFinished {
@@ -309,7 +306,7 @@ impl<'a> Work<'a> {
         Ok(shown.map(|(name, output)| (name, output.value)).collect())
     }
 
-    async fn tell(&self, events: Vec<Event>) -> Result<(), Refusal> {
+    pub(super) async fn tell(&self, events: Vec<Event>) -> Result<(), Refusal> {
         let id = self.run.id();
         self.line
             .decide(self.project, Actor::line(STATION), |state, _| {
@@ -337,6 +334,17 @@ pub(super) fn environment(
         token: line.run_token(&project.name, state, run),
     };
     Ok(room.env(&backend, variables, &plugins))
+}
+
+/// Waits until nobody works in this room. What the tool started and left behind on purpose is a resource, and stays: it is waited for only so
+/// long.
+pub(super) async fn alone(room: &Room) {
+    let alone = async {
+        while process::works_below(&room.dir) {
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    let _ = tokio::time::timeout(process::GRACE, alone).await;
 }
 
 /// How trunk protects an environment.

@@ -1,11 +1,12 @@
 //! Infrastructure: the state backend that Terraform and OpenTofu speak with, and the runs of the tool that the line makes itself.
-//! `backend` keeps states, `drive` takes a run through its stages, `look` holds reality against code, `commands` is what people ask. What
+//! `backend` keeps states, `drive` takes a run through its stages (`playbook` one of Ansible), `look` holds reality against code, `commands` is what people ask. What
 //! is due and what is guarded is decided in andon-environment; the tool is driven by andon-provision.
 
 pub mod backend;
 mod commands;
 mod drive;
 mod look;
+mod playbook;
 mod runs;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,9 +15,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use andon_environment::due;
+use andon_environment::infrastructure::OUTPUT;
 use andon_environment::infrastructure::Stage;
 use andon_model::InfraRunId;
 use andon_model::event::{Actor, Event};
+use andon_provision::ansible::{self, AnsibleError};
 use andon_provision::terraform::{self, Tool};
 use tokio_util::sync::CancellationToken;
 
@@ -32,14 +35,15 @@ const STATION: &str = "infrastructure";
 const QUIET: Duration = Duration::from_secs(1);
 /// The binary to use, where it is not `terraform` or `tofu` of the path.
 const BINARY: &str = "ANDON_TERRAFORM";
-/// What an output value of the infrastructure is called in a service's environment: `${infrastructure.NAME}`.
-const OUTPUT: &str = "${infrastructure.";
+/// The `ansible-playbook` to use, where it is not that of the path.
+const ANSIBLE: &str = "ANDON_ANSIBLE";
 
 /// What this process is doing right now.
 #[derive(Default)]
 struct Hands {
     driving: Mutex<BTreeSet<InfraRunId>>,
     tool: tokio::sync::OnceCell<Tool>,
+    ansible: tokio::sync::OnceCell<Tool>,
 }
 
 impl Hands {
@@ -47,6 +51,12 @@ impl Hands {
     async fn tool(&self) -> Result<&Tool, terraform::TerraformError> {
         let wanted = std::env::var_os(BINARY).map(PathBuf::from);
         self.tool.get_or_try_init(|| terraform::probe(wanted.as_deref())).await
+    }
+
+    /// `ansible-playbook`; asked again until there is one.
+    async fn ansible(&self) -> Result<&Tool, AnsibleError> {
+        let wanted = std::env::var_os(ANSIBLE).map(PathBuf::from);
+        self.ansible.get_or_try_init(|| ansible::probe(wanted.as_deref())).await
     }
 }
 

@@ -3,17 +3,22 @@
 use andon_environment::blueprint::Plan;
 use andon_environment::guard;
 use andon_environment::infrastructure::{Run, Stage};
-use andon_model::event::{Event, InfraAction, InfraFinished, InfraQueued, Role};
+use andon_model::event::{Event, InfraAction, InfraFinished, InfraQueued, InfraTool, Role};
 use andon_model::{EnvironmentName, InfraRunId};
 use andon_provision::terraform::{Room, process};
 
 use super::drive::rooms;
+use super::playbook;
 use crate::intake::plain;
 use crate::view::InfrastructureView;
 use crate::{Caller, Line, Project, Refusal};
 
+/// In the order in which they work.
+const TOOLS: [InfraTool; 2] = [InfraTool::Terraform, InfraTool::Ansible];
+
 impl Line {
-    /// Asks for a run: a plan of what trunk would do, or what is in force applied again. Where nothing is in force, trunk is applied.
+    /// Asks for a run of each tool that the environment has: a plan of what trunk would do, or what is in force applied again. Where nothing is
+    /// in force, trunk is applied. Answers with the first one.
     pub async fn run_infrastructure(
         &self,
         project: &Project,
@@ -28,12 +33,12 @@ impl Line {
             if state.estate.environments.get(environment).is_none_or(|e| e.destroying.is_some()) {
                 return Err(Refusal::Unknown(format!("there is no environment {environment}")));
             }
-            let run = infrastructure.next_run();
+            let first = infrastructure.next_run();
             let why = "asked for".to_owned();
-            let applied = infrastructure.applied.get(environment).filter(|_| action == InfraAction::Apply);
-            let asked = match applied {
-                Some(applied) => InfraQueued {
-                    run,
+            let again = |tool| {
+                let applied = infrastructure.in_force(environment, tool);
+                applied.filter(|_| action == InfraAction::Apply).map(|applied| InfraQueued {
+                    run: first,
                     environment: environment.clone(),
                     action,
                     commit: applied.commit.clone(),
@@ -41,25 +46,35 @@ impl Line {
                     folder: applied.folder.clone(),
                     variables: applied.variables.clone(),
                     deployment: None,
-                    why,
-                },
-                None => InfraQueued { run, why, ..trunk? },
+                    why: String::new(),
+                    playbook: applied.playbook.clone(),
+                })
             };
-            Ok((vec![Event::InfraQueued(asked)], run))
+            let mut asked: Vec<InfraQueued> = TOOLS.into_iter().filter_map(again).collect();
+            if asked.is_empty() {
+                asked = trunk?;
+            }
+            let mut run = first;
+            let mut events = Vec::new();
+            for asked in asked {
+                events.push(Event::InfraQueued(InfraQueued { run, why: why.clone(), ..asked }));
+                run = run.next();
+            }
+            Ok((events, first))
         })
         .await
     }
 
-    /// What trunk says of an environment's infrastructure, as a run.
+    /// What trunk says of an environment's infrastructure, as runs.
     async fn trunk_infrastructure(
         &self,
         project: &Project,
         environment: &EnvironmentName,
         action: InfraAction,
-    ) -> Result<Result<InfraQueued, Refusal>, Refusal> {
+    ) -> Result<Result<Vec<InfraQueued>, Refusal>, Refusal> {
         let none = || {
             let why = format!(
-                "{environment} has no infrastructure\nhint: say `infrastructure: {{ terraform: FOLDER }}` at it in andon.yaml"
+                "{environment} has no infrastructure\nhint: say `infrastructure: {{ terraform: FOLDER }}` or `infrastructure: {{ ansible: ... }}` at it in andon.yaml"
             );
             Ok(Err(Refusal::Conflict(why)))
         };
@@ -75,21 +90,28 @@ impl Line {
         let (Some(commit), Some(infrastructure)) = (commit, resolved.and_then(|r| r.infrastructure)) else {
             return none();
         };
-        let folder = infrastructure.folder();
-        let Some(tree) = project.repository.object(&commit, &folder).await? else {
-            return Ok(Err(Refusal::Conflict(format!("trunk has no folder {folder}"))));
-        };
-        Ok(Ok(InfraQueued {
-            run: InfraRunId(0),
-            environment: environment.clone(),
-            action,
-            commit,
-            tree,
-            folder,
-            variables: infrastructure.variables,
-            deployment: None,
-            why: String::new(),
-        }))
+        let made = infrastructure.folder().map(|folder| (folder, infrastructure.variables.clone(), None));
+        let set_up = infrastructure.ansible.as_ref();
+        let set_up = set_up.map(|a| (a.folder(), a.variables.clone(), Some(a.playbook())));
+        let mut asked = Vec::new();
+        for (folder, variables, playbook) in made.into_iter().chain(set_up) {
+            let Some(tree) = project.repository.object(&commit, &folder).await? else {
+                return Ok(Err(Refusal::Conflict(format!("trunk has no folder {folder}"))));
+            };
+            asked.push(InfraQueued {
+                run: InfraRunId(0),
+                environment: environment.clone(),
+                action,
+                commit: commit.clone(),
+                tree,
+                folder,
+                variables,
+                deployment: None,
+                why: String::new(),
+                playbook,
+            });
+        }
+        Ok(Ok(asked))
     }
 
     /// Approves a plan that the guard holds. The environment's name was typed by whoever approves.
@@ -156,7 +178,7 @@ impl Line {
             Some(blob) => Ok(String::from_utf8_lossy(&self.open_blob(blob).await?).into_owned()),
             None => {
                 let room = Room::at(rooms(self, project).join(run.to_string()), &found.asked.folder);
-                Ok(["init", "plan", "apply"].map(|phase| room.said(phase)).concat())
+                Ok(playbook::said(&room, &found.asked))
             }
         }
     }
