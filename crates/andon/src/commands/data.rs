@@ -53,6 +53,7 @@ pub fn data(common: &Common, data: Data) -> Result<(), Failure> {
     }
 }
 
+#[allow(clippy::disallowed_methods, reason = "a terminal that waits: it asks again after a pause")]
 fn until_made(place: &Place, database: &str) -> Result<(), Failure> {
     loop {
         let view: DataView = super::read(place.client.get(&format!("{}/data", place.base))?)?;
