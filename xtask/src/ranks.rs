@@ -17,6 +17,7 @@ const RANKS: [(&str, u32); 21] = [
     ("andon-flow", 1),
     ("andon-store", 2),
     ("andon-git", 2),
+    ("andon-data", 2),
     ("andon-provision", 2),
     ("andon-runner", 2),
     ("andon-runtime", 2),

@@ -254,6 +254,8 @@ pub struct Estate {
     pub instances: BTreeMap<InstanceId, Instance>,
     /// What the infrastructure tool made of it.
     pub infrastructure: crate::infrastructure::Infrastructure,
+    /// Databases and templates.
+    pub data: crate::data::Data,
     /// Landings in order.
     pub landings: Vec<Landing>,
     built: BTreeMap<RunId, (Digest, Pins)>,
@@ -324,6 +326,7 @@ impl Estate {
     pub fn evolve(&mut self, recorded: &Recorded) {
         let at = recorded.at;
         self.infrastructure.evolve(recorded);
+        self.data.evolve(recorded);
         match &recorded.event {
             Event::ChangePushed(push) => match push.fixes {
                 Some(andon) => drop(self.fixes.insert(push.change, andon)),

@@ -4,6 +4,7 @@
 //! which environment next. [`parity`] holds two environments against each other. [`upkeep`] compares what should run with what was observed and says what to do about it.
 
 pub mod blueprint;
+pub mod data;
 pub mod due;
 pub mod estate;
 mod exception;

@@ -262,7 +262,8 @@ fn missing(estate: &Estate, wanted: &Wanted<'_>, now: Time) -> Vec<Decision> {
     for ((environment, revision), deployment) in wanted {
         // What comes waits for its infrastructure; what serves is kept up whatever happens to that.
         let starting = deployment.state == DeploymentState::Starting;
-        if starting && estate.infrastructure.lacks(deployment.id).is_some() {
+        let id = deployment.id;
+        if starting && (estate.infrastructure.lacks(id).is_some() || estate.data.lacks(id)) {
             continue;
         }
         for service in &deployment.services {
@@ -309,7 +310,8 @@ fn deployments(estate: &Estate, seen: &Observation, now: Time) -> Vec<Decision> 
 }
 
 fn progress(estate: &Estate, deployment: &Deployment, seen: &Observation, now: Time) -> Option<Decision> {
-    if let Some(why) = estate.infrastructure.hopeless(deployment.id) {
+    let hopeless = estate.infrastructure.hopeless(deployment.id);
+    if let Some(why) = hopeless.or_else(|| estate.data.hopeless(deployment.id)) {
         return Some(Decision::GiveUp { deployment: deployment.id, why });
     }
     let revision = deployment.revision();

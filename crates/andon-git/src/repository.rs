@@ -235,6 +235,14 @@ impl Repository {
         self.run(["cat-file", "blob", &spec]).await.map(Some)
     }
 
+    /// Names of what lies directly in a folder of a commit; none: there is no such folder.
+    pub async fn names(&self, commit: &Oid, folder: &str) -> Result<Option<Vec<String>>, GitError> {
+        let tree = format!("{commit}:{folder}");
+        let (there, names) = self.ask(["ls-tree", "--name-only", "-z", &tree]).await?;
+        let names = names.split('\0').filter(|name| !name.is_empty()).map(str::to_owned);
+        Ok(there.then(|| names.collect()))
+    }
+
     /// The object at a path of a commit, a folder's tree for instance; none if there is nothing.
     pub async fn object(&self, commit: &Oid, path: &str) -> Result<Option<Oid>, GitError> {
         let spec = format!("{commit}:{path}");

@@ -18,6 +18,7 @@ use tokio::sync::{Semaphore, broadcast};
 
 use crate::access::{Access, Caller};
 use crate::recovery::Recovery;
+use crate::stations::data::Address;
 use crate::stations::routes;
 use crate::{Project, Refusal, State};
 
@@ -38,6 +39,8 @@ pub struct Settings {
     pub backup_every: Option<Span>,
     /// Between two drills; none: only when somebody asks.
     pub drill_every: Option<Span>,
+    /// The PostgreSQL server that environments get their databases from.
+    pub postgres: Option<Address>,
 }
 
 /// News kept for a listener that is slow; one that falls behind further is told so and reads the state again.
@@ -63,6 +66,8 @@ pub struct Line {
     pub blobs: Blobs,
     /// Seals what is kept in confidence.
     pub vault: Vault,
+    /// Makes databases.
+    pub(crate) data: Option<andon_data::Server>,
     /// Runs jobs.
     pub runner: Runner,
     /// Sends users to revisions.
@@ -139,7 +144,12 @@ impl Line {
             let trunk = project.state().trunk.clone();
             Repository::create(project.repository.dir().to_owned(), &trunk, &settings.exe).await?;
         }
+        // Tells what this data directory made from what another one did; the key itself is not to be had from it.
+        let id: String = vault.derive("which server").chars().take(16).collect();
+        let postgres =
+            settings.postgres.as_ref().map(|at| andon_data::Server::new(&at.0, &id)).transpose()?;
         let line = Arc::new(Line {
+            data: postgres,
             blobs,
             vault,
             runner,

@@ -179,6 +179,31 @@ pub fn of(event: &Event) -> Option<(Mark, String, Option<String>)> {
             format!("The state {state} was emptied; its versions are kept."),
             place(&state.environment),
         ),
+        Event::DatabaseMade { environment, database, template, .. } => {
+            let from = template.as_ref().map_or("empty", |_| "cloned from the masked template");
+            (Mark::Go, format!("{environment} has its database {database}, {from}."), place(environment))
+        }
+        Event::DatabaseDropped { environment, database } => {
+            (Mark::None, format!("The database {database} of {environment} was dropped."), None)
+        }
+        Event::MigrationRan(ran) => {
+            let words = format!("The migration {} ran in {} of {}.", ran.name, ran.database, ran.environment);
+            (Mark::Go, words, place(&ran.environment))
+        }
+        Event::DataMigrated(done) if !done.ok => {
+            let words = format!("The data of {} could not be migrated: {}", done.environment, done.why);
+            (Mark::Stop, words, place(&done.environment))
+        }
+        Event::TemplateSealed(sealed) => {
+            let words = format!(
+                "A masked template of {} was made from {} in {}.",
+                sealed.database, sealed.from, sealed.took
+            );
+            (Mark::Go, words, None)
+        }
+        Event::RefreshFailed { database, why } => {
+            (Mark::Stop, format!("No template of {database} could be made: {why}"), None)
+        }
         Event::InfraPlanned(planned) if planned.approvals > 0 => {
             let words = format!(
                 "{} waits for {}: {}.",

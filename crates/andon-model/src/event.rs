@@ -13,6 +13,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::data::{DataMigrated, DataWanted, MigrationRan, Phase, TemplateSealed};
 pub use crate::infrastructure::{
     Connection, Hosts, InfraAction, InfraFinished, InfraPlanned, InfraQueued, InfraTool, InfraWanted,
     LockInfo, PlanCounts, Playbook, StoredState,
@@ -20,8 +21,8 @@ pub use crate::infrastructure::{
 pub use crate::service::{Limits, PlannedService, RuntimeKind};
 use crate::strategy::Strategy;
 use crate::{
-    AndonId, ChangeId, DeploymentId, Digest, EnvironmentName, InstanceId, JobName, Oid, Pins, ProjectName,
-    ReleaseId, RunId, ServiceName, Span, Time, UserName,
+    AndonId, ChangeId, DatabaseName, DeploymentId, Digest, EnvironmentName, InstanceId, JobName, Oid, Pins,
+    ProjectName, ReleaseId, RunId, ServiceName, Span, Time, UserName,
 };
 use crate::{InfraRunId, StateName};
 
@@ -252,6 +253,27 @@ pub enum Event {
     StateStored { state: StateName, version: StoredState },
     /// The state is empty again; its versions are kept.
     StateDeleted { state: StateName },
+    /// A deployment that follows needs these databases.
+    DataWanted(DataWanted),
+    /// A database of an environment exists; `template`: cloned from that one.
+    DatabaseMade {
+        environment: EnvironmentName,
+        database: DatabaseName,
+        name: String,
+        template: Option<String>,
+    },
+    /// It is gone with everything in it.
+    DatabaseDropped { environment: EnvironmentName, database: DatabaseName },
+    /// A migration ran.
+    MigrationRan(MigrationRan),
+    /// A deployment's migrations of one phase are through, or failed.
+    DataMigrated(DataMigrated),
+    /// A masked copy of an environment's database is to become the template.
+    RefreshAsked { database: DatabaseName, from: EnvironmentName },
+    /// It did not; the template is what it was.
+    RefreshFailed { database: DatabaseName, why: String },
+    /// It did.
+    TemplateSealed(TemplateSealed),
     /// A deployment that follows needs this infrastructure.
     InfraWanted(InfraWanted),
     /// A run of the infrastructure tool was asked for; again: it plans anew.

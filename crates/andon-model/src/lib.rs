@@ -2,6 +2,7 @@
 //!
 //! A type enters this crate only when two other crates need it.
 
+pub mod data;
 pub mod event;
 pub mod hash;
 pub mod id;
@@ -17,7 +18,9 @@ pub use event::{Actor, Event, Recorded, Role};
 pub use hash::{Digest, Oid};
 pub use id::{AndonId, ChangeId, DeploymentId, InfraRunId, InstanceId, ReleaseId, RunId};
 pub use infrastructure::StateName;
-pub use name::{EnvironmentName, JobName, ProjectName, ServiceName, StageName, StrategyName, UserName};
+pub use name::{
+    DatabaseName, EnvironmentName, JobName, ProjectName, ServiceName, StageName, StrategyName, UserName,
+};
 pub use pins::Pins;
 pub use service::{Limits, PlannedService, RuntimeKind, Size};
 pub use strategy::{Percent, Strategy, Weight};

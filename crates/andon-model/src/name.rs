@@ -93,6 +93,8 @@ names! {
     ServiceName "a service";
     /// An environment of a project.
     EnvironmentName "an environment";
+    /// A database of a project's environments.
+    DatabaseName "a database";
     /// A job of the pipeline.
     JobName "a job";
     /// A stage of the pipeline.

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::{ServiceName, Span};
+use crate::{DatabaseName, ServiceName, Span};
 
 /// A service as a deployment will run it: the whole shape, so that nothing is read again later.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -39,6 +39,9 @@ pub struct PlannedService {
     /// The port that it listens on wherever it has a network of its own; none: the one it is told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
+    /// Databases that it is told the addresses of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub databases: Vec<DatabaseName>,
 }
 
 /// What runs the instances of an environment.
@@ -93,6 +96,7 @@ impl PlannedService {
             image: None,
             writes: Vec::new(),
             port: None,
+            databases: Vec::new(),
         }
     }
 }

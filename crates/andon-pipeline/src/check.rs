@@ -172,6 +172,12 @@ fn cycles(definition: &Definition) -> Vec<Problem> {
 
 fn services(definition: &Definition) -> Vec<Problem> {
     let mut problems = Vec::new();
+    for (name, database) in &definition.databases {
+        for path in database.migrations.iter().chain(&database.mask).filter(|path| !inside(path)) {
+            let what = format!("{path:?} of database {name} leads out of the repository");
+            problems.push(whole(what, "give a path relative to the repository, without `..`"));
+        }
+    }
     // An image brings its own command.
     let mut places = definition.environments.keys().filter_map(|name| definition.resolve(name)).peekable();
     let of_images = places.peek().is_some() && places.all(|place| place.runtime == RuntimeKind::Docker);
@@ -196,6 +202,16 @@ fn services(definition: &Definition) -> Vec<Problem> {
             .is_some_and(|path| !path.starts_with('/') || path.contains([' ', '\r', '\n']))
         {
             problems.push(whole(format!("health of {name} is not a path"), "write it like /healthz"));
+        }
+        for database in
+            service.databases.iter().filter(|name| !definition.databases.contains_key(&name.value))
+        {
+            problems.push(unknown(
+                "database",
+                &database.value,
+                database.referenced,
+                definition.databases.keys(),
+            ));
         }
         for host in &service.hosts {
             let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'.';

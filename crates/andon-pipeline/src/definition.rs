@@ -5,7 +5,8 @@ use crate::rules::{Exception, Protection, Rules};
 use andon_model::event::PlannedService;
 use andon_model::strategy::Strategy;
 use andon_model::{
-    EnvironmentName, JobName, Limits, RuntimeKind, ServiceName, Size, Span, StageName, StrategyName,
+    DatabaseName, EnvironmentName, JobName, Limits, RuntimeKind, ServiceName, Size, Span, StageName,
+    StrategyName,
 };
 use indexmap::IndexMap;
 use schemars::JsonSchema;
@@ -30,6 +31,9 @@ pub struct Definition {
     /// What runs in environments.
     #[serde(default)]
     pub services: IndexMap<ServiceName, Service>,
+    /// PostgreSQL databases; each environment has its own of each.
+    #[serde(default)]
+    pub databases: IndexMap<DatabaseName, Database>,
     /// Where it runs, in the order in which a green change passes through.
     #[serde(default)]
     pub environments: IndexMap<EnvironmentName, Environment>,
@@ -180,6 +184,28 @@ pub struct Service {
     /// reach each other as `SERVICE:PORT`. Where they have none, and without it, it listens on `$PORT`, which holds the right one.
     #[schemars(range(min = 1))]
     pub port: Option<u16>,
+    /// Names under `databases`. Each is told as `NAME_URL`, and a single one as `DATABASE_URL` too.
+    #[serde(default)]
+    #[schemars(with = "Vec<DatabaseName>")]
+    pub databases: Vec<Spanned<DatabaseName>>,
+}
+
+/// A PostgreSQL database that every environment has one of.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Database {
+    /// A folder with `NAME.expand.sql`, run before the instances that need it, and `NAME.contract.sql`, run when the release reached
+    /// everyone; in the order of their names.
+    pub migrations: Option<String>,
+    /// A file that says of every column what becomes of it in a copy of production.
+    pub mask: Option<String>,
+}
+
+impl Database {
+    /// The folder of migrations as git names it.
+    pub fn folder(&self) -> Option<String> {
+        self.migrations.as_deref().map(as_git)
+    }
 }
 
 /// What one instance may use. What is not said is not limited.
@@ -390,6 +416,7 @@ impl Definition {
             image: service.image.clone(),
             writes: service.writes.clone(),
             port: service.port,
+            databases: service.databases.iter().map(|name| name.value.clone()).collect(),
         });
         Some(Resolved {
             services: services.collect(),

@@ -4,6 +4,7 @@ use andon_model::{Digest, EnvironmentName, PlannedService, RuntimeKind};
 use serde::Serialize;
 
 use crate::Definition;
+use crate::definition::Database;
 
 #[derive(Serialize)]
 struct Shape<'a> {
@@ -30,6 +31,7 @@ impl Definition {
     pub fn folders(&self) -> Vec<String> {
         let resolved = self.environments.keys().filter_map(|name| self.resolve(name)?.infrastructure);
         let mut folders: Vec<String> = resolved.flat_map(|i| i.folders().collect::<Vec<_>>()).collect();
+        folders.extend(self.databases.values().filter_map(Database::folder));
         folders.sort();
         folders.dedup();
         folders

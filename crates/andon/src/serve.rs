@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use andon_kit::SystemClock;
+use andon_line::stations::data::Address;
 use andon_line::{Line, Settings};
 use andon_model::Span;
 use clap::Args;
@@ -47,6 +48,9 @@ pub struct Serve {
     /// Hold a disaster drill this often: 7d.
     #[arg(long, env = "ANDON_DRILL_EVERY")]
     drill_every: Option<Span>,
+    /// An administrator's address of the PostgreSQL server that environments get their databases from; they have to reach it there too.
+    #[arg(long, env = "ANDON_POSTGRES", hide_env_values = true)]
+    postgres: Option<String>,
     /// Print a one-time owner link even if the owner has a password.
     #[arg(long)]
     owner_link: bool,
@@ -84,6 +88,7 @@ async fn serve(options: Serve) -> Result<(), String> {
         slots: options.slots.unwrap_or_else(cores),
         backup_every: options.backup_every,
         drill_every: options.drill_every,
+        postgres: options.postgres.map(Address),
     };
     let line =
         Line::open(settings, Box::new(SystemClock::default())).await.map_err(|error| error.to_string())?;

@@ -63,6 +63,7 @@ impl House {
             slots: 1,
             backup_every: None,
             drill_every: None,
+            postgres: None,
         };
         let line = Line::open(settings, Box::new(SystemClock::default())).await.unwrap();
         let session = line.enter(&line.owner_link().await.unwrap()).await.unwrap();

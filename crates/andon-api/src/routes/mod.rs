@@ -1,6 +1,7 @@
 //! The JSON doors as a table: what programs and the command line read and command. Each handler is one call into andon-line.
 
 mod accounts;
+mod data;
 mod environments;
 mod infrastructure;
 mod line;
@@ -83,6 +84,7 @@ pub fn doors() -> Vec<Door> {
         Door::new(Method::DELETE, "/api/v1/tokens/{digest}", Viewer, delete(revoke)),
     ];
     doors.extend(infrastructure::doors());
+    doors.extend(data::doors());
     doors
 }
 

@@ -1,6 +1,7 @@
 //! One controller per station. Each is a loop that wakes on news of its project, and by the clock for what time alone decides.
 
 pub mod cord;
+pub mod data;
 pub mod environment;
 pub mod environment_tests;
 pub mod flags;
@@ -59,6 +60,7 @@ fn project_stations(
     running.spawn(pipeline::run(Arc::clone(line), Arc::clone(project), stop.clone()));
     running.spawn(environment::run(Arc::clone(line), Arc::clone(project), stop.clone()));
     running.spawn(infrastructure::run(Arc::clone(line), Arc::clone(project), stop.clone()));
+    running.spawn(data::run(Arc::clone(line), Arc::clone(project), stop.clone()));
     running.spawn(release::run(Arc::clone(line), Arc::clone(project), stop.clone()));
 }
 

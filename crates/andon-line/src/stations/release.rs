@@ -380,6 +380,13 @@ impl Line {
                 let known = |revision: &Revision| state.estate.of_revision(environment, revision).is_some();
                 let WayBack { from, to, deployment } =
                     command::roll_back(&state.releases, environment, &service, known).map_err(refused)?;
+                // What took something away leaves no way back: the environment stays as it is, and only goes forward.
+                let before = state.estate.of_revision(environment, &to).map(|before| before.id);
+                let lost = before.and_then(|before| state.estate.data.no_way_back(environment, before));
+                if let Some(why) = lost {
+                    let hint = "go forward: land a change that mends it";
+                    return Err(Refusal::Conflict(format!("{why}\nhint: {hint}")));
+                }
                 let release = state.releases.next();
                 let started = Event::ReleaseStarted {
                     release,

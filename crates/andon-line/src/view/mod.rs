@@ -5,6 +5,7 @@
 
 pub mod andon;
 pub mod change;
+pub mod data;
 pub mod environment;
 pub mod flags;
 pub mod flow;

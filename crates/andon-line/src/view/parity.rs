@@ -133,6 +133,11 @@ fn picture(project: &Project, state: &State, name: &EnvironmentName) -> Result<P
             picture.add(Subject::Isolation, lacks, format!("lacking: {why}"));
         }
     }
+    let databases = state.estate.data.databases.iter().filter(|((place, _), _)| place == name);
+    for ((_, database), found) in databases {
+        let shape = found.schema.as_ref().map_or_else(|| "not known".to_owned(), ToString::to_string);
+        picture.add(Subject::Schema, database.to_string(), shape);
+    }
     Ok(picture)
 }
 

@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod changes;
+pub mod data;
 pub mod environments;
 pub mod file;
 pub mod infra;
@@ -70,6 +71,9 @@ pub enum Ask {
     /// Infrastructure: states, versions, locks, plans.
     #[command(subcommand)]
     Infra(infra::Infra),
+    /// Databases: templates with masked data, migrations.
+    #[command(subcommand)]
+    Data(data::Data),
     /// Releases: promote, pause, abort, roll back, why.
     #[command(subcommand)]
     Release(places::Release),
@@ -108,6 +112,7 @@ pub fn run(common: &Common, ask: Ask) -> Result<(), Failure> {
         Ask::Drill => recovery::drill(common),
         Ask::Recovery => recovery::recovery(common),
         Ask::Infra(infra) => infra::infra(common, infra),
+        Ask::Data(data) => data::data(common, data),
         Ask::Release(release) => places::release(common, release),
         Ask::Flag(flag) => people::flag(common, flag),
         Ask::Cord(cord) => people::cord(common, cord),

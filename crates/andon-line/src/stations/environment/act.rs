@@ -215,6 +215,7 @@ fn start_now(line: &Line, project: &Project, id: InstanceId) -> Result<(), Strin
             *value = infrastructure::fill_in(value, applied.map(|applied| &applied.outputs))?;
         }
     }
+    env.extend(line.database_env(project, &instance.environment, service)?);
     env.extend([
         label("ANDON_PROJECT", project.name.as_str()),
         label("ANDON_ENVIRONMENT", instance.environment.as_str()),

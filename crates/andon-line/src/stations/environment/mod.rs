@@ -13,7 +13,7 @@ use std::time::Duration;
 use andon_environment::promote::{self, Candidate, Declared};
 use andon_environment::upkeep::{self, Wishes};
 use andon_environment::{DeploymentState, Exception};
-use andon_model::event::{Actor, Event, InfraWanted, Revision};
+use andon_model::event::{Actor, DataWanted, Event, InfraWanted, Revision};
 use andon_model::{DeploymentId, EnvironmentName, InstanceId, Oid, RuntimeKind, Span, Time};
 use andon_pipeline::Definition;
 use andon_pipeline::definition::DeployWhen;
@@ -247,8 +247,45 @@ fn deployment(
     })
 }
 
-/// The infrastructure that this deployment needs of each tool, where its environment has one. What is repeated needs what it needed.
+/// The infrastructure and the databases that this deployment needs.
 fn wanted(
+    state: &State,
+    own: &Defined,
+    trunk: &Definition,
+    candidate: &Candidate,
+    id: DeploymentId,
+) -> Vec<Event> {
+    let mut wanted = infrastructure(state, own, trunk, candidate, id);
+    wanted.extend(databases(state, own, trunk, candidate, id));
+    wanted
+}
+
+/// The databases that this deployment needs. What is repeated needs what it needed.
+fn databases(
+    state: &State,
+    own: &Defined,
+    trunk: &Definition,
+    candidate: &Candidate,
+    id: DeploymentId,
+) -> Option<Event> {
+    let estate = &state.estate;
+    let environment = candidate.environment.clone();
+    if let Some(repeats) = candidate.repeats {
+        let wanted = estate.data.wanted.get(&repeats)?.clone();
+        return Some(Event::DataWanted(DataWanted { deployment: id, environment, ..wanted }));
+    }
+    let definition = own.as_ref().unwrap_or(trunk);
+    let named = definition.services.values().flat_map(|service| &service.databases);
+    let databases: BTreeMap<_, _> = named
+        .filter_map(|name| Some((name.value.clone(), definition.databases.get(&name.value)?.folder())))
+        .collect();
+    let commit = candidate.commit.clone();
+    let wanted = DataWanted { deployment: id, environment, commit, databases };
+    (!wanted.databases.is_empty()).then_some(Event::DataWanted(wanted))
+}
+
+/// The infrastructure of each tool, where its environment has one. What is repeated needs what it needed.
+fn infrastructure(
     state: &State,
     own: &Defined,
     trunk: &Definition,
@@ -335,7 +372,7 @@ pub(crate) fn exceptions(written: &[andon_pipeline::rules::Exception]) -> Vec<Ex
 }
 
 /// Revisions that must be kept running for the way back.
-fn keep_warm(state: &State, now: Time) -> BTreeSet<(EnvironmentName, Revision)> {
+pub(crate) fn keep_warm(state: &State, now: Time) -> BTreeSet<(EnvironmentName, Revision)> {
     let mut warm = BTreeSet::new();
     for release in state.releases.iter() {
         let Some(from) = &release.from else { continue };
