@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Ranks by crate. A crate may use crates of a lower rank only; those of one rank never see each other.
-const RANKS: [(&str, u32); 20] = [
+const RANKS: [(&str, u32); 21] = [
     ("andon-model", 0),
     ("andon-kit", 0),
     ("andon-gate", 1),
@@ -25,6 +25,7 @@ const RANKS: [(&str, u32); 20] = [
     ("andon-api", 4),
     ("andon-web", 4),
     ("andon", 5),
+    ("terraform-provider-andon", 5),
 ];
 
 /// Crates that hold decisions: they use no runtime, no sockets, no files.

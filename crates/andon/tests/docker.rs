@@ -12,6 +12,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use serde_json::{Value, json};
+use support::example::Example;
 use support::{Containers, Repo, Server, of_type};
 
 const HOST: &str = "web.production.shop.localhost";
@@ -175,45 +176,15 @@ fn an_environment_of_containers_lives_drifts_heals_and_leaves_nothing() {
     until("it is gone", || (shop.containers("try").is_empty() && networks() == 2).then_some(()));
 }
 
-/// Blocks of commands of a page, in order.
-fn commands(page: &str) -> Vec<&str> {
-    let blocks = page.split("```sh\n").skip(1);
-    blocks.filter_map(|block| block.split_once("```")).map(|(commands, _)| commands).collect()
-}
-
 #[test]
 fn the_example_goes_as_its_readme_says() {
     if !engine("the example of containers") {
         return;
     }
     let server = Server::fresh();
-    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples").canonicalize().unwrap();
-    let room = server.room.path().to_owned();
-    std::os::unix::fs::symlink(&examples, room.join("examples")).unwrap();
-    let page = std::fs::read_to_string(examples.join("docker/README.md")).unwrap();
-    let [serve, put, look, reach_in] = commands(&page)[..] else {
-        panic!("the page has other blocks:\n{page}")
-    };
-    assert_eq!(serve.trim(), "andon serve");
-    let run = |commands: &str| {
-        // The server of a test listens elsewhere.
-        let commands = commands.replace(":7080/", &format!(":{}/", server.router));
-        let bin = Path::new(&support::andon()).parent().unwrap().to_owned();
-        let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
-        let dir = if room.join("shop").exists() { room.join("shop") } else { room.clone() };
-        let mut shell = Command::new("sh");
-        shell.args(["-ec", &commands]).current_dir(dir).env("PATH", path);
-        shell.env("ANDON_SERVER", server.url()).env("ANDON_TOKEN", &server.token);
-        shell.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_TERMINAL_PROMPT", "0");
-        for who in ["AUTHOR", "COMMITTER"] {
-            shell.env(format!("GIT_{who}_NAME"), "Ann").env(format!("GIT_{who}_EMAIL"), "ann@example.com");
-        }
-        let out = shell.output().unwrap();
-        let said =
-            format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
-        assert!(out.status.success(), "{commands}{said}{}", server.stderr());
-        said
-    };
+    let example = Example::open(&server, "docker");
+    let [put, look, reach_in] = example.blocks()[..] else { panic!("the page has other blocks") };
+    let run = |commands: &str| example.run(commands);
     let said = run(put);
     server.served(support::number(&said));
     let said = run(look);

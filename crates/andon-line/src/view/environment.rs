@@ -76,6 +76,9 @@ pub struct EnvironmentView {
     pub held: bool,
     /// What is out of the ordinary: held, asleep, tainted, scaled; each in a sentence.
     pub notes: Vec<String>,
+    /// Services whose number of instances a person chose, and the number.
+    #[serde(default)]
+    pub scaled: Vec<(String, u32)>,
     /// What separates its instances from the rest of the host.
     pub isolated_by: Vec<String>,
     /// What does not, with the reason.
@@ -304,6 +307,7 @@ pub fn environment(
             .collect(),
         held: found.held.is_some(),
         notes: notes(found, now),
+        scaled: found.scaled.iter().map(|(service, replicas)| (service.to_string(), *replicas)).collect(),
         isolated_by: isolation.has,
         not_isolated_by: isolation.lacks,
         timeline: moments(state.feed.iter().filter(about), 60),

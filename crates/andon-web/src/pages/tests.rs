@@ -246,6 +246,7 @@ fn the_pages_of_environments_escape_what_was_found_in_them() {
         notes: vec![text()],
         isolated_by: vec![text()],
         not_isolated_by: vec![(text(), text())],
+        scaled: vec![(text(), 3)],
         timeline: moments(),
     };
     let parity = view::ParityView {

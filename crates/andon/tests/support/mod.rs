@@ -5,6 +5,8 @@
 #![allow(clippy::print_stdout, reason = "a test says what it measured")]
 #![allow(clippy::unwrap_used, reason = "a harness that cannot go on stops the test")]
 
+pub mod example;
+
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
