@@ -52,6 +52,8 @@ fn example() -> Vec<(String, String)> {
 fn given(files: &[(String, String)]) -> (Server, Repo, PathBuf) {
     let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
     let (mut server, repo) = Server::with_project(&files);
+    // Each play takes seconds, on a busy host many of them.
+    server.patience = std::time::Duration::from_secs(240);
     let place = server.room.path().join("hosts");
     server.kill();
     server.set("ANDON_INFRA_HOSTS", place.to_str().unwrap());
