@@ -123,6 +123,7 @@ fn filled(path: &str) -> String {
         ("{digest}", &digest),
         ("{environment}", "staging"),
         ("{other}", "production"),
+        ("{database}", "main"),
         ("{instance}", "i1"),
         ("{release}", "1"),
         ("{andon}", "1"),

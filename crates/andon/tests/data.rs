@@ -1,0 +1,177 @@
+//! Databases of environments, end to end: made before the instances, migrated, cloned masked, dropped. Needs PostgreSQL's server programs.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "all of it is test code")]
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use support::{Repo, Server};
+
+/// Serves what `psql` says, with the address that it is told: a service without a driver.
+const APP: &str = r#"
+import sys, http.server, os, subprocess
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        sql = "select string_agg(email, ',' order by id) from users"
+        out = subprocess.run(["psql", "-AtX", "-c", sql, os.environ["DATABASE_URL"]], capture_output=True)
+        self.send_response(200 if out.returncode == 0 else 500)
+        self.end_headers()
+        self.wfile.write(out.stdout + out.stderr)
+    def log_message(self, *args):
+        pass
+http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"#;
+
+const LINE: &str = r#"
+version: 1
+pipeline:
+  jobs:
+    package: { run: "mkdir dist && cp app.py dist/", artifact: dist }
+databases:
+  main: { migrations: db/migrations, mask: db/mask.yml }
+services:
+  web: { command: [python3, app.py, $PORT], health: /, databases: [main] }
+environments:
+  production: { release: all-at-once }
+"#;
+
+const FIRST: &str = "CREATE TABLE users (id int PRIMARY KEY, email text);
+INSERT INTO users VALUES (1, 'canary@example.org')";
+
+struct Cluster {
+    room: tempfile::TempDir,
+    bin: PathBuf,
+    port: u16,
+}
+
+fn as_postgres(program: &Path) -> Command {
+    let root = Command::new("id").arg("-u").output().is_ok_and(|out| out.stdout == b"0\n");
+    if !root {
+        return Command::new(program);
+    }
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups", "--"]).arg(program);
+    command
+}
+
+impl Cluster {
+    fn start() -> Option<Cluster> {
+        use std::os::unix::fs::PermissionsExt;
+        let installed = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+        let bin =
+            installed.map(|entry| entry.path().join("bin")).filter(|bin| bin.join("initdb").exists()).max();
+        let Some(bin) = bin else {
+            println!("SKIPPED: postgres (no server programs below /usr/lib/postgresql)");
+            assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "PostgreSQL is missing");
+            return None;
+        };
+        let room = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(room.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+        let db = room.path().join("db");
+        let mut init = as_postgres(&bin.join("initdb"));
+        init.arg("-D").arg(&db).args(["-U", "postgres", "-A", "trust", "--no-sync", "-E", "UTF8"]);
+        assert!(init.output().unwrap().status.success());
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut start = as_postgres(&bin.join("pg_ctl"));
+        let options =
+            format!("-c listen_addresses=127.0.0.1 -p {port} -c fsync=off -k {}", room.path().display());
+        start.arg("-D").arg(&db).args(["-w", "-o", &options, "-l"]).arg(room.path().join("log")).arg("start");
+        assert!(
+            start
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .status()
+                .unwrap()
+                .success()
+        );
+        Some(Cluster { room, bin, port })
+    }
+
+    fn url(&self, database: &str) -> String {
+        format!("postgresql://postgres@127.0.0.1:{}/{database}", self.port)
+    }
+
+    fn ask(&self, database: &str, sql: &str) -> String {
+        let url = self.url(database);
+        let out = Command::new(self.bin.join("psql")).args(["-AtX", "-c", sql, &url]).output().unwrap();
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8_lossy(&out.stdout).trim().to_owned()
+    }
+
+    /// Databases and roles of ours.
+    fn names(&self) -> String {
+        self.ask(
+            "postgres",
+            "SELECT string_agg(rolname, ' ' ORDER BY rolname) FROM pg_roles WHERE rolname LIKE 'andon%'",
+        )
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let mut stop = as_postgres(&self.bin.join("pg_ctl"));
+        stop.arg("-D").arg(self.room.path().join("db")).args(["-m", "immediate", "stop"]);
+        let _ = stop.stdout(Stdio::null()).stderr(Stdio::null()).status();
+    }
+}
+
+fn shop(cluster: &Cluster) -> (Server, Repo) {
+    let mut server = Server::fresh();
+    server.kill();
+    server.set("ANDON_POSTGRES", &cluster.url("postgres"));
+    server.start();
+    assert_eq!(server.post("/api/v1/projects", &serde_json::json!({ "name": "shop" })).0, 200);
+    let files = [
+        ("andon.yaml", LINE),
+        ("app.py", APP),
+        ("db/migrations/1.expand.sql", FIRST),
+        ("db/mask.yml", "tables: { users: { id: keep, email: email } }\n"),
+    ];
+    let repo = Repo::new(&server, &files);
+    (server, repo)
+}
+
+#[test]
+fn an_environment_gets_a_masked_clone_that_goes_with_it_and_no_half_template_stays() {
+    let Some(cluster) = Cluster::start() else { return };
+    // Given a service whose first version makes its table
+    let (mut server, repo) = shop(&cluster);
+    server.served(repo.propose("Begin"));
+    assert!(server.visit("web.production.shop.localhost", "/").1.starts_with("canary@"));
+    // When the server is killed while a template is being made
+    assert!(server.cli(&["data", "refresh", "main"]).status.success());
+    server.kill();
+    server.start();
+    // Then it makes one all the same
+    server.until("a template is sealed", "/data", |view| view["templates"][0]["mark"] == "go");
+    // And an environment that is asked for shows its data masked
+    assert!(server.cli(&["env", "create", "try", "--ttl", "1h", "--wait"]).status.success());
+    let shown = server.visit("web.try.shop.localhost", "/").1;
+    assert!(shown.contains("@example.invalid") && !shown.contains("canary"), "{shown}");
+    // And it goes with the environment
+    assert!(server.cli(&["env", "destroy", "try"]).status.success());
+    server.until("its database is dropped", "/data", |view| {
+        view["databases"].as_array().is_some_and(|d| d.len() == 1)
+    });
+    assert!(!cluster.names().contains("_try_"), "{}", cluster.names());
+    let journal = serde_json::to_string(&server.journal()).unwrap();
+    assert!(!journal.contains("postgresql://") && !journal.contains("canary@"));
+}
+
+#[test]
+fn a_migration_that_fails_fails_its_deployment_and_nobody_who_is_served() {
+    let Some(cluster) = Cluster::start() else { return };
+    let (server, repo) = shop(&cluster);
+    server.served(repo.propose("Begin"));
+    // Given a migration that fails: its deployment does, and who serves goes on
+    repo.follow();
+    repo.write("db/migrations/2.expand.sql", "ALTER TABLE nobody ADD x int");
+    server.decided(repo.propose("Break the table"));
+    let view = server.until("it is told", "/data", |view| view["databases"][0]["mark"] == "stop");
+    assert!(view["databases"][0]["failed"].as_str().unwrap().contains("2.expand"), "{view}");
+    assert!(server.visit("web.production.shop.localhost", "/").1.starts_with("canary@"));
+    assert_eq!(cluster.ask("andon_shop_production_main", "SELECT count(*) FROM andon.migrations"), "1");
+}
