@@ -59,7 +59,7 @@ fn neither_the_servers_data_nor_another_instance_is_seen() {
     std::fs::write(data.join("journal.db"), "token").unwrap();
     let script = format!(
         "cat {0}/journal.db {0}/instances/i2/home/secret {0}/instances/i2/spec.json {0}/instances/i1/state.json
-        cat /etc/shadow /root/.bash_history; ls {0}/instances {0}; grep -c . /etc/passwd",
+        cat /etc/shadow; ls {0}/instances {0}; grep -c . /etc/passwd",
         data.display()
     );
     let said = say(&host, shell("i1", &script));
