@@ -267,9 +267,6 @@ pub struct Environment {
     pub ignores: Vec<Exception>,
     /// Plans that delete or replace something here wait for people.
     pub protected: Option<Protection>,
-    /// Hundredths that have to be alike in the environment before this one, for a change to come here.
-    #[schemars(range(min = 1, max = 100))]
-    pub parity: Option<u8>,
 }
 
 /// Infrastructure as code, in this repository.
@@ -448,7 +445,6 @@ impl Definition {
                 ignores: chain.iter().flat_map(|e| e.ignores.clone()).collect(),
                 // What is made like a protected environment is not worth its protection.
                 protection: chain[0].protected.clone(),
-                parity: chain[0].parity,
                 sleep_after: chain[0].sleep_after,
             },
         })

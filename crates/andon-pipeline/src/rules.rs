@@ -56,8 +56,6 @@ pub struct Rules {
     pub ignores: Vec<Exception>,
     /// Its protection, if it has one.
     pub protection: Option<Protection>,
-    /// Hundredths that have to be alike in the environment before it, for a change to come here.
-    pub parity: Option<u8>,
     /// Stopped when nobody used it for this long.
     pub sleep_after: Option<Span>,
 }
@@ -90,9 +88,6 @@ pub(crate) fn problems(definition: &Definition) -> Vec<Problem> {
         let exceptions = || environment.differs.iter().chain(&environment.ignores);
         if exceptions().any(|e| e.what.trim().is_empty() || e.why.trim().is_empty()) {
             bad("an exception", "say what may differ and why, each in a few words");
-        }
-        if environment.parity.is_some_and(|parity| !(1..=100).contains(&parity)) {
-            bad("parity", "write hundredths, 1 to 100");
         }
         if environment.protected.as_ref().is_some_and(|p| !(1..=10).contains(&p.approvals)) {
             bad("protected.approvals", "write 1 to 10");
@@ -132,7 +127,7 @@ pipeline: { jobs: { unit: { run: 'true', artifact: . } } }
 services: { web: { command: [./web], limits: { memory: 64MiB, cpu: 0.5, processes: 20 }, writes: [cache] } }
 environments:
   staging: { like: production, sleep_after: 1h, differs: [{ what: shape web replicas, why: small, until: 2027-01-31 }] }
-  production: { protected: { approvals: 2 }, ignores: [{ what: file cache/*, why: it is a cache, until: 2027-01-31 }], parity: 90 }
+  production: { protected: { approvals: 2 }, ignores: [{ what: file cache/*, why: it is a cache, until: 2027-01-31 }] }
 ";
 
     #[test]
@@ -140,7 +135,7 @@ environments:
         let definition = read(FILE).unwrap();
         let staging = definition.resolve(&"staging".parse().unwrap()).unwrap();
         assert_eq!(staging.rules.ignores.len(), 1);
-        assert_eq!((staging.rules.protection, staging.rules.parity), (None, None));
+        assert_eq!(staging.rules.protection, None);
         assert_eq!(staging.services[0].limits.memory, Some(64 << 20));
         assert_eq!(staging.services[0].limits.cpu_millis, Some(500));
     }
@@ -154,10 +149,9 @@ environments:
             ("[cache]", "[../cache]"),
             ("[cache]", "[cache], image: 'a b'"),
             ("why: small", "why: ' '"),
-            ("parity: 90", "parity: 101"),
             ("approvals: 2", "approvals: 0"),
             ("2027-01-31 }] }\n  p", "soon }] }\n  p"),
-            ("parity: 90", "sleep_after: 1h"),
+            ("production: {", "production: { sleep_after: 1h,"),
         ] {
             assert!(read(FILE.replacen(good, bad, 1).as_str()).is_err(), "{bad} was accepted");
         }
