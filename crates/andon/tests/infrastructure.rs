@@ -6,10 +6,9 @@
 mod support;
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use serde_json::{Value, json};
-use support::{HELLO, Repo, Server, of_type};
+use support::{HELLO, Repo, Server, of_type, terraform_is_there};
 
 const LINE: &str = r#"
 version: 1
@@ -46,15 +45,6 @@ resource "terraform_data" "floor" {
 }
 output "shelf" { value = terraform_data.shelf.input }
 "#;
-
-fn terraform_is_there(test: &str) -> bool {
-    let there = Command::new("terraform").arg("version").output().is_ok_and(|out| out.status.success());
-    if !there {
-        eprintln!("SKIPPED: {test} (terraform is not installed)");
-        assert!(std::env::var("CI").is_err(), "terraform has to be installed here");
-    }
-    there
-}
 
 /// Given a project with infrastructure, and a place where its things are.
 fn given(protected: &str, seconds: &str) -> (Server, Repo, PathBuf) {

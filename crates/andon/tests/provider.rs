@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
-use support::{HELLO, Server};
+use support::{HELLO, Server, terraform_is_there};
 
 const LINE: &str = r#"
 version: 1
@@ -68,15 +68,6 @@ output "serving" { value = data.andon_environment.try.serving["web"] == data.and
 output "drift" { value = data.andon_environment.try.drift }
 output "flag" { value = data.andon_flag.cards.state }
 "#;
-
-fn terraform_is_there(test: &str) -> bool {
-    let there = Command::new("terraform").arg("version").output().is_ok_and(|out| out.status.success());
-    if !there {
-        eprintln!("SKIPPED: {test} (terraform is not installed)");
-        assert!(std::env::var("CI").is_err(), "terraform has to be installed here");
-    }
-    there
-}
 
 /// The directory of the provider, built as it is now.
 fn provider() -> PathBuf {

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
-use support::Server;
+use support::{Server, terraform_is_there};
 
 /// A resource that takes as long as one says, and one that does not.
 const SLOW: &str = r#"
@@ -23,16 +23,6 @@ resource "terraform_data" "slow" {
 }
 output "first" { value = terraform_data.first.output }
 "#;
-
-/// Where there is no terraform, the test says so; where everything has to be there, it fails.
-fn terraform_is_there(test: &str) -> bool {
-    let there = Command::new("terraform").arg("version").output().is_ok_and(|out| out.status.success());
-    if !there {
-        eprintln!("SKIPPED: {test} (terraform is not installed)");
-        assert!(std::env::var("CI").is_err(), "terraform has to be installed here");
-    }
-    there
-}
 
 /// Somebody's own terraform, in a folder of their own.
 struct Person {

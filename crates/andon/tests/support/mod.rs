@@ -603,3 +603,13 @@ pub fn pass(millis: u64) {
 pub fn of_type<'a>(journal: &'a [Value], kind: &str) -> Vec<&'a Value> {
     journal.iter().filter(|event| event["event"]["type"] == kind).collect()
 }
+
+/// Where there is no terraform, the test says so; where everything has to be there, it fails.
+pub fn terraform_is_there(test: &str) -> bool {
+    let there = Command::new("terraform").arg("version").output().is_ok_and(|out| out.status.success());
+    if !there {
+        eprintln!("SKIPPED: {test} (terraform is not installed)");
+        assert!(std::env::var("CI").is_err(), "terraform has to be installed here");
+    }
+    there
+}
