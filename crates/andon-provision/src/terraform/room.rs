@@ -183,6 +183,17 @@ impl Room {
         args
     }
 
+    /// Arguments of `import`: takes what exists into the state.
+    pub fn import_args(&self, address: &str, id: &str) -> Vec<OsString> {
+        // An id comes from outside: none of them is an option.
+        ["import", "-no-color", "-input=false", LOCK_WAIT, "--", address, id].map(OsString::from).to_vec()
+    }
+
+    /// Arguments of `state rm`: what is gone already is taken out of the state.
+    pub fn forget_args(&self, address: &str) -> Vec<OsString> {
+        ["state", "rm", LOCK_WAIT, "--", address].map(OsString::from).to_vec()
+    }
+
     /// Reads the saved plan through the tool.
     pub async fn show(
         &self,

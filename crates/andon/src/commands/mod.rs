@@ -6,6 +6,7 @@ pub mod data;
 pub mod environments;
 pub mod file;
 pub mod infra;
+mod infra_log;
 pub mod people;
 pub mod places;
 pub mod recovery;
