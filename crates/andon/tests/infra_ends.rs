@@ -160,15 +160,12 @@ fn a_tool_that_does_not_end_in_time_is_ended_by_force_and_what_it_made_is_still_
     if !terraform_is_there("an apply ended by force") {
         return;
     }
-    let mut house = House::new("2s", "24h", "");
+    let house = House::new("2s", "24h", "");
     house.repo.propose("first");
     let tool = house.being_made();
     // It hears nothing any more.
     signal("-STOP", tool);
     house.ok(&["infra", "stop", "T1"]);
-    // The server goes down in the middle of it: the next one goes on.
-    house.server.kill();
-    house.server.start();
     let run = house.ended("T1");
     assert!(run["words"].as_str().unwrap().contains("was ended by force"), "{run}");
     house.clean();
@@ -186,6 +183,25 @@ fn a_tool_that_does_not_end_in_time_is_ended_by_force_and_what_it_made_is_still_
     std::fs::write(house.place.join("go"), "").unwrap();
     house.ok(&["infra", "apply", "production", "--wait"]);
     assert_eq!(house.made(), ["first", "slow"]);
+}
+
+#[test]
+fn a_run_that_was_being_stopped_when_the_power_went_out_is_not_applied_by_the_next_server() {
+    if !terraform_is_there("a stop that outlives the server") {
+        return;
+    }
+    let mut house = House::new("60s", "24h", "");
+    house.repo.propose("first");
+    house.being_made();
+    house.ok(&["infra", "stop", "T1"]);
+    house.server.kill();
+    std::fs::write(house.place.join("go"), "").unwrap();
+    house.server.start();
+    let run = house.ended("T1");
+    assert!(run["words"].as_str().unwrap().starts_with("stopped by owner"), "{run}");
+    house.clean();
+    assert!(house.known().contains("\"first\""), "{}", house.known());
+    assert_eq!(of_type(&house.server.journal(), "infra_applying").len(), 1, "it was applied after all");
 }
 
 #[test]
@@ -332,7 +348,7 @@ fn a_plan_that_nobody_approves_expires_in_words_and_leaves_nothing() {
     house.ok(&["infra", "apply", "production"]);
     let run = house.ended("T2");
     let words = run["words"].as_str().unwrap();
-    assert!(run["mark"] == "stop" && words.contains("nobody approved its plan within 2s"), "{run}");
+    assert!(run["mark"] == "stop" && words.contains("nobody approved its plan within 2.0 s"), "{run}");
     house.clean();
     assert_eq!(house.made(), ["first", "slow"]);
 }

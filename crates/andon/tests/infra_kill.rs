@@ -33,7 +33,7 @@ resource "terraform_data" "name" { for_each = local.wanted }
 resource "terraform_data" "thing" {
   for_each = local.wanted
   input    = { file = "${var.place}/things/${each.key}.${terraform_data.name[each.key].id}" }
-  provisioner "local-exec" { command = "sleep 0.3; touch ${self.input.file}; sleep 0.2" }
+  provisioner "local-exec" { command = "sleep 0.3; touch ${self.input.file}; sleep 0.4" }
   provisioner "local-exec" {
     when    = destroy
     command = "sleep 0.2; rm -f ${self.input.file}"
@@ -78,6 +78,11 @@ impl World {
             format!("{}.{}", key.as_str().unwrap(), id.as_str().unwrap())
         };
         names.flat_map(|resource| resource["instances"].as_array().unwrap().iter().map(name)).collect()
+    }
+
+    /// What was wanted of it.
+    fn names(&self) -> BTreeSet<String> {
+        self.known().iter().map(|name| name.split('.').next().unwrap().to_owned()).collect()
     }
 
     /// Processes of the tool: whatever works in a room of a run.
@@ -136,8 +141,14 @@ fn whenever_an_apply_is_killed_nothing_is_left_that_no_state_knows() {
         let wanted = draw(&mut dice);
         world.want(&wanted);
         world.apply();
-        // An apply of this world takes a second or two, and planning it as long.
-        let after = dice.between(0, 4000);
+        // An apply of this world takes a second or two, and planning it as long: two of three are killed while they apply.
+        let applying = dice.between(0, 3) > 0;
+        let begun = |world: &World| of_type(&world.server.journal(), "infra_applying").len();
+        let before = begun(&world);
+        if applying && wanted != world.names() {
+            world.server.until("it is being applied", "/infrastructure/production", |_| begun(&world) > before);
+        }
+        let after = dice.between(0, if applying { 1500 } else { 4000 });
         let victim = [Victim::Server, Victim::Tool, Victim::Both][dice.between(0, 3) as usize];
         pass(after);
         if victim != Victim::Tool {
@@ -151,20 +162,16 @@ fn whenever_an_apply_is_killed_nothing_is_left_that_no_state_knows() {
         }
         world.idle();
         // A tool that was killed while the server looked on has failed: a person asks for it again.
-        let begun = of_type(&world.server.journal(), "infra_adopted").len();
         if victim == Victim::Tool {
             world.apply();
             world.idle();
         }
         let (exists, known) = (world.exists(), world.known());
-        println!(
-            "point {point}: {victim:?} after {after} ms, {begun} adopted until now, {} things",
-            exists.len()
-        );
+        let adopted = of_type(&world.server.journal(), "infra_adopted").len();
+        let when = if applying { "of applying" } else { "" };
+        println!("point {point}: {victim:?} after {after} ms {when}, {adopted} adopted until now, {} things", exists.len());
         assert_eq!(exists, known, "point {point}: {victim:?} after {after} ms; left: what exists, right: what is known");
-        let names: BTreeSet<String> =
-            known.iter().map(|name| name.split('.').next().unwrap().to_owned()).collect();
-        assert_eq!(names, wanted, "point {point}");
+        assert_eq!(world.names(), wanted, "point {point}");
         let view = world.server.view("/infrastructure/production");
         assert!(view["states"][0]["lock"].is_null(), "point {point}: a lock stayed: {view}");
     }

@@ -17,6 +17,8 @@ use crate::intake::plain;
 const MOST: std::time::Duration = std::time::Duration::from_secs(600);
 /// Resources of one run that are taken into the state one by one; more is work for people.
 const ADOPTED: usize = 200;
+/// What a state that cannot be read is called where it is shown.
+const ERRORED: &str = "errored.tfstate";
 /// What the tool says of a resource that its state has.
 const MANAGED: &str = "already managed";
 
@@ -75,6 +77,8 @@ impl Work<'_> {
         let by = Actor::line(&format!("{STATION} {run}"));
         let mut left = Vec::new();
         if let Ok(document) = tokio::fs::read(self.room.errored()).await {
+            let first = self.project.state().states.newest(&self.state).is_none();
+            let document = if first { begun(document) } else { document };
             let writer = Writer { by: by.clone(), run: Some(run) };
             let kept = line
                 .keep_state(self.project, &writer, &self.state, lock.clone(), document.clone(), Some(run))
@@ -90,6 +94,8 @@ impl Work<'_> {
                     tracing::warn!(%run, %denied, "a state that was left behind is older than what there is");
                     left = known_as_made(&document);
                 }
+                // Half written: the tool was killed in the middle of it.
+                Err(StateRefusal::Other(Refusal::Bad(why))) => self.lost(ERRORED, None, &why).await?,
                 Err(StateRefusal::Other(refusal)) => return Err(refusal),
             }
             drop(tokio::fs::remove_file(self.room.errored()).await);
@@ -165,9 +171,35 @@ impl Work<'_> {
     }
 }
 
+/// The first state of all has no lineage before it was stored, and the serial 0: the tool gives it both when it stores it.
+fn begun(document: Vec<u8>) -> Vec<u8> {
+    let Ok(mut state) = serde_json::from_slice::<serde_json::Value>(&document) else { return document };
+    if state["lineage"].as_str().is_none_or(|lineage| !lineage.is_empty()) {
+        return document;
+    }
+    state["lineage"] = andon_kit::secret::fresh("").into();
+    state["serial"] = state["serial"].as_u64().unwrap_or_default().max(1).into();
+    state.to_string().into_bytes()
+}
+
 /// Everything in a state that cannot be stored, as what was made.
 fn known_as_made(state: &[u8]) -> Vec<Made> {
     let known = document::known(state).unwrap_or_default();
     let made = |(address, id): (String, Option<String>)| Some(Made { address, id: id?, instead: false });
     known.into_iter().filter_map(made).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::begun;
+
+    #[test]
+    fn the_first_state_of_all_gets_a_lineage_and_every_other_stays_as_it_is() {
+        let first = begun(br#"{"version":4,"serial":0,"lineage":"","resources":[]}"#.to_vec());
+        let first: serde_json::Value = serde_json::from_slice(&first).unwrap();
+        assert!(first["serial"] == 1 && !first["lineage"].as_str().unwrap().is_empty(), "{first}");
+        for other in [r#"{"version":4,"serial":0,"lineage":"l"}"#, "half a sta"] {
+            assert_eq!(begun(other.as_bytes().to_vec()), other.as_bytes());
+        }
+    }
 }
