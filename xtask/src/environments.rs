@@ -18,12 +18,15 @@ const ALONE: usize = 20;
 const CYCLES: usize = 1000;
 /// Files tampered with.
 const TAMPERED: usize = 20;
+/// Power cuts in the middle of applies of Terraform.
+const KILL_POINTS: u32 = 100;
 
 const NOTES: &str = "The release binary, process runtime, as root: namespaces, Landlock, filter of system calls, groups with limits, and for each environment \
     a network of its own, in which its three services listen on the same port. *Create* is from the request to three healthy instances, \
     *rebuild* from the request until all of them are new and healthy; both seen by asking every 20 ms. *Come and go*: an environment is made, \
     healthy, ended, and gone from the host; afterwards processes, groups, network namespaces and devices, mounts and instance directories that carry the \
     server's name are counted. *Drift* is from a write into a running release until it is recorded. There is no database in these environments. \
+    *Kills of an apply* are the test `infra_kill` of the crate andon: `kill -9` of the server, of terraform with its children, or of both. \
     The machine is shared with other work, so times are upper bounds.";
 
 fn yaml(program: &str) -> String {
@@ -136,7 +139,36 @@ pub fn run() -> Result<(), String> {
         Some(0.0),
     ));
     figures.push(Figure::lower("memory of the server after all that", house.memory()?, "MB", Some(60.0)));
+    figures.extend(kill_points(&binary)?);
     keep("environments", figures, NOTES)
+}
+
+/// The server, terraform or both are killed while something is applied; the test proves that what exists is what the state knows.
+fn kill_points(binary: &Path) -> Result<Vec<Figure>, String> {
+    let file = crate::house::target().join("kill-point-figures.json");
+    let ran = Command::new("cargo")
+        .args(["test", "--quiet", "-p", "andon", "--test", "infra_kill", "--", "--nocapture"])
+        .env("ANDON_KILL_POINTS", KILL_POINTS.to_string())
+        .env("ANDON_BIN", binary)
+        .env("ANDON_KILL_POINT_FIGURES", &file)
+        .current_dir(crate::root())
+        .status()
+        .map_err(|error| error.to_string())?;
+    if !ran.success() {
+        return Err("an apply that was killed left something: see above".into());
+    }
+    let text = std::fs::read_to_string(&file).map_err(|error| error.to_string())?;
+    let said: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+    let number = |key: &str| said[key].as_f64().unwrap_or(f64::NAN);
+    Ok(vec![
+        Figure::lower(
+            format!("orphans after {KILL_POINTS} kills of an apply by terraform"),
+            number("orphans"),
+            "",
+            Some(0.0),
+        ),
+        Figure::lower("of them: resources that had to be taken into the state", number("adopted"), "", None),
+    ])
 }
 
 /// Does it so many times at the same time.

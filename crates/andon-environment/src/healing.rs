@@ -31,7 +31,7 @@ impl Healings {
         let recent = |at: &&Time| now.since(**at) < MEMORY;
         let Some(last) = attempts.iter().filter(recent).max() else { return false };
         let first = differs.iter().map(|(seen, _)| *seen).min().unwrap_or(now);
-        let in_vain = attempts.iter().filter(recent).filter(|ended| **ended >= first).count();
+        let in_vain = attempts.iter().filter(recent).filter(|ended| **ended > first).count();
         let of = |what: &str| self.times.get(&(environment.clone(), what.to_owned()));
         let times = |what: &str| of(what).map_or(0, |times| times.iter().filter(recent).count());
         let same = differs.iter().map(|(_, drift)| times(&drift.what)).max().unwrap_or(0);

@@ -91,7 +91,7 @@ mod tests {
             all,
             [(format!("{many}[\"k\"]").as_str(), "2"), (&format!("{many}[0]"), "7"), ("terraform_data.one", "1")]
         );
-        assert!(super::known(b"[]").is_err() && super::known(b"{}").unwrap().is_empty());
+        assert!(super::known(b"3").is_err() && super::known(b"{}").unwrap().is_empty());
     }
 
     #[test]
