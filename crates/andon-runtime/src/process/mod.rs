@@ -48,6 +48,8 @@ pub struct ProcessRuntime {
     /// None: this host tells nobody of changes.
     watcher: Option<Watcher>,
     unique: AtomicU64,
+    /// One at a time makes or removes networks: where two look for a free one, they would take the same.
+    wiring: Mutex<()>,
     /// One at a time starts, stops or removes an instance.
     turns: Mutex<HashMap<String, Arc<Mutex<()>>>>,
 }
@@ -106,6 +108,7 @@ impl ProcessRuntime {
             exe,
             inspector: Mutex::default(),
             unique: AtomicU64::new(0),
+            wiring: Mutex::default(),
             turns: Mutex::default(),
         })
     }
