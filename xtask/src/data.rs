@@ -90,7 +90,7 @@ pub fn run() -> Result<(), String> {
     figures.push(Figure::higher("the large database", size(production)?, "MB", Some(LARGE)));
     figures.push(Figure::lower("a masked template of it, 1,000,000 rows", sealed(&house)?, "s", None));
 
-    let mut cloned = Vec::new();
+    let (mut cloned, mut compared) = (Vec::new(), Vec::new());
     for n in 0..CLONES {
         let name = format!("clone-{n}");
         create(&house, &name)?;
@@ -102,8 +102,17 @@ pub fn run() -> Result<(), String> {
         let (asked, done) = (at("environment_created"), at("database_made"));
         let took = done.zip(asked).map(|(done, asked)| (done - asked) / 1000.0);
         cloned.push(took.ok_or_else(|| format!("{name} got no database"))?);
+        let begun = Instant::now();
+        house.get(&format!("/api/v1/shop/environments/production/diff/{name}"))?;
+        compared.push(begun.elapsed().as_secs_f64());
         end(&house, &name)?;
     }
+    figures.push(Figure::lower(
+        "parity of two environments: most",
+        quantile(&mut compared, 1.0),
+        "s",
+        Some(1.0),
+    ));
     figures.push(Figure::lower("a clone of it: median", quantile(&mut cloned, 0.5), "s", None));
     figures.push(Figure::lower("a clone of it: most of 10", quantile(&mut cloned, 1.0), "s", Some(2.0)));
     keep("data", figures, NOTES)

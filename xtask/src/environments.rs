@@ -87,18 +87,6 @@ pub fn run() -> Result<(), String> {
         "s",
         None,
     ));
-    let mut compared = Vec::new();
-    for n in 1..AT_ONCE {
-        let begun = Instant::now();
-        house.get(&format!("/api/v1/shop/environments/both-0/diff/both-{n}"))?;
-        compared.push(begun.elapsed().as_secs_f64());
-    }
-    figures.push(Figure::lower(
-        "parity of two environments: most",
-        quantile(&mut compared, 1.0),
-        "s",
-        Some(1.0),
-    ));
     at_once(AT_ONCE, |n| end(&house, &format!("both-{n}")))?;
 
     let mut seen = Vec::new();
