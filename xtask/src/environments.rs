@@ -18,15 +18,12 @@ const ALONE: usize = 20;
 const CYCLES: usize = 1000;
 /// Files tampered with.
 const TAMPERED: usize = 20;
-/// Power cuts in the middle of applies of Terraform.
-const KILL_POINTS: u32 = 100;
 
 const NOTES: &str = "The release binary, process runtime, as root: namespaces, Landlock, filter of system calls, groups with limits, and for each environment \
     a network of its own, in which its three services listen on the same port. *Create* is from the request to three healthy instances, \
     *rebuild* from the request until all of them are new and healthy; both seen by asking every 20 ms. *Come and go*: an environment is made, \
     healthy, ended, and gone from the host; afterwards processes, groups, network namespaces and devices, mounts and instance directories that carry the \
     server's name are counted. *Drift* is from a write into a running release until it is recorded. There is no database in these environments. \
-    *Kills of an apply* are the test `infra_kill` of the crate andon: `kill -9` of the server, of terraform with its children, or of both. \
     The machine is shared with other work, so times are upper bounds.";
 
 fn yaml(program: &str) -> String {
@@ -139,36 +136,81 @@ pub fn run() -> Result<(), String> {
         Some(0.0),
     ));
     figures.push(Figure::lower("memory of the server after all that", house.memory()?, "MB", Some(60.0)));
-    figures.extend(kill_points(&binary)?);
     keep("environments", figures, NOTES)
 }
 
-/// The server, terraform or both are killed while something is applied; the test proves that what exists is what the state knows.
-fn kill_points(binary: &Path) -> Result<Vec<Figure>, String> {
-    let file = crate::house::target().join("kill-point-figures.json");
-    let ran = Command::new("cargo")
-        .args(["test", "--quiet", "-p", "andon", "--test", "infra_kill", "--", "--nocapture"])
-        .env("ANDON_KILL_POINTS", KILL_POINTS.to_string())
-        .env("ANDON_BIN", binary)
-        .env("ANDON_KILL_POINT_FIGURES", &file)
-        .current_dir(crate::root())
-        .status()
-        .map_err(|error| error.to_string())?;
-    if !ran.success() {
-        return Err("an apply that was killed left something: see above".into());
+const DOCKER_NOTES: &str = "The release binary and Docker Engine: the same three services, each a container with an image that is at hand (the artifact on an \
+    empty one) and limits, in a network of their environment. *Create* and *rebuild* as with processes.";
+
+/// The same with containers.
+pub fn run_docker() -> Result<(), String> {
+    let house = House::open(&binary()?)?;
+    let source = std::fs::read_to_string(crate::root().join("examples/docker/serve.rs"));
+    let source = source.map_err(|error| format!("examples/docker/serve.rs: {error}"))?;
+    let service = |name: &str| {
+        format!(
+            "  {name}: {{ command: [./serve], health: /healthz, limits: {{ memory: 64MiB, cpu: 1, processes: 32 }} }}\n"
+        )
+    };
+    let yaml = format!(
+        "version: 1
+pipeline:
+  jobs:
+    package:
+      run: |
+        mkdir dist
+        target=$(rustc -vV | sed -n 's/^host: //p')
+        rustc --edition 2021 -O -C target-feature=+crt-static --target $target serve.rs -o dist/serve
+      artifact: dist
+services:
+{}{}{}environments: {{ production: {{ runtime: docker, release: way }} }}
+releases: {{ way: {{ blue-green: {{ keep: 1s }} }} }}
+",
+        service("web"),
+        service("cart"),
+        service("mail"),
+    );
+    house.served(house.propose("Begin", &[("andon.yaml", &yaml), ("serve.rs", &source)])?)?;
+    let (mut made, mut rebuilt) = (Vec::new(), Vec::new());
+    for n in 0..ALONE {
+        let name = format!("alone-{n}");
+        made.push(create(&house, &name)?);
+        rebuilt.push(rebuild(&house, &name)?);
+        end(&house, &name)?;
     }
-    let text = std::fs::read_to_string(&file).map_err(|error| error.to_string())?;
-    let said: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
-    let number = |key: &str| said[key].as_f64().unwrap_or(f64::NAN);
-    Ok(vec![
-        Figure::lower(
-            format!("orphans after {KILL_POINTS} kills of an apply by terraform"),
-            number("orphans"),
-            "",
-            Some(0.0),
-        ),
-        Figure::lower("of them: resources that had to be taken into the state", number("adopted"), "", None),
-    ])
+    let figures = vec![
+        Figure::lower("create with 3 services: median", quantile(&mut made, 0.5), "s", None),
+        Figure::lower("create with 3 services: p95", quantile(&mut made, 0.95), "s", Some(15.0)),
+        Figure::lower("rebuild: median", quantile(&mut rebuilt, 0.5), "s", None),
+        Figure::lower("rebuild: p95", quantile(&mut rebuilt, 0.95), "s", Some(10.0)),
+    ];
+    emptied(&house)?;
+    keep("docker", figures, DOCKER_NOTES)
+}
+
+/// Removes what the bench's own server has with the engine: it goes on running there else.
+fn emptied(house: &House) -> Result<(), String> {
+    let server = house.room.join("data/docker/server");
+    let server =
+        std::fs::read_to_string(&server).map_err(|error| format!("{}: {error}", server.display()))?;
+    let label = format!("label=andon.server={}", server.trim());
+    for (list, remove) in [
+        (["ps", "-aq"], ["rm", "-f"]),
+        (["images", "-q"], ["rmi", "-f"]),
+        (["network", "ls"], ["network", "rm"]),
+    ] {
+        let quiet: &[&str] = if list[0] == "network" { &["-q"] } else { &[] };
+        let docker = |args: Vec<&str>| {
+            let out =
+                Command::new("docker").args(args).output().map_err(|error| format!("docker: {error}"))?;
+            Ok::<_, String>(String::from_utf8_lossy(&out.stdout).into_owned())
+        };
+        let found = docker([&list[..], quiet, &["--filter", &label]].concat())?;
+        for id in found.lines() {
+            docker([&remove[..], &[id]].concat())?;
+        }
+    }
+    Ok(())
 }
 
 /// Does it so many times at the same time.
@@ -183,21 +225,21 @@ fn at_once<T: Send>(
     })
 }
 
-fn healthy(view: &Value) -> Vec<String> {
+pub(crate) fn healthy(view: &Value) -> Vec<String> {
     let services = view["services"].as_array().into_iter().flatten();
     let instances = services.flat_map(|service| service["instances"].as_array().into_iter().flatten());
     let good = instances.filter(|instance| instance["mark"] == "go");
     good.filter_map(|instance| instance["id"].as_str().map(str::to_owned)).collect()
 }
 
-fn create(house: &House, name: &str) -> Result<f64, String> {
+pub(crate) fn create(house: &House, name: &str) -> Result<f64, String> {
     let begun = Instant::now();
     house.post("/api/v1/shop/environments", &json!({ "name": name, "like": "production", "ttl": "1h" }))?;
     house.until(&format!("/environments/{name}"), |view| healthy(view).len() == 3)?;
     Ok(begun.elapsed().as_secs_f64())
 }
 
-fn rebuild(house: &House, name: &str) -> Result<f64, String> {
+pub(crate) fn rebuild(house: &House, name: &str) -> Result<f64, String> {
     let path = format!("/environments/{name}");
     let before = healthy(&house.get(&format!("/api/v1/shop{path}"))?);
     let begun = Instant::now();
@@ -210,7 +252,7 @@ fn rebuild(house: &House, name: &str) -> Result<f64, String> {
 }
 
 /// Until the list knows it no more.
-fn end(house: &House, name: &str) -> Result<f64, String> {
+pub(crate) fn end(house: &House, name: &str) -> Result<f64, String> {
     let begun = Instant::now();
     house.post(&format!("/api/v1/shop/environments/{name}/destroy"), &json!({}))?;
     house.until("/environments", |view| {

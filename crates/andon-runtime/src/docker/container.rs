@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use andon_model::{EnvironmentName, Span, Time};
 use bollard::container::LogOutput;
+use bollard::errors::Error;
 use bollard::models::{
     ContainerCreateBody, ContainerInspectResponse, ContainerStateStatusEnum, ContainerSummary,
     EndpointIpamConfig, EndpointSettings, HostConfig, HostConfigLogConfig, ImageInspect, NetworkingConfig,
@@ -19,7 +20,7 @@ use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 use sha2::Digest as _;
 
-use super::engine::{About, Failure, or_absent};
+use super::engine::{About, Failure, or_absent, settled};
 use super::{DockerRuntime, archive, label};
 use crate::Observed;
 use crate::error::RuntimeError;
@@ -43,7 +44,7 @@ impl DockerRuntime {
     pub(super) fn inspect(&self, id: &str) -> Result<Option<ContainerInspectResponse>, RuntimeError> {
         let name = self.name(id)?;
         let found = self.engine.try_ask("look at a container", |docker| async move {
-            docker.inspect_container(&name, None).await
+            settled(|| docker.inspect_container(&name, None)).await
         })?;
         Ok(or_absent(found)?)
     }
@@ -259,17 +260,22 @@ impl DockerRuntime {
     /// Every container of this project.
     pub(super) fn containers(&self) -> Result<Vec<ContainerSummary>, RuntimeError> {
         let options = ListContainersOptionsBuilder::new().all(true).filters(&self.ours()).build();
-        self.engine
-            .ask("list containers", |docker| async move { docker.list_containers(Some(options)).await })
+        self.engine.ask("list containers", |docker| async move {
+            settled(|| docker.list_containers(Some(options.clone()))).await
+        })
     }
 
     /// Every container of this project, in full. One that goes meanwhile is left out.
     pub(super) fn inspected(&self) -> Result<Vec<ContainerInspectResponse>, RuntimeError> {
         let ids: Vec<String> = self.containers()?.into_iter().filter_map(|found| found.id).collect();
         let all = self.engine.ask("look at containers", |docker| async move {
-            Ok(join_all(ids.iter().map(|id| docker.inspect_container(id, None))).await)
+            let looks = ids.iter().map(|id| settled(|| docker.inspect_container(id, None)));
+            let gone = |answer: &Result<_, Error>| {
+                matches!(answer, Err(Error::DockerResponseServerError { status_code: 404, .. }))
+            };
+            join_all(looks).await.into_iter().filter(|answer| !gone(answer)).collect()
         })?;
-        Ok(all.into_iter().flatten().collect())
+        Ok(all)
     }
 
     pub(super) fn observe(&self) -> Result<Vec<Observed>, RuntimeError> {

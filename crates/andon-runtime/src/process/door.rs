@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use andon_model::{EnvironmentName, RuntimeKind};
 
 use super::watch::Watcher;
-use super::{Foreign, Observed, Process, ProcessRuntime, read};
+use super::{Foreign, Observed, Process, ProcessRuntime, lock, read};
 use crate::error::RuntimeError;
 use crate::health::free_port;
 use crate::manifest::Difference;
@@ -40,6 +40,7 @@ impl Runtime for ProcessRuntime {
         port: Option<u16>,
     ) -> Result<SocketAddr, RuntimeError> {
         if let (Some(port), Ok(())) = (port, &self.means().network) {
+            let _turn = lock(&self.wiring);
             let address = self.networks().place(environment, used).map_err(RuntimeError::Network)?;
             return Ok(SocketAddr::from((address, port)));
         }
@@ -101,6 +102,7 @@ impl Runtime for ProcessRuntime {
     }
 
     fn clear(&self, environment: &EnvironmentName) -> Result<(), RuntimeError> {
+        let _turn = lock(&self.wiring);
         self.networks().clear(environment).map_err(RuntimeError::Network)
     }
 }
