@@ -10,6 +10,7 @@ use andon_environment::infrastructure::Stage;
 use andon_model::event::{Event, Hosts, InfraAction, InfraQueued, InfraTool, Playbook};
 use andon_provision::ansible::plan::{self, unknowns};
 use andon_provision::ansible::{self, AnsibleError, Input, Said, room};
+use andon_provision::mask::mask;
 use andon_provision::terraform::{Ended, Room, Running, Tool};
 use tokio_util::sync::CancellationToken;
 
@@ -181,7 +182,7 @@ fn begin(
 }
 
 fn read(at: &Room, phase: &str, secrets: &BTreeMap<String, String>) -> Result<Said, AnsibleError> {
-    Said::of(room::mask(&at.said(phase), secrets).as_bytes())
+    Said::of(mask(&at.said(phase), secrets).as_bytes())
 }
 
 /// What was said, if it can be gone by.
@@ -215,7 +216,7 @@ pub(super) fn said(at: &Room, asked: &InfraQueued) -> String {
     let text = ["init", "plan", "apply", "salvage"].map(|phase| at.said(phase)).concat();
     let Some(playbook) = &asked.playbook else { return text };
     match room::secrets(&playbook.secrets) {
-        Ok(secrets) => room::mask(&text, &secrets),
+        Ok(secrets) => mask(&text, &secrets),
         Err(error) => format!("not shown, for its secrets cannot be taken out: {error}\n"),
     }
 }
