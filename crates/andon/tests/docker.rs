@@ -7,6 +7,7 @@
 
 mod support;
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
@@ -225,6 +226,9 @@ fn a_repository_with_a_compose_file_goes_down_the_line_as_init_wrote_it() {
     build_alone(&example, &dir.join("serve"));
     std::fs::write(dir.join("compose.yaml"), COMPOSE).unwrap();
     std::fs::write(dir.join("Dockerfile"), "FROM scratch\nCOPY serve /serve\nCMD [\"/serve\"]\n").unwrap();
+    // What no file says, init asks for: how it is tested.
+    std::fs::write(dir.join("test.sh"), "#!/bin/sh\ntest -x serve\n").unwrap();
+    std::fs::set_permissions(dir.join("test.sh"), std::fs::Permissions::from_mode(0o755)).unwrap();
     let git = |args: &[&str]| {
         let mut git = Command::new("git");
         git.args(args).current_dir(&dir).env("GIT_CONFIG_GLOBAL", "/dev/null");
@@ -239,6 +243,13 @@ fn a_repository_with_a_compose_file_goes_down_the_line_as_init_wrote_it() {
     let said = [init.stdout, init.stderr].concat();
     let said = String::from_utf8_lossy(&said).into_owned();
     assert!(init.status.success() && said.contains("cache (redis:7) is not built here"), "{said}");
+    assert!(said.contains("how are tests run?"), "{said}");
+    // A job gets nothing of the server's environment; where the engine is elsewhere it has to be told.
+    if let Ok(engine) = std::env::var("DOCKER_HOST") {
+        let yaml = std::fs::read_to_string(dir.join("andon.yaml")).unwrap();
+        let told = yaml.replace("    package:\n", &format!("    package:\n      env: {{ DOCKER_HOST: '{engine}' }}\n"));
+        std::fs::write(dir.join("andon.yaml"), told).unwrap();
+    }
     git(&["add", "-A"]);
     git(&["commit", "-q", "-m", "Serve as before"]);
     let remote = format!("http://dev:{}@127.0.0.1:{}/shop.git", server.token, server.http);
@@ -250,7 +261,7 @@ fn a_repository_with_a_compose_file_goes_down_the_line_as_init_wrote_it() {
     assert_eq!(all.lines().count(), 2);
     let of = |what: &str| docker(&["inspect", "-f", what, all.lines().next().unwrap()]).unwrap();
     assert!(of("{{.Config.Env}}").contains("GREETING=hello"));
-    assert_eq!(of("{{.HostConfig.Memory}}"), (64_000_000_u64).to_string());
+    assert_eq!(of("{{.HostConfig.Memory}}"), (64_u64 << 20).to_string());
 }
 
 #[test]
