@@ -225,9 +225,11 @@ pub fn of(event: &Event) -> Option<(Mark, String, Option<String>)> {
         Event::InfraStopping { run, force: false } => {
             (Mark::Wait, format!("{run} of the infrastructure is being stopped."), None)
         }
-        Event::InfraStopping { run, force: true } => {
-            (Mark::Stop, format!("{run} of the infrastructure did not end in time and is ended by force."), None)
-        }
+        Event::InfraStopping { run, force: true } => (
+            Mark::Stop,
+            format!("{run} of the infrastructure did not end in time and is ended by force."),
+            None,
+        ),
         Event::InfraAdopted { run, environment, address, id } => {
             let words = format!("{address} ({id}), which {run} had made and not saved, is in the state now.");
             (Mark::Wait, words, place(environment))

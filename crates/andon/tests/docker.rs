@@ -247,7 +247,8 @@ fn a_repository_with_a_compose_file_goes_down_the_line_as_init_wrote_it() {
     // A job gets nothing of the server's environment; where the engine is elsewhere it has to be told.
     if let Ok(engine) = std::env::var("DOCKER_HOST") {
         let yaml = std::fs::read_to_string(dir.join("andon.yaml")).unwrap();
-        let told = yaml.replace("    package:\n", &format!("    package:\n      env: {{ DOCKER_HOST: '{engine}' }}\n"));
+        let told = yaml
+            .replace("    package:\n", &format!("    package:\n      env: {{ DOCKER_HOST: '{engine}' }}\n"));
         std::fs::write(dir.join("andon.yaml"), told).unwrap();
     }
     git(&["add", "-A"]);
@@ -257,7 +258,8 @@ fn a_repository_with_a_compose_file_goes_down_the_line_as_init_wrote_it() {
     server.served(1);
     assert_eq!(server.visit(HOST, "/"), (200, "v1\n".into()));
     let label = Containers::of(&server).label();
-    let all = docker(&["ps", "-q", "--filter", &label, "--filter", "label=andon.environment=production"]).unwrap();
+    let all =
+        docker(&["ps", "-q", "--filter", &label, "--filter", "label=andon.environment=production"]).unwrap();
     assert_eq!(all.lines().count(), 2);
     let of = |what: &str| docker(&["inspect", "-f", what, all.lines().next().unwrap()]).unwrap();
     assert!(of("{{.Config.Env}}").contains("GREETING=hello"));

@@ -4,6 +4,7 @@ mod accounts;
 mod data;
 mod environments;
 mod infrastructure;
+mod infrastructure_runs;
 mod line;
 mod people;
 mod places;
@@ -84,6 +85,7 @@ pub fn doors() -> Vec<Door> {
         Door::new(Method::DELETE, "/api/v1/tokens/{digest}", Viewer, delete(revoke)),
     ];
     doors.extend(infrastructure::doors());
+    doors.extend(infrastructure_runs::doors());
     doors.extend(data::doors());
     doors
 }
