@@ -19,7 +19,7 @@ pub use hash::{Digest, Oid};
 pub use id::{AndonId, ChangeId, DeploymentId, InfraRunId, InstanceId, ReleaseId, RunId};
 pub use infrastructure::StateName;
 pub use name::{
-    DatabaseName, EnvironmentName, JobName, ProjectName, ServiceName, StageName, StrategyName, UserName,
+    DatabaseName, EnvironmentName, HostName, JobName, ProjectName, ServiceName, StageName, StrategyName, UserName,
 };
 pub use pins::Pins;
 pub use service::{Limits, PlannedService, RuntimeKind, Size};

@@ -3,6 +3,7 @@
 mod accounts;
 mod data;
 mod environments;
+mod hosts;
 mod infrastructure;
 mod line;
 mod people;
@@ -78,6 +79,9 @@ pub fn doors() -> Vec<Door> {
         change("/api/v1/backups", Owner, post(recovery::back_up)),
         Door::new(Method::GET, "/api/v1/backups/{name}", Owner, get(recovery::backup)),
         change("/api/v1/drills", Owner, post(recovery::drill)),
+        read("/api/v1/hosts", get(hosts::hosts)),
+        change("/api/v1/hosts", Owner, post(hosts::invite)),
+        change("/api/v1/hosts/{host}/{command}", Owner, post(hosts::treat)),
         read("/api/v1/users", get(users)),
         change("/api/v1/users", Viewer, post(set_user)),
         change("/api/v1/tokens", Viewer, post(issue)),

@@ -117,6 +117,9 @@ pub struct InstanceRow {
     pub words: String,
     /// Where it listens.
     pub address: String,
+    /// The host that runs it; none: the server's own.
+    #[serde(default)]
+    pub host: Option<String>,
 }
 
 /// A deployment.
@@ -356,6 +359,7 @@ fn instance_row(instance: &Instance, now: Time) -> InstanceRow {
         mark,
         words,
         address: instance.address.to_string(),
+        host: instance.host.as_ref().map(ToString::to_string),
     }
 }
 

@@ -16,6 +16,7 @@ mod watch;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::io::Read;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,6 +27,7 @@ use self::shim::PATH;
 use self::watch::Watcher;
 use andon_model::Time;
 use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
 
 use crate::error::RuntimeError;
 use crate::manifest::{self, Difference, Inspector, Manifest};
@@ -45,6 +47,8 @@ pub struct ProcessRuntime {
     hide: Vec<PathBuf>,
     /// What the host permits, once somebody asked.
     means: OnceLock<Means>,
+    /// The address of the host that all of them bind to; none: each has its own, or loopback.
+    bind: Option<IpAddr>,
     /// None: this host tells nobody of changes.
     watcher: Option<Watcher>,
     unique: AtomicU64,
@@ -55,7 +59,7 @@ pub struct ProcessRuntime {
 }
 
 /// One instance as found on the disk.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Observed {
     /// Its directory's name.
     pub id: String,
@@ -74,7 +78,7 @@ pub struct Observed {
 }
 
 /// A process among the instances that none of them accounts for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Foreign {
     /// Which.
     pub process: Process,
@@ -101,6 +105,7 @@ impl ProcessRuntime {
         Ok(ProcessRuntime {
             hide: vec![root.clone()],
             means: OnceLock::new(),
+            bind: None,
             watcher: Watcher::new()
                 .inspect_err(|error| tracing::warn!(%error, "changes of releases are not heard of"))
                 .ok(),
@@ -116,6 +121,12 @@ impl ProcessRuntime {
     /// Instances see nothing below this directory either, but for their own: the server's data.
     pub fn hiding(mut self, data: &Path) -> ProcessRuntime {
         self.hide.push(data.canonicalize().unwrap_or_else(|_| data.to_owned()));
+        self
+    }
+
+    /// Instances listen on this address of the host, each on a port of its own, instead of in networks of their environments.
+    pub fn listening_on(mut self, address: IpAddr) -> ProcessRuntime {
+        self.bind = Some(address);
         self
     }
 
@@ -169,6 +180,8 @@ impl ProcessRuntime {
         }
         // Its shim may have been killed: what it left would hold the port.
         self.sweep(id, &dir)?;
+        let bound = self.bind.map(|_| Spec { bind: self.bind, address: None, ..spec.clone() });
+        let spec = bound.as_ref().unwrap_or(spec);
         let path = dir.join(spec::SPEC);
         spec::write(&path, spec).map_err(RuntimeError::disk("write", path))?;
         let cable = self.cable(spec).map_err(|why| RuntimeError::NotStarted { id: id.clone(), why })?;
