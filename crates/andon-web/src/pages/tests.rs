@@ -211,8 +211,14 @@ fn the_pages_of_environments_escape_what_was_found_in_them() {
         change: Some(1),
         parity: Some((7, text())),
     };
-    let instance =
-        InstanceRow { id: "i1".into(), revision: text(), mark: Mark::Go, words: text(), address: text() };
+    let instance = InstanceRow {
+        id: "i1".into(),
+        revision: text(),
+        mark: Mark::Go,
+        words: text(),
+        address: text(),
+        host: Some(text()),
+    };
     let service = ServicePlace {
         name: "web".into(),
         address: "http://web.staging.shop.localhost:1".into(),
