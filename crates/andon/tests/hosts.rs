@@ -55,7 +55,8 @@ fn ip(args: &str) -> Output {
 /// Namespaces take root; where they cannot be made, the test says so.
 fn may(test: &str) -> bool {
     let name = format!("anht{}", std::process::id());
-    let made = Command::new("ip").args(["netns", "add", &name]).output().is_ok_and(|out| out.status.success());
+    let made =
+        Command::new("ip").args(["netns", "add", &name]).output().is_ok_and(|out| out.status.success());
     if made {
         ip(&format!("netns del {name}"));
     } else {
@@ -252,8 +253,7 @@ impl Users {
                     ureq::Agent::config_builder().http_status_as_error(false).max_redirects(0).build();
                 let agent: ureq::Agent = config.into();
                 while !stop.load(Ordering::SeqCst) {
-                    let answer =
-                        agent.get(format!("http://127.0.0.1:{router}/")).header("host", WEB).call();
+                    let answer = agent.get(format!("http://127.0.0.1:{router}/")).header("host", WEB).call();
                     asked.fetch_add(1, Ordering::SeqCst);
                     match answer {
                         Ok(mut answer) if answer.status() == 200 => {
@@ -301,15 +301,21 @@ fn a_host_that_joins_takes_its_share_and_one_that_leaves_is_emptied_and_no_reque
     one.join(&server, port);
     until(&server, "the new host answers users", || users.from(&one.address) > 0);
     println!("traffic on a host {:?} after its agent was started", begun.elapsed());
-    until(&server, "each has its share", || healthy(&server) == [("here".into(), 2), ("one".into(), 2)].into());
+    until(&server, "each has its share", || {
+        healthy(&server) == [("here".into(), 2), ("one".into(), 2)].into()
+    });
     println!("evenly spread {:?} after its agent was started", begun.elapsed());
 
     // The server's own host is one like the others.
     let out = server.cli(&["host", "drain", "here", "-m", "a new disk"]);
     assert!(out.status.success(), "{}", words(&out));
-    until(&server, "the server's own host is empty", || spread(&server) == [("here".into(), 0), ("one".into(), 4)].into());
+    until(&server, "the server's own host is empty", || {
+        spread(&server) == [("here".into(), 0), ("one".into(), 4)].into()
+    });
     assert!(server.cli(&["host", "resume", "here"]).status.success());
-    until(&server, "it has its share again", || healthy(&server) == [("here".into(), 2), ("one".into(), 2)].into());
+    until(&server, "it has its share again", || {
+        healthy(&server) == [("here".into(), 2), ("one".into(), 2)].into()
+    });
 
     let mut traces = Traces::of(&one.data);
     traces.note();

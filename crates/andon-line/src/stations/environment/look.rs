@@ -145,8 +145,9 @@ pub(super) async fn observe(
         }
     }
     // Asked after the look: whatever was made since is known by now.
-    let known =
-        |at: &At, id: &InstanceId| state.estate.instances.get(id).is_some_and(|instance| instance.host == at.1);
+    let known = |at: &At, id: &InstanceId| {
+        state.estate.instances.get(id).is_some_and(|instance| instance.host == at.1)
+    };
     let ids = found.iter().filter_map(|(at, observed, _)| Some((at.clone(), observed.id.parse().ok()?)));
     let orphans = ids.filter(|(at, id)| !known(at, id)).collect();
     Ok((seen, Strays { foreign, orphans }))

@@ -73,12 +73,7 @@ impl Hands {
     }
 
     /// Hears from now on what a runtime tells of its instances.
-    fn listen(
-        self: &Arc<Hands>,
-        host: Option<HostName>,
-        runtime: &dyn Runtime,
-        stop: &CancellationToken,
-    ) {
+    fn listen(self: &Arc<Hands>, host: Option<HostName>, runtime: &dyn Runtime, stop: &CancellationToken) {
         let at = (runtime.kind(), host);
         if !self.listening.lock().unwrap_or_else(PoisonError::into_inner).insert(at.clone()) {
             return;
