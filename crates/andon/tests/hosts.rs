@@ -22,6 +22,7 @@ const APP: &str = r#"
 import sys, http.server
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     def do_GET(self):
         body = self.connection.getsockname()[0].encode()
         self.send_response(200)
@@ -140,9 +141,31 @@ impl Machine {
         String::from_utf8_lossy(&out.stdout).lines().map(str::to_owned).collect()
     }
 
+    /// When its agent is started again with what it remembers.
+    fn come_back(&mut self) {
+        self.agent(&["run"]);
+    }
+
+    /// What it runs, without its agent: the shims and what they started.
+    fn instances(&self) -> Vec<String> {
+        let agent = self.agent.as_ref().map(|agent| agent.id().to_string());
+        let mut all = self.processes();
+        all.retain(|pid| Some(pid) != agent.as_ref());
+        all.sort();
+        all
+    }
+
+    /// When its cable is pulled, and put in again.
+    fn cut(&self) {
+        ip(&format!("link set {} down", self.cable));
+    }
+    fn mend(&self) {
+        ip(&format!("link set {} up", self.cable));
+    }
+
     /// When its power goes out.
     fn burn(&mut self) {
-        ip(&format!("link set {} down", self.cable));
+        self.cut();
         self.kill_agent();
         for _ in 0..3 {
             for pid in self.processes() {
@@ -333,4 +356,143 @@ fn a_host_that_joins_takes_its_share_and_one_that_leaves_is_emptied_and_no_reque
     let (asked, wrong) = users.go();
     println!("{asked} requests, {} failed", wrong.len());
     assert!(wrong.is_empty(), "{} of {asked}: {:?}", wrong.len(), &wrong[..wrong.len().min(5)]);
+}
+
+#[test]
+fn instances_outlive_agent_and_server_and_what_is_lost_with_its_host_is_made_anew_elsewhere() {
+    if !may("instances_outlive_agent_and_server_and_what_is_lost_with_its_host_is_made_anew_elsewhere") {
+        return;
+    }
+    let (mut server, port) = shop();
+    let (mut one, mut two) = (Machine::new(&server, "one"), Machine::new(&server, "two"));
+    one.join(&server, port);
+    two.join(&server, port);
+    let thirds = || [("here".to_owned(), 2), ("one".to_owned(), 1), ("two".to_owned(), 1)].into();
+    until(&server, "each has its share", || healthy(&server) == thirds());
+    until(&server, "what moved is gone", || spread(&server).values().sum::<u64>() == 4);
+
+    let (on_one, on_two) = (one.instances(), two.instances());
+    assert!(!on_one.is_empty() && !on_two.is_empty());
+    one.kill_agent();
+    let mark = |server: &Server, name: &str| {
+        let view = hosts(server);
+        let row = view["hosts"].as_array().unwrap().iter().find(|row| row["name"] == name).cloned();
+        row.map_or(String::new(), |row| row["mark"].as_str().unwrap().to_owned())
+    };
+    until(&server, "the agent is missed", || mark(&server, "one") == "wait");
+    assert_eq!(one.instances(), on_one, "what it ran goes on");
+    one.come_back();
+    until(&server, "the host is back", || mark(&server, "one") == "go");
+    server.kill();
+    assert_eq!((one.instances(), two.instances()), (on_one.clone(), on_two.clone()));
+    server.start();
+    until(&server, "both are back", || mark(&server, "one") == "go" && mark(&server, "two") == "go");
+    until(&server, "all are seen as they are", || healthy(&server) == thirds());
+    assert_eq!((one.instances(), two.instances()), (on_one, on_two.clone()), "they were adopted");
+    let journal = server.journal();
+    let retired = support::of_type(&journal, "instance_retired").len();
+
+    two.cut();
+    let cut = Instant::now();
+    let halves: BTreeMap<String, usize> = [("here".to_owned(), 2), ("one".to_owned(), 2)].into();
+    until(&server, "what was on the lost host stands elsewhere", || healthy(&server) == halves);
+    println!("made anew elsewhere {:?} after the cable was cut", cut.elapsed());
+    assert_eq!(mark(&server, "two"), "stop");
+    server.until("the difference is healed", "/environments/production", |view| view["row"]["drifts"] == 0);
+    let journal = server.journal();
+    let drifts = support::of_type(&journal, "drift_seen");
+    assert_eq!(drifts.len(), 1, "{drifts:?}");
+    assert_eq!(drifts[0]["event"]["drift"]["what"], "instances on two");
+    assert_eq!(support::of_type(&journal, "instance_retired").len(), retired + 1, "nothing else was touched");
+    assert!(support::of_type(&journal, "cord_pulled").is_empty(), "a lost host stops nobody's line");
+    assert_eq!(two.instances(), on_two, "nobody could tell it");
+
+    two.mend();
+    until(&server, "what it still ran is swept", || !two.instances().iter().any(|pid| on_two.contains(pid)));
+    until(&server, "it has its share again", || {
+        let now = healthy(&server);
+        now.get("two") == Some(&1) && now.values().sum::<usize>() == 4
+    });
+
+    two.burn();
+    until(&server, "what burned stands elsewhere", || {
+        let now = healthy(&server);
+        !now.contains_key("two") && now.values().sum::<usize>() == 4
+    });
+    let out = server.cli(&["host", "leave", "two"]);
+    assert!(out.status.success(), "{}", words(&out));
+    until(&server, "it is no host any more", || !spread(&server).contains_key("two"));
+    // Its disk was saved: what comes up with it is told that it left, and clears itself.
+    two.mend();
+    two.come_back();
+    let ended = two.agent.take().unwrap().wait().unwrap();
+    assert!(ended.success() && !two.data.join("host.json").exists() && !two.data.join("instances").exists());
+}
+
+#[test]
+fn a_machine_that_may_not_join_is_told_why() {
+    let mut server = Server::fresh();
+    assert!(words(&server.cli(&["host", "token"])).contains("--hosts"));
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    server.kill();
+    server.set("ANDON_HOSTS", &format!("127.0.0.1:{port}"));
+    server.start();
+    let at = format!("127.0.0.1:{port}");
+    let room = server.room.path().to_owned();
+    let join = |at: &str, token: &str, name: &str, data: &str| {
+        let mut command = Command::new(andon());
+        command.args(["host", "join", at, "--token", token, "--name", name, "--address", "127.0.0.2", "--data"]);
+        command.arg(room.join(data));
+        command
+    };
+    let refused = |at: &str, token: &str, name: &str, data: &str, says: &str| {
+        let out = join(at, token, name, data).output().unwrap();
+        let said = words(&out);
+        assert!(!out.status.success() && said.contains(says) && said.contains("hint:"), "{says}: {said}");
+        assert!(!room.join(data).join("host.json").exists(), "nothing of it is remembered");
+    };
+
+    let good = token(&server);
+    refused(&at, "andon_x", "n1", "n1", "not a token for a host");
+    let (head, secret) = good.rsplit_once('_').unwrap();
+    refused(&at, &format!("{head}_{}", "0".repeat(32)), "n1", "n1", "used already, is too old, or is not of this server");
+    let stranger = format!("andon_host_{}_{secret}", "0".repeat(64));
+    refused(&at, &stranger, "n1", "n1", "another certificate");
+    refused("127.0.0.1:1", &good, "n1", "n1", "is not reached");
+    refused(&at, &good, "here", "n1", "there is a host called here already");
+
+    let mut agent = join(&at, &good, "n1", "n1").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    until(&server, "it joined", || spread(&server).contains_key("n1"));
+    refused(&at, &good, "n2", "n2", "used already");
+    refused(&at, &token(&server), "n1", "n2", "there is a host called n1 already");
+    let out = join(&at, &token(&server), "n1", "n1").output().unwrap();
+    assert!(words(&out).contains("another agent uses"), "{}", words(&out));
+
+    // Whoever knocks with noise, or says nothing, keeps nobody else out.
+    use std::io::Write;
+    let quiet: Vec<_> = (0..20).map(|_| std::net::TcpStream::connect(&at).unwrap()).collect();
+    for noise in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0xff; 4096], b"\x16\x03\x01\x02\x00\x01"] {
+        let mut stream = std::net::TcpStream::connect(&at).unwrap();
+        let _ = stream.write_all(noise);
+    }
+    let mut other = join(&at, &token(&server), "n2", "n2").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    until(&server, "it joined", || spread(&server).contains_key("n2"));
+    drop(quiet);
+
+    for may_not in [server.token_with(&["deployer"]), server.token_with(&["viewer"])] {
+        for path in ["/api/v1/hosts", "/api/v1/hosts/n1/drain"] {
+            let body = if path.ends_with("drain") { serde_json::json!({ "why": "" }) } else { serde_json::json!({}) };
+            assert_eq!(server.post_as(&may_not, path, &body).0, 403);
+        }
+    }
+    assert!(words(&server.cli(&["host", "drain", "n9"])).contains("there is no host n9"));
+    assert!(words(&server.cli(&["host", "leave", "here"])).contains("cannot leave"));
+    let data = std::fs::read_to_string(room.join("n1/host.json")).unwrap();
+    let secret = serde_json::from_str::<Value>(&data).unwrap()["secret"].as_str().unwrap().to_owned();
+    let journal = std::fs::read(room.join("data/journal.db")).unwrap();
+    assert!(!String::from_utf8_lossy(&journal).contains(&secret), "only digests are recorded");
+    for agent in [&mut agent, &mut other] {
+        agent.kill().unwrap();
+        agent.wait().unwrap();
+    }
 }

@@ -198,10 +198,17 @@ async fn serve(
                 // Nobody waits for a machine that was never let in.
                 let never = kept.token.is_some();
                 if never || matches!(trouble, Trouble::Refused { .. }) {
-                    if never {
-                        room.forget()?;
+                    let words = trouble.words(&kept.server);
+                    if !never {
+                        return Err(words);
                     }
-                    return Err(trouble.words(&kept.server));
+                    room.forget()?;
+                    return Err(match trouble {
+                        Trouble::Passing(_) => {
+                            format!("{words}\nhint: it is where `andon serve --hosts` listens, as HOST:PORT")
+                        }
+                        _ => words,
+                    });
                 }
                 trouble
             }

@@ -125,6 +125,12 @@ pub(super) async fn observe(
         seen.instances.insert(instance.id, Seen::Alive { health: None, failing: Span(0) });
     }
     ask_health(&instances, &services, &mut seen, hands, now).await;
+    // A bad answer says nothing there: the host may be cut off. It is back soon, or lost with all that it has.
+    for instance in instances.iter().filter(on) {
+        if let Some(Seen::Alive { health: Some(Err(_)), .. }) = seen.instances.get(&instance.id) {
+            seen.instances.insert(instance.id, Seen::Alive { health: None, failing: Span(0) });
+        }
+    }
     let state = project.state();
     let dark = |i: &&Instance| i.host.is_none() && unseen.contains(&(state.estate.runtime_of(i.id), None));
     for instance in instances.iter().filter(dark) {
@@ -144,9 +150,10 @@ pub(super) async fn observe(
             seen.foreign.push((place, stray.process.pid, crate::intake::plain(&stray.command)));
         }
     }
-    // Asked after the look: whatever was made since is known by now.
+    // Asked after the look: whatever was made since is known by now. Before it: what was removed meanwhile is nobody's orphan.
     let known = |at: &At, id: &InstanceId| {
-        state.estate.instances.get(id).is_some_and(|instance| instance.host == at.1)
+        let before = instances.iter().find(|instance| instance.id == *id);
+        before.or_else(|| state.estate.instances.get(id)).is_some_and(|instance| instance.host == at.1)
     };
     let ids = found.iter().filter_map(|(at, observed, _)| Some((at.clone(), observed.id.parse().ok()?)));
     let orphans = ids.filter(|(at, id)| !known(at, id)).collect();
