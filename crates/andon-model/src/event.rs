@@ -317,6 +317,20 @@ pub enum Event {
     InfraFinished(InfraFinished),
     /// A look could not tell of these whether they are as the code says; an empty list: now it can.
     InfraUnknown { environment: EnvironmentName, tool: InfraTool, what: Vec<String> },
+    /// It is asked to save and end; `force`: it did not in time, and is ended with everything it started.
+    InfraStopping { run: InfraRunId, force: bool },
+    /// A resource that the tool had made and not saved was taken into the state.
+    InfraAdopted { run: InfraRunId, environment: EnvironmentName, address: String, id: String },
+    /// A resource that the tool made, or was making, when it was ended, and that no state knows.
+    InfraLost {
+        run: InfraRunId,
+        environment: EnvironmentName,
+        address: String,
+        id: Option<String>,
+        why: String,
+    },
+    /// A person looked after what was lost.
+    InfraForgotten { environment: EnvironmentName, address: String, why: String },
 
     // ── release ────────────────────────────────────────────────────────
     /// Users begin to move from one revision to another.

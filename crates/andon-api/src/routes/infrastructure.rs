@@ -54,6 +54,18 @@ pub(super) fn doors() -> Vec<Door> {
             Deployer,
             post(apply),
         ),
+        Door::new(
+            Method::POST,
+            "/api/v1/{project}/infrastructure/{environment}/stop",
+            Deployer,
+            post(stop_first),
+        ),
+        Door::new(
+            Method::POST,
+            "/api/v1/{project}/infrastructure/{environment}/forget",
+            Deployer,
+            post(forget),
+        ),
         Door::new(Method::GET, "/api/v1/{project}/infrastructure-runs/{run}", Viewer, get(one_plan)),
         Door::new(Method::GET, "/api/v1/{project}/infrastructure-runs/{run}/log", Deployer, get(log)),
         Door::new(
@@ -325,13 +337,34 @@ async fn one_plan(
     Ok(Json(view::infrastructure::run(&project, run, plan, line.now())?))
 }
 
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Part {
+    /// Bytes that the reader has.
+    #[serde(default)]
+    from: usize,
+    /// Also a last line that is not ended.
+    #[serde(default = "yes")]
+    whole: bool,
+}
+
+const fn yes() -> bool {
+    true
+}
+
 async fn log(
     State(line): State<Arc<Line>>,
     Path((project, run)): Path<(String, String)>,
+    Query(part): Query<Part>,
 ) -> Result<Response, Trouble> {
     let project = line.project(&project)?;
-    let log = line.infrastructure_log(&project, number::<InfraRunId>(&run)?).await?;
-    Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], log).into_response())
+    let mut log = line.infrastructure_log(&project, number::<InfraRunId>(&run)?).await?;
+    if !part.whole {
+        log.truncate(log.rfind('\n').map_or(0, |end| end + 1));
+    }
+    // Somewhere inside of a character: the reader has read another log, and gets all of this one.
+    let rest = log.get(part.from.min(log.len())..).map_or_else(|| log.clone(), str::to_owned);
+    Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], rest).into_response())
 }
 
 #[derive(Debug, Deserialize)]
@@ -359,6 +392,34 @@ async fn stop(
     Path((project, run)): Path<(String, String)>,
 ) -> Answer {
     line.stop_infrastructure(&*line.project(&project)?, &caller, number::<InfraRunId>(&run)?).await?;
+    Ok(done())
+}
+
+async fn stop_first(
+    State(line): State<Arc<Line>>,
+    By(caller): By,
+    Path((project, environment)): Path<(String, String)>,
+) -> Answer {
+    let (project, name) = (line.project(&project)?, number(&environment)?);
+    let run = line.stop_infrastructure_of(&project, &caller, &name).await?;
+    Ok(Json(json!({ "run": run.to_string() })))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Forget {
+    address: String,
+    why: String,
+}
+
+async fn forget(
+    State(line): State<Arc<Line>>,
+    By(caller): By,
+    Path((project, environment)): Path<(String, String)>,
+    Json(what): Json<Forget>,
+) -> Answer {
+    let (project, name) = (line.project(&project)?, number(&environment)?);
+    line.forget_lost(&project, &caller, &name, &what.address, &what.why).await?;
     Ok(done())
 }
 

@@ -7,6 +7,7 @@ pub mod environments;
 pub mod file;
 pub mod hosts;
 pub mod infra;
+mod infra_log;
 pub mod people;
 pub mod places;
 pub mod recovery;
