@@ -8,6 +8,7 @@ pub mod data;
 pub mod due;
 pub mod estate;
 mod exception;
+pub mod glass;
 pub mod guard;
 pub mod infrastructure;
 pub mod life;

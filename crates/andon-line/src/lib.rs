@@ -10,6 +10,7 @@ mod drill;
 pub mod intake;
 pub mod line;
 pub mod project;
+mod recording;
 pub mod recovery;
 pub mod refusal;
 pub mod state;

@@ -16,7 +16,7 @@ pub mod time;
 
 pub use event::{Actor, Event, Recorded, Role};
 pub use hash::{Digest, Oid};
-pub use id::{AndonId, ChangeId, DeploymentId, InfraRunId, InstanceId, ReleaseId, RunId};
+pub use id::{AndonId, ChangeId, DeploymentId, InfraRunId, InstanceId, ReleaseId, RunId, ShellId};
 pub use infrastructure::StateName;
 pub use name::{
     DatabaseName, EnvironmentName, JobName, ProjectName, ServiceName, StageName, StrategyName, UserName,

@@ -17,6 +17,7 @@ mod manifest;
 mod port;
 mod process;
 pub mod sandbox;
+mod shell;
 mod spec;
 mod unpack;
 
@@ -26,5 +27,6 @@ pub use health::{free_port, health};
 pub use manifest::{Difference, Entry, Inspector, Manifest, tree_digest};
 pub use port::{Isolation, Runtime};
 pub use process::{Foreign, Observed, Process, ProcessRuntime, shim_main};
+pub use shell::{NOT_OPENED, Said, Shell, ShellOrder, Size, Terminal, Typed};
 pub use spec::{Exit, Spec};
 pub use unpack::{Limits, unpack};

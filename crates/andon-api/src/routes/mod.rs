@@ -8,6 +8,7 @@ mod line;
 mod people;
 mod places;
 mod recovery;
+mod shells;
 
 use andon_model::event::Role;
 use axum::routing::{delete, get, post};
@@ -85,6 +86,7 @@ pub fn doors() -> Vec<Door> {
     ];
     doors.extend(infrastructure::doors());
     doors.extend(data::doors());
+    doors.extend(shells::doors());
     doors
 }
 

@@ -5,10 +5,12 @@ mod ending;
 mod held;
 mod host;
 mod inside;
+mod join;
 mod log;
 mod network;
 mod plan;
 mod proc;
+mod shell;
 mod shim;
 mod strangers;
 mod watch;
@@ -33,7 +35,9 @@ use crate::sandbox::Means;
 use crate::spec::{self, Exit, Spec, State};
 use crate::unpack::{Limits, unpack};
 
+pub(crate) use self::join::SHELL;
 pub use self::proc::Process;
+pub(crate) use self::shell::end_left;
 pub use self::shim::shim_main;
 
 /// The instances below one directory.
@@ -48,6 +52,8 @@ pub struct ProcessRuntime {
     /// None: this host tells nobody of changes.
     watcher: Option<Watcher>,
     unique: AtomicU64,
+    /// Shells that are open inside of instances.
+    shells: shell::Shells,
     /// One at a time starts, stops or removes an instance.
     turns: Mutex<HashMap<String, Arc<Mutex<()>>>>,
 }
@@ -106,6 +112,7 @@ impl ProcessRuntime {
             exe,
             inspector: Mutex::default(),
             unique: AtomicU64::new(0),
+            shells: shell::Shells::default(),
             turns: Mutex::default(),
         })
     }

@@ -9,6 +9,7 @@ pub mod infra;
 pub mod people;
 pub mod places;
 pub mod recovery;
+pub mod shell;
 pub mod watch;
 
 use clap::Subcommand;
