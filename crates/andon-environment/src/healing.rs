@@ -94,10 +94,14 @@ mod tests {
         let page = "host web1: The page";
         healed(&mut all, page, 10);
         healed(&mut all, page, 20);
-        assert!(rests(&all, &drift(page, 21), &[10, 20], 25) && !rests(&all, &drift(page, 21), &[10, 20], 26));
+        assert!(
+            rests(&all, &drift(page, 21), &[10, 20], 25) && !rests(&all, &drift(page, 21), &[10, 20], 26)
+        );
         // Seen at 5, and still there after two runs.
         let none = Healings::default();
-        assert!(rests(&none, &drift(page, 5), &[10, 20], 25) && !rests(&none, &drift(page, 5), &[10, 20], 26));
+        assert!(
+            rests(&none, &drift(page, 5), &[10, 20], 25) && !rests(&none, &drift(page, 5), &[10, 20], 26)
+        );
         // Long ago is forgotten.
         assert!(!rests(&all, &drift(page, 700), &[10, 20], 700));
     }

@@ -86,9 +86,8 @@ pub(crate) fn too_many(
     let mut going = BTreeMap::new();
     for group in groups(estate, wanted) {
         let standing = |i: &Instance| group.standing(places, i);
-        let is_healthy = |i: &Instance| {
-            i.healthy.is_some() && matches!(standing(i), Standing::Takes | Standing::Leaving)
-        };
+        let is_healthy =
+            |i: &Instance| i.healthy.is_some() && matches!(standing(i), Standing::Takes | Standing::Leaving);
         let mut healthy = group.members.iter().filter(|i| is_healthy(i)).count();
         let mut may_go = |i: &Instance| match is_healthy(i) {
             true if healthy > group.replicas => {
@@ -155,15 +154,13 @@ impl Chosen {
     ) -> Option<Option<HostName>> {
         let takers = places.takers(service, deployment.runtime);
         let rank = |host: &Option<HostName>| {
-            let stand =
-                estate.instances.values().filter(|i| i.host == *host && i.retired.is_none());
+            let stand = estate.instances.values().filter(|i| i.host == *host && i.retired.is_none());
             let same = stand.clone().filter(|i| {
                 &i.environment == environment && i.service == service.name && &i.revision == revision
             });
             let chosen = self.0.iter().filter(|(.., at)| at == host);
-            let chosen_same = chosen.clone().filter(|(e, s, r, _)| {
-                e == environment && *s == service.name && r == revision
-            });
+            let chosen_same =
+                chosen.clone().filter(|(e, s, r, _)| e == environment && *s == service.name && r == revision);
             (
                 setback(estate, environment, &service.name, host.as_ref(), now),
                 same.count() + chosen_same.count(),

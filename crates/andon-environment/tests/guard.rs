@@ -144,9 +144,8 @@ fn only_those_who_are_named_approve_and_the_last_one_needs_a_young_backup() {
     let stranger = may_approve(&run, &ann, "production").unwrap_err();
     assert!(stranger.to_string().contains("hint: ask one of bob"), "{stranger}");
     let now = Time(10_000_000);
-    let approve = |run: &Run, backup| {
-        andon_environment::guard::may_approve(run, &bob, "production", backup, now)
-    };
+    let approve =
+        |run: &Run, backup| andon_environment::guard::may_approve(run, &bob, "production", backup, now);
     let none = approve(&run, None).unwrap_err();
     assert!(none.to_string().contains("none at all") && none.to_string().contains("andon backup"), "{none}");
     assert!(approve(&run, Some(Time(now.0 - 900_001))).is_err());

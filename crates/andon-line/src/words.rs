@@ -126,6 +126,13 @@ pub fn of(event: &Event) -> Option<(Mark, String, Option<String>)> {
             let what = if *asleep { "sleeps" } else { "wakes" };
             (Mark::None, format!("{environment} {what}: {why}."), place(environment))
         }
+        Event::ShellOpened { shell, environment, instance, why, .. } => {
+            let words = format!("The shell {shell} was opened inside {instance} of {environment}: {why}");
+            (Mark::Wait, words, place(environment))
+        }
+        Event::ShellEnded { shell, how, .. } => {
+            (Mark::None, format!("The shell {shell} is closed: {how}."), None)
+        }
         Event::EnvironmentTainted { environment, why } => {
             let words = format!("{environment} is tainted until it is rebuilt: {why}");
             (Mark::Wait, words, place(environment))
@@ -245,9 +252,11 @@ pub fn of(event: &Event) -> Option<(Mark, String, Option<String>)> {
         Event::InfraStopping { run, force: false } => {
             (Mark::Wait, format!("{run} of the infrastructure is being stopped."), None)
         }
-        Event::InfraStopping { run, force: true } => {
-            (Mark::Stop, format!("{run} of the infrastructure did not end in time and is ended by force."), None)
-        }
+        Event::InfraStopping { run, force: true } => (
+            Mark::Stop,
+            format!("{run} of the infrastructure did not end in time and is ended by force."),
+            None,
+        ),
         Event::InfraAdopted { run, environment, address, id } => {
             let words = format!("{address} ({id}), which {run} had made and not saved, is in the state now.");
             (Mark::Wait, words, place(environment))

@@ -16,7 +16,8 @@ const LIKE: [&str; 8] = ["TOKEN", "SECRET", "PASS", "KEY", "CREDENTIAL", "PRIVAT
 
 /// These secrets, and those that the server gives to every tool.
 pub fn with_passed(secrets: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-    let passed = std::env::vars().filter_map(|(name, value)| Some((name.strip_prefix(PASSED)?.to_owned(), value)));
+    let passed =
+        std::env::vars().filter_map(|(name, value)| Some((name.strip_prefix(PASSED)?.to_owned(), value)));
     let mut all: BTreeMap<String, String> = passed.filter(|(name, _)| is_secret(name)).collect();
     all.extend(secrets.clone());
     all

@@ -133,7 +133,8 @@ impl Client {
     /// Reads a text as it stands.
     pub fn text(&self, path: &str) -> Result<String, Failure> {
         let mut text = String::new();
-        let read = std::io::Read::read_to_string(&mut std::io::Read::take(self.lines(path)?, 64 << 20), &mut text);
+        let read =
+            std::io::Read::read_to_string(&mut std::io::Read::take(self.lines(path)?, 64 << 20), &mut text);
         read.map_err(|error| format!("the answer ended too early: {error}"))?;
         Ok(text)
     }

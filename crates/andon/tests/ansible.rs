@@ -140,7 +140,8 @@ fn hosts_are_set_up_before_services_start_and_again_when_somebody_changes_them_b
     let journal = server.journal();
     let heals = of_type(&journal, "infra_queued").into_iter().filter(|e| e["event"]["why"] == HEAL);
     for run in heals.map(|heal| &heal["event"]["run"]) {
-        let plays = of_type(&journal, "infra_started").into_iter().filter(|e| e["event"]["run"] == *run).count();
+        let plays =
+            of_type(&journal, "infra_started").into_iter().filter(|e| e["event"]["run"] == *run).count();
         assert!(plays <= 1, "{run} made {plays} plays");
     }
 
@@ -214,7 +215,11 @@ impl Host {
         let there = Path::new(Host::SSHD).exists();
         if !there {
             println!("SKIPPED: hosts over ssh ({} is not installed)", Host::SSHD);
-            assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "in CI a component that is missing is a failure");
+            assert_ne!(
+                std::env::var("CI").as_deref(),
+                Ok("true"),
+                "in CI a component that is missing is a failure"
+            );
         }
         there
     }
@@ -223,7 +228,8 @@ impl Host {
         std::fs::create_dir_all(room).unwrap();
         let key = |name: &str| {
             let file = room.join(name);
-            let made = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&file).status();
+            let made =
+                Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&file).status();
             assert!(made.unwrap().success());
             file
         };
@@ -242,7 +248,15 @@ impl Host {
         let mut sshd = Command::new(Host::SSHD);
         sshd.args(["-D", "-f", "/dev/null", "-p", &port.to_string(), "-h"]).arg(own);
         let keys = format!("AuthorizedKeysFile={}", user.with_extension("pub").display());
-        let options = ["ListenAddress=127.0.0.1", "StrictModes=no", "UsePAM=no", "PidFile=none", "PasswordAuthentication=no", "Subsystem=sftp internal-sftp", &keys];
+        let options = [
+            "ListenAddress=127.0.0.1",
+            "StrictModes=no",
+            "UsePAM=no",
+            "PidFile=none",
+            "PasswordAuthentication=no",
+            "Subsystem=sftp internal-sftp",
+            &keys,
+        ];
         for option in options {
             sshd.args(["-o", option]);
         }
@@ -302,7 +316,10 @@ fn a_host_that_terraform_made_is_set_up_over_ssh_and_one_that_is_away_is_unknown
     if !ansible_is_there(title) || !terraform_is_there(title) || !Host::is_there() {
         return;
     }
-    let (server, repo, place) = given(&small("    - { name: The folder, ansible.builtin.file: { path: PLACE, state: directory } }\n    - { name: The page, ansible.builtin.copy: { dest: PLACE/page, content: \"over ssh\\n\", mode: \"0644\" } }\n", ""));
+    let (server, repo, place) = given(&small(
+        "    - { name: The folder, ansible.builtin.file: { path: PLACE, state: directory } }\n    - { name: The page, ansible.builtin.copy: { dest: PLACE/page, content: \"over ssh\\n\", mode: \"0644\" } }\n",
+        "",
+    ));
     let mut host = Host::start(&server.room.path().join("sshd"));
     let user = String::from_utf8(Command::new("id").arg("-un").output().unwrap().stdout).unwrap();
     let line = OVER_SSH.replace("PORT_OF_HOST", &host.port.to_string()).replace("USER", user.trim());
@@ -320,7 +337,10 @@ fn a_host_that_terraform_made_is_set_up_over_ssh_and_one_that_is_away_is_unknown
     let journal = server.journal();
     let tools: Vec<&str> =
         of_type(&journal, "infra_started").iter().map(|e| e["event"]["tool"].as_str().unwrap()).collect();
-    assert!(tools.first().unwrap().starts_with("terraform") && tools.last().unwrap().starts_with("ansible"), "{tools:?}");
+    assert!(
+        tools.first().unwrap().starts_with("terraform") && tools.last().unwrap().starts_with("ansible"),
+        "{tools:?}"
+    );
 
     let since = server.journal().len();
     std::fs::write(&page, "by hand\n").unwrap();
@@ -332,7 +352,9 @@ fn a_host_that_terraform_made_is_set_up_over_ssh_and_one_that_is_away_is_unknown
     host.down();
     std::fs::write(&page, "while it was away\n").unwrap();
     let since = server.journal().len();
-    server.until("it is unknown", "/infrastructure/production", |view| view["unknown"].to_string().contains("web1"));
+    server.until("it is unknown", "/infrastructure/production", |view| {
+        view["unknown"].to_string().contains("web1")
+    });
     assert!(of_type(&server.journal()[since..], "infra_queued").is_empty());
     let shown = server.cli(&["infra", "show", "production"]);
     let words = String::from_utf8_lossy(&shown.stdout).into_owned();

@@ -78,7 +78,8 @@ impl Canaries {
     fn in_text(&self, bytes: &[u8]) -> Vec<&'static str> {
         let stands = |canary: &str| {
             let encoded = json!(canary).to_string();
-            let found = |word: &[u8]| !word.is_empty() && bytes.windows(word.len()).any(|window| window == word);
+            let found =
+                |word: &[u8]| !word.is_empty() && bytes.windows(word.len()).any(|window| window == word);
             found(canary.as_bytes()) || found(encoded.trim_matches('"').as_bytes())
         };
         self.0.iter().filter(|(_, canary)| stands(canary)).map(|(name, _)| *name).collect()
@@ -118,15 +119,36 @@ fn person(server: &Server, roles: &[&str]) -> String {
 fn search_doors(server: &Server, token: &str, canaries: &Canaries, found: &mut Vec<String>) -> usize {
     let runs = server.view("/infrastructure/production")["runs"].as_array().unwrap().clone();
     let mut paths: Vec<String> = [
-        "", "/queue", "/environments", "/environments/production", "/environments/production/infrastructure",
-        "/releases", "/flags", "/andons", "/flow", "/changes/1", "/runs/1",
+        "",
+        "/queue",
+        "/environments",
+        "/environments/production",
+        "/environments/production/infrastructure",
+        "/releases",
+        "/flags",
+        "/andons",
+        "/flow",
+        "/changes/1",
+        "/runs/1",
     ]
     .iter()
     .map(|path| format!("/shop{path}"))
     .collect();
     let api = [
-        "/wall", "/queue", "/environments", "/environments/production", "/infrastructure/production", "/releases",
-        "/flags", "/andons", "/flow", "/changes/1", "/runs/1", "/data", "/journal?after=0", "/environments/production/logs",
+        "/wall",
+        "/queue",
+        "/environments",
+        "/environments/production",
+        "/infrastructure/production",
+        "/releases",
+        "/flags",
+        "/andons",
+        "/flow",
+        "/changes/1",
+        "/runs/1",
+        "/data",
+        "/journal?after=0",
+        "/environments/production/logs",
     ];
     paths.extend(api.iter().map(|path| format!("/api/v1/shop{path}")));
     for run in &runs {
@@ -140,7 +162,8 @@ fn search_doors(server: &Server, token: &str, canaries: &Canaries, found: &mut V
     for path in paths {
         let agent: ureq::Agent =
             ureq::Agent::config_builder().http_status_as_error(false).max_redirects(0).build().into();
-        let request = agent.get(format!("{}{path}", server.url())).header("authorization", format!("Bearer {token}"));
+        let request =
+            agent.get(format!("{}{path}", server.url())).header("authorization", format!("Bearer {token}"));
         let mut answer = request.call().unwrap();
         answered += usize::from(answer.status().is_success());
         let text = answer.body_mut().with_config().limit(64 << 20).read_to_vec().unwrap();
@@ -160,7 +183,11 @@ fn planted_secrets_are_in_nothing_that_is_kept_or_told() {
     }
     if !Command::new("ansible-playbook").arg("--version").output().is_ok_and(|out| out.status.success()) {
         println!("SKIPPED: {title} (ansible-playbook is not installed)");
-        assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "in CI a component that is missing is a failure");
+        assert_ne!(
+            std::env::var("CI").as_deref(),
+            Ok("true"),
+            "in CI a component that is missing is a failure"
+        );
         return;
     }
     let Some(cluster) = Cluster::start() else { return };
@@ -171,10 +198,14 @@ fn planted_secrets_are_in_nothing_that_is_kept_or_told() {
     std::fs::create_dir_all(&place).unwrap();
     server.kill();
     let admin = canaries.hatch("admin");
-    server.set("ANDON_POSTGRES", &cluster.url("postgres").replace("postgres@", &format!("postgres:{admin}@")));
+    server
+        .set("ANDON_POSTGRES", &cluster.url("postgres").replace("postgres@", &format!("postgres:{admin}@")));
     for (name, canary) in [
-        ("TF_VAR_once", "ephemeral"), ("TF_VAR_kept", "sensitive"), ("TF_VAR_plain", "careless"),
-        ("CLOUD_TOKEN", "token"), ("word", "ansible"),
+        ("TF_VAR_once", "ephemeral"),
+        ("TF_VAR_kept", "sensitive"),
+        ("TF_VAR_plain", "careless"),
+        ("CLOUD_TOKEN", "token"),
+        ("word", "ansible"),
     ] {
         let value = canaries.hatch(canary);
         server.set(&format!("ANDON_INFRA_{name}"), &value);
@@ -185,17 +216,28 @@ fn planted_secrets_are_in_nothing_that_is_kept_or_told() {
     let repo = Repo::new(
         &server,
         &[
-            ("app.py", HELLO), ("andon.yaml", &LINE.replace("PLACE", at)), ("infra/main.tf", CODE),
-            ("setup/site.yml", &PLAY.replace("PLACE", at)), ("db/1.expand.sql", "CREATE TABLE t (id int)"),
+            ("app.py", HELLO),
+            ("andon.yaml", &LINE.replace("PLACE", at)),
+            ("infra/main.tf", CODE),
+            ("setup/site.yml", &PLAY.replace("PLACE", at)),
+            ("db/1.expand.sql", "CREATE TABLE t (id int)"),
         ],
     );
     let change = repo.propose("Plant secrets");
-    server.until("the play waits for people: nobody can check what it says", "/infrastructure/production", |view| {
-        approve_what_waits(&server, view);
-        view["runs"].as_array().unwrap().iter().filter(|run| run["mark"] == "go").count() >= 2
-    });
+    server.until(
+        "the play waits for people: nobody can check what it says",
+        "/infrastructure/production",
+        |view| {
+            approve_what_waits(&server, view);
+            view["runs"].as_array().unwrap().iter().filter(|run| run["mark"] == "go").count() >= 2
+        },
+    );
     server.served(change);
-    assert_eq!(std::fs::read_to_string(place.join("word")).unwrap(), canaries.0["ansible"], "the secret arrived");
+    assert_eq!(
+        std::fs::read_to_string(place.join("word")).unwrap(),
+        canaries.0["ansible"],
+        "the secret arrived"
+    );
     let spec = spec_of_web(&server);
     let password = spec["env"]["DATABASE_URL"].as_str().unwrap().split(['@', ':']).nth(2).unwrap().to_owned();
     assert!(password.len() > 8, "{password}");
@@ -203,7 +245,9 @@ fn planted_secrets_are_in_nothing_that_is_kept_or_told() {
 
     // Drift, a plan that people look at, and a run that fails with everything it knows on its lips.
     std::fs::write(place.join("word"), "by hand").unwrap();
-    server.until("a difference is seen", "/environments/production", |_| !of_type(&server.journal(), "drift_seen").is_empty());
+    server.until("a difference is seen", "/environments/production", |_| {
+        !of_type(&server.journal(), "drift_seen").is_empty()
+    });
     std::fs::write(place.join("fail"), "").unwrap();
     std::fs::write(place.join("again"), "again").unwrap();
     let failed = |view: &Value| {
@@ -212,7 +256,8 @@ fn planted_secrets_are_in_nothing_that_is_kept_or_told() {
     };
     assert!(server.cli(&["infra", "apply", "production"]).status.success());
     let view = server.until("a run fails", "/infrastructure/production", failed);
-    let why = view["runs"].as_array().unwrap().iter().find(|run| run["mark"] == "stop").unwrap()["words"].clone();
+    let why =
+        view["runs"].as_array().unwrap().iter().find(|run| run["mark"] == "stop").unwrap()["words"].clone();
     assert!(why.as_str().unwrap().contains("local-exec"), "{why}");
     std::fs::remove_file(place.join("fail")).unwrap();
 
@@ -261,7 +306,12 @@ fn spec_of_web(server: &Server) -> Value {
 }
 
 fn approve_what_waits(server: &Server, view: &Value) {
-    for run in view["runs"].as_array().unwrap().iter().filter(|run| run["mark"] == "wait" && run["guarded"] != json!([])) {
+    for run in view["runs"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|run| run["mark"] == "wait" && run["guarded"] != json!([]))
+    {
         let path = format!("/api/v1/shop/infrastructure-runs/{}/approve", run["run"].as_str().unwrap());
         // It may have been approved by the look before.
         server.post(&path, &json!({ "environment": "production", "why": "a test" }));

@@ -441,7 +441,18 @@ fn a_machine_that_may_not_join_is_told_why() {
     let room = server.room.path().to_owned();
     let join = |at: &str, token: &str, name: &str, data: &str| {
         let mut command = Command::new(andon());
-        command.args(["host", "join", at, "--token", token, "--name", name, "--address", "127.0.0.2", "--data"]);
+        command.args([
+            "host",
+            "join",
+            at,
+            "--token",
+            token,
+            "--name",
+            name,
+            "--address",
+            "127.0.0.2",
+            "--data",
+        ]);
         command.arg(room.join(data));
         command
     };
@@ -455,7 +466,13 @@ fn a_machine_that_may_not_join_is_told_why() {
     let good = token(&server);
     refused(&at, "andon_x", "n1", "n1", "not a token for a host");
     let (head, secret) = good.rsplit_once('_').unwrap();
-    refused(&at, &format!("{head}_{}", "0".repeat(32)), "n1", "n1", "used already, is too old, or is not of this server");
+    refused(
+        &at,
+        &format!("{head}_{}", "0".repeat(32)),
+        "n1",
+        "n1",
+        "used already, is too old, or is not of this server",
+    );
     let stranger = format!("andon_host_{}_{secret}", "0".repeat(64));
     refused(&at, &stranger, "n1", "n1", "another certificate");
     refused("127.0.0.1:1", &good, "n1", "n1", "is not reached");
@@ -475,13 +492,18 @@ fn a_machine_that_may_not_join_is_told_why() {
         let mut stream = std::net::TcpStream::connect(&at).unwrap();
         let _ = stream.write_all(noise);
     }
-    let mut other = join(&at, &token(&server), "n2", "n2").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut other =
+        join(&at, &token(&server), "n2", "n2").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     until(&server, "it joined", || spread(&server).contains_key("n2"));
     drop(quiet);
 
     for may_not in [server.token_with(&["deployer"]), server.token_with(&["viewer"])] {
         for path in ["/api/v1/hosts", "/api/v1/hosts/n1/drain"] {
-            let body = if path.ends_with("drain") { serde_json::json!({ "why": "" }) } else { serde_json::json!({}) };
+            let body = if path.ends_with("drain") {
+                serde_json::json!({ "why": "" })
+            } else {
+                serde_json::json!({})
+            };
             assert_eq!(server.post_as(&may_not, path, &body).0, 403);
         }
     }

@@ -80,9 +80,8 @@ impl House {
     fn at_work(&self) -> Vec<PathBuf> {
         let rooms = self.server.room.path().join("data/infrastructure/shop");
         let processes = std::fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
-        let ours = |path: &PathBuf| {
-            std::fs::read_link(path.join("cwd")).is_ok_and(|cwd| cwd.starts_with(&rooms))
-        };
+        let ours =
+            |path: &PathBuf| std::fs::read_link(path.join("cwd")).is_ok_and(|cwd| cwd.starts_with(&rooms));
         processes.filter(ours).collect()
     }
 
@@ -145,7 +144,8 @@ fn a_run_that_is_stopped_saves_what_it_did_and_frees_its_lock() {
     assert!(house.known().contains("\"first\""), "{}", house.known());
     let forced = of_type(&house.server.journal(), "infra_stopping").len();
     assert_eq!(forced, 1, "it was asked once and not forced");
-    let unlocked = of_type(&house.server.journal(), "state_unlocked").into_iter().any(|e| e["event"]["forced"] == true);
+    let unlocked =
+        of_type(&house.server.journal(), "state_unlocked").into_iter().any(|e| e["event"]["forced"] == true);
     assert!(!unlocked, "the tool itself gave its lock back");
     let again = house.server.cli(&["infra", "stop", "production"]);
     assert!(!again.status.success());
@@ -328,7 +328,8 @@ fn what_ends_in_a_protected_environment_takes_two_people_by_name_and_a_young_bac
     assert!(run["mark"] == "go" && run["approvals"] == json!(["bob", "eve"]), "{run}");
     // An environment that was asked for is made to end: nobody has to approve it.
     house.ok(&["env", "create", "try", "--like", "production"]);
-    let made = |view: &Value| view["runs"].as_array().is_some_and(|runs| runs.iter().any(|run| run["mark"] == "go"));
+    let made =
+        |view: &Value| view["runs"].as_array().is_some_and(|runs| runs.iter().any(|run| run["mark"] == "go"));
     house.server.until("it has its own", "/infrastructure/try", made);
     house.ok(&["env", "destroy", "try"]);
     house.server.until("its own is gone", "/infrastructure/try", |view| {

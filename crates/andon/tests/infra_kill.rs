@@ -72,7 +72,8 @@ impl World {
     fn known(&self) -> BTreeSet<String> {
         let (status, state) = self.server.get("/api/v1/shop/state/production");
         assert_eq!(status, 200, "{state}");
-        let names = state["resources"].as_array().unwrap().iter().filter(|resource| resource["name"] == "name");
+        let names =
+            state["resources"].as_array().unwrap().iter().filter(|resource| resource["name"] == "name");
         let name = |instance: &Value| {
             let (key, id) = (&instance["index_key"], &instance["attributes"]["id"]);
             format!("{}.{}", key.as_str().unwrap(), id.as_str().unwrap())
@@ -146,7 +147,9 @@ fn whenever_an_apply_is_killed_nothing_is_left_that_no_state_knows() {
         let begun = |world: &World| of_type(&world.server.journal(), "infra_applying").len();
         let before = begun(&world);
         if applying && wanted != world.names() {
-            world.server.until("it is being applied", "/infrastructure/production", |_| begun(&world) > before);
+            world
+                .server
+                .until("it is being applied", "/infrastructure/production", |_| begun(&world) > before);
         }
         let after = dice.between(0, if applying { 1500 } else { 4000 });
         let victim = [Victim::Server, Victim::Tool, Victim::Both][dice.between(0, 3) as usize];
@@ -169,8 +172,14 @@ fn whenever_an_apply_is_killed_nothing_is_left_that_no_state_knows() {
         let (exists, known) = (world.exists(), world.known());
         let adopted = of_type(&world.server.journal(), "infra_adopted").len();
         let when = if applying { "of applying" } else { "" };
-        println!("point {point}: {victim:?} after {after} ms {when}, {adopted} adopted until now, {} things", exists.len());
-        assert_eq!(exists, known, "point {point}: {victim:?} after {after} ms; left: what exists, right: what is known");
+        println!(
+            "point {point}: {victim:?} after {after} ms {when}, {adopted} adopted until now, {} things",
+            exists.len()
+        );
+        assert_eq!(
+            exists, known,
+            "point {point}: {victim:?} after {after} ms; left: what exists, right: what is known"
+        );
         assert_eq!(world.names(), wanted, "point {point}");
         let view = world.server.view("/infrastructure/production");
         assert!(view["states"][0]["lock"].is_null(), "point {point}: a lock stayed: {view}");

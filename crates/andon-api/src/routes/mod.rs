@@ -9,6 +9,7 @@ mod line;
 mod people;
 mod places;
 mod recovery;
+mod shells;
 
 use andon_model::event::Role;
 use axum::routing::{delete, get, post};
@@ -89,6 +90,7 @@ pub fn doors() -> Vec<Door> {
     ];
     doors.extend(infrastructure::doors());
     doors.extend(data::doors());
+    doors.extend(shells::doors());
     doors
 }
 

@@ -63,7 +63,8 @@ pub fn known(document: &[u8]) -> Result<BTreeMap<String, Option<String>>, Terraf
 
 /// Of what was made, that of which the state knows nothing: never heard of, or only of what was there before it.
 pub fn unsaved<'a>(made: &'a [Made], known: &BTreeMap<String, Option<String>>) -> Vec<&'a Made> {
-    let newest = |place: usize, one: &Made| !made[place + 1..].iter().any(|other| other.address == one.address);
+    let newest =
+        |place: usize, one: &Made| !made[place + 1..].iter().any(|other| other.address == one.address);
     let unknown = |one: &Made| match known.get(&one.address) {
         None => true,
         Some(id) => one.instead && id.as_ref() != Some(&one.id),
@@ -85,11 +86,16 @@ mod tests {
     #[test]
     fn a_state_says_what_it_knows_by_the_addresses_that_the_tool_writes() {
         let known = known(STATE.as_bytes()).unwrap();
-        let all: Vec<_> = known.iter().map(|(address, id)| (address.as_str(), id.as_deref().unwrap())).collect();
+        let all: Vec<_> =
+            known.iter().map(|(address, id)| (address.as_str(), id.as_deref().unwrap())).collect();
         let many = r#"module.m["x"].a_b.many"#;
         assert_eq!(
             all,
-            [(format!("{many}[\"k\"]").as_str(), "2"), (&format!("{many}[0]"), "7"), ("terraform_data.one", "1")]
+            [
+                (format!("{many}[\"k\"]").as_str(), "2"),
+                (&format!("{many}[0]"), "7"),
+                ("terraform_data.one", "1")
+            ]
         );
         assert!(super::known(b"3").is_err() && super::known(b"{}").unwrap().is_empty());
     }
@@ -97,11 +103,8 @@ mod tests {
     #[test]
     fn what_was_made_and_is_in_no_state_is_told_and_nothing_else_is() {
         let known = known(STATE.as_bytes()).unwrap();
-        let made = |address: &str, id: &str, instead: bool| Made {
-            address: address.into(),
-            id: id.into(),
-            instead,
-        };
+        let made =
+            |address: &str, id: &str, instead: bool| Made { address: address.into(), id: id.into(), instead };
         let all = [
             made("terraform_data.one", "1", false),
             made("terraform_data.new", "5", false),

@@ -253,7 +253,10 @@ mod tests {
         let said = Said::of(&text.join("\n")).unwrap();
         let made: Vec<_> = said.made.iter().map(|m| (m.address.as_str(), m.id.as_str(), m.instead)).collect();
         assert_eq!(made, [("a.new", "1", false), ("a.other", "3", true)]);
-        assert_eq!((said.making, said.under_way), (vec!["a.begun".to_owned()], vec!["a.begun".to_owned(), "a.ending".to_owned()]));
+        assert_eq!(
+            (said.making, said.under_way),
+            (vec!["a.begun".to_owned()], vec!["a.begun".to_owned(), "a.ending".to_owned()])
+        );
     }
 
     #[test]

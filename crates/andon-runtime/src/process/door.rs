@@ -12,6 +12,7 @@ use crate::error::RuntimeError;
 use crate::health::{free_port, free_port_at};
 use crate::manifest::Difference;
 use crate::port::{Isolation, Runtime};
+use crate::shell::{Shell, ShellOrder};
 use crate::spec::{self, Spec};
 
 impl Runtime for ProcessRuntime {
@@ -106,6 +107,10 @@ impl Runtime for ProcessRuntime {
 
     fn kill_foreign(&self, process: Process) -> Result<bool, RuntimeError> {
         ProcessRuntime::kill_foreign(self, process)
+    }
+
+    fn shell(&self, id: &str, order: &ShellOrder) -> Result<Shell, RuntimeError> {
+        self.open_shell(id, order)
     }
 
     fn clear(&self, environment: &EnvironmentName) -> Result<(), RuntimeError> {

@@ -5,10 +5,12 @@ mod ending;
 mod held;
 mod host;
 mod inside;
+mod join;
 mod log;
 mod network;
 mod plan;
 mod proc;
+mod shell;
 mod shim;
 mod strangers;
 mod watch;
@@ -35,7 +37,9 @@ use crate::sandbox::Means;
 use crate::spec::{self, Exit, Spec, State};
 use crate::unpack::{Limits, unpack};
 
+pub(crate) use self::join::SHELL;
 pub use self::proc::Process;
+pub(crate) use self::shell::end_left;
 pub use self::shim::shim_main;
 
 /// The instances below one directory.
@@ -54,6 +58,8 @@ pub struct ProcessRuntime {
     unique: AtomicU64,
     /// One at a time makes or removes networks: where two look for a free one, they would take the same.
     wiring: Mutex<()>,
+    /// Shells that are open inside of instances.
+    shells: shell::Shells,
     /// One at a time starts, stops or removes an instance.
     turns: Mutex<HashMap<String, Arc<Mutex<()>>>>,
 }
@@ -114,6 +120,7 @@ impl ProcessRuntime {
             inspector: Mutex::default(),
             unique: AtomicU64::new(0),
             wiring: Mutex::default(),
+            shells: shell::Shells::default(),
             turns: Mutex::default(),
         })
     }

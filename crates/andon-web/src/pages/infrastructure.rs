@@ -62,10 +62,8 @@ fn one(view: &InfrastructureView, run: &InfraRunView, caller: &Caller) -> Markup
     let ask =
         Ask { id: &id, label: "Approve", look: "danger", action: &action, what: &what, yes: "Approve it" };
     let works = run.place == Some(1) && run.mark == Mark::Live && may(caller, Role::Deployer);
-    let end = format!(
-        "/{}/environments/{}/infrastructure/{}/stop",
-        view.frame.project, view.environment, run.run
-    );
+    let end =
+        format!("/{}/environments/{}/infrastructure/{}/stop", view.frame.project, view.environment, run.run);
     let stop_id = format!("stop-{}", run.run);
     let stop = Ask {
         id: &stop_id,
@@ -90,8 +88,7 @@ fn one(view: &InfrastructureView, run: &InfraRunView, caller: &Caller) -> Markup
 
 /// Asks what became of something that is in no state.
 fn forget(view: &InfrastructureView, place: usize, lost: &LostView) -> Markup {
-    let action =
-        format!("/{}/environments/{}/infrastructure/forget", view.frame.project, view.environment);
+    let action = format!("/{}/environments/{}/infrastructure/forget", view.frame.project, view.environment);
     let id = format!("forget-{place}");
     let what = format!("{} is not shown any more. Remove it or import it first.", lost.address);
     let ask =

@@ -39,8 +39,7 @@ fn wanted(place: &Place, run: &str) -> Result<InfraRunId, Failure> {
     if let Ok(run) = run.parse() {
         return Ok(run);
     }
-    let view: InfrastructureView =
-        read(place.client.get(&format!("{}{}", place.base, infra::at(run)?))?)?;
+    let view: InfrastructureView = read(place.client.get(&format!("{}{}", place.base, infra::at(run)?))?)?;
     let first = view.runs.iter().find(|run| run.place == Some(1)).or(view.runs.first());
     let first = first.ok_or_else(|| format!("no run of the infrastructure tool was ever in {run}"))?;
     infra::number(&first.run)
@@ -64,7 +63,8 @@ fn in_words(line: &Value) -> Option<String> {
     let text = |key: &str| line[key].as_str().unwrap_or_default();
     if line.get("andon").is_none() {
         let detail = line["diagnostic"]["detail"].as_str().filter(|detail| !detail.is_empty());
-        let detail = detail.map_or_else(String::new, |detail| format!("\n  {}", detail.replace('\n', "\n  ")));
+        let detail =
+            detail.map_or_else(String::new, |detail| format!("\n  {}", detail.replace('\n', "\n  ")));
         return Some(format!("{}{detail}", text("@message"))).filter(|words| !words.trim().is_empty());
     }
     match text("kind") {

@@ -11,6 +11,7 @@ mod infra_log;
 pub mod people;
 pub mod places;
 pub mod recovery;
+pub mod shell;
 pub mod watch;
 
 use clap::Subcommand;

@@ -332,7 +332,10 @@ pub(super) async fn alone(room: &Room) {
 
 /// How trunk protects an environment. One that was asked for is in no definition, and so not protected, whatever it is like: it is made to
 /// end, and an end that waits for people would never come.
-pub(super) async fn protection(project: &Project, environment: &EnvironmentName) -> Result<Option<Protected>, Refusal> {
+pub(super) async fn protection(
+    project: &Project,
+    environment: &EnvironmentName,
+) -> Result<Option<Protected>, Refusal> {
     let defined = project.trunk_definition().await?;
     let definition = defined.as_deref().and_then(|defined| defined.as_ref().ok());
     let rules =

@@ -68,7 +68,8 @@ impl Work<'_> {
         }
         let state = self.project.state();
         let applied = state.estate.infrastructure.in_force(environment, InfraTool::Ansible);
-        let Some(applied) = applied.filter(|applied| self.run.asked.tree == applied.tree).map(|a| a.run) else {
+        let Some(applied) = applied.filter(|applied| self.run.asked.tree == applied.tree).map(|a| a.run)
+        else {
             return Ok(None);
         };
         let mut looks = self.project.looks.lock().unwrap_or_else(PoisonError::into_inner);

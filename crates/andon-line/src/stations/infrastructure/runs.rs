@@ -128,7 +128,8 @@ impl Line {
         let backup = self.recovery().backups.last().map(|made| made.at);
         self.decide(project, caller.actor(), |state, now| {
             let found = one(&state.estate.infrastructure.runs, run)?;
-            guard::may_approve(found, &caller.user, typed, backup, now).map_err(|no| Refusal::Conflict(no.to_string()))?;
+            guard::may_approve(found, &caller.user, typed, backup, now)
+                .map_err(|no| Refusal::Conflict(no.to_string()))?;
             Ok((vec![Event::InfraApproved { run, why }], found.missing().saturating_sub(1)))
         })
         .await
