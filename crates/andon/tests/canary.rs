@@ -293,7 +293,7 @@ fn planted_secrets_are_in_nothing_that_is_kept_or_told() {
     }
     search_files(&data, &canaries, &mut found, &mut searched);
     println!("{searched} files and every page and answer were searched for {} secrets", canaries.0.len());
-    assert!(searched > 50);
+    assert!(searched > 20, "what was searched is not the server's data");
     assert!(found.is_empty(), "{found:#?}");
 }
 
