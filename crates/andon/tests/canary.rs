@@ -261,6 +261,11 @@ fn planted_secrets_are_in_nothing_that_is_kept_or_told() {
     assert!(why.as_str().unwrap().contains("local-exec"), "{why}");
     std::fs::remove_file(place.join("fail")).unwrap();
 
+    // What the code printed was heard, and is kept without its secrets.
+    let heard = server.cli(&["infra", "log", "T1"]);
+    let heard = String::from_utf8_lossy(&heard.stdout).into_owned();
+    assert!(heard.contains("the token is (sensitive)"), "{heard}");
+
     let mut found = Vec::new();
     let backup = server.cli(&["backup"]);
     assert!(backup.status.success(), "{}", String::from_utf8_lossy(&backup.stderr));
@@ -293,7 +298,7 @@ fn planted_secrets_are_in_nothing_that_is_kept_or_told() {
     }
     search_files(&data, &canaries, &mut found, &mut searched);
     println!("{searched} files and every page and answer were searched for {} secrets", canaries.0.len());
-    assert!(searched > 20, "what was searched is not the server's data");
+    assert!(searched > 30, "only {searched} files were searched");
     assert!(found.is_empty(), "{found:#?}");
 }
 

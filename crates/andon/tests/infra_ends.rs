@@ -138,8 +138,23 @@ fn a_run_that_is_stopped_saves_what_it_did_and_frees_its_lock() {
     let house = House::new("60s", "24h", "");
     house.repo.propose("first");
     house.being_made();
+    // Somebody looks on, in words and as the tool says it.
+    let looks = [vec!["infra", "log", "production", "-f"], vec!["infra", "log", "T1", "--follow", "--json"]];
+    let looks = looks.map(|args| house.server.cli_begun(&args));
     let words = house.ok(&["infra", "stop", "production", "--wait"]);
     assert!(words.contains("stopped by owner; the tool saved what it had done"), "{words}");
+    let [seen, read] = looks.map(|look| {
+        let out = look.wait_with_output().unwrap();
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8(out.stdout).unwrap()
+    });
+    assert!(
+        seen.contains("\nterraform_data.slow: Creating...") && seen.contains("nterrupt received"),
+        "{seen}"
+    );
+    let values: Vec<Value> = read.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let made = values.iter().filter(|value| value["type"] == "apply_complete").count();
+    assert_eq!(made, 1, "{read}");
     house.clean();
     assert!(house.known().contains("\"first\""), "{}", house.known());
     let forced = of_type(&house.server.journal(), "infra_stopping").len();

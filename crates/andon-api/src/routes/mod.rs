@@ -5,6 +5,7 @@ mod data;
 mod environments;
 mod hosts;
 mod infrastructure;
+mod infrastructure_runs;
 mod line;
 mod people;
 mod places;
@@ -89,6 +90,7 @@ pub fn doors() -> Vec<Door> {
         Door::new(Method::DELETE, "/api/v1/tokens/{digest}", Viewer, delete(revoke)),
     ];
     doors.extend(infrastructure::doors());
+    doors.extend(infrastructure_runs::doors());
     doors.extend(data::doors());
     doors.extend(shells::doors());
     doors

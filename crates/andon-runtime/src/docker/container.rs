@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 use std::sync::atomic::Ordering;
 
-use andon_model::{EnvironmentName, Span, Time};
+use andon_model::{EnvironmentName, Limits, Span, Time};
 use bollard::container::LogOutput;
 use bollard::errors::Error;
 use bollard::models::{
@@ -339,6 +339,11 @@ fn observed(found: ContainerInspectResponse) -> Option<Observed> {
         _ if !ended => None,
         _ if state.error.as_ref().is_some_and(|error| !error.is_empty()) => {
             Some(Exit::NotStarted(state.error.unwrap_or_default()))
+        }
+        // The engine heard of it from the kernel; the status alone is that of any kill.
+        137 if state.oom_killed == Some(true) => {
+            let limits = labels.get(label::LIMITS).and_then(|text| serde_json::from_str::<Limits>(text).ok());
+            Some(Exit::OutOfMemory(limits.and_then(|limits| limits.memory)))
         }
         // As shells and engines say it: 128 and the signal.
         129..=192 => Some(Exit::Signal(code - 128)),
