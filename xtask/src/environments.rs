@@ -26,7 +26,7 @@ const NOTES: &str = "The release binary, process runtime, as root: namespaces, L
     server's name are counted. *Drift* is from a write into a running release until it is recorded. There is no database in these environments. \
     The machine is shared with other work, so times are upper bounds.";
 
-fn yaml(program: &str) -> String {
+pub(crate) fn yaml(program: &str) -> String {
     let service = |name: &str| {
         format!(
             "  {name}: {{ command: [./hello, hello, $PORT], health: /, port: 8080, limits: {{ memory: 64MiB, cpu: 1, processes: 32 }} }}\n"

@@ -126,6 +126,17 @@ impl House {
         }
     }
 
+    /// What its commands are signed with.
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+
+    /// Loses the machine: the server, everything that ran, and the data.
+    pub fn lose(&mut self) -> Result<(), String> {
+        self.end();
+        std::fs::remove_dir_all(self.room.join("data")).map_err(|error| error.to_string())
+    }
+
     /// Resident memory in megabytes.
     pub fn memory(&self) -> Result<f64, String> {
         let pid = self.child.as_ref().map(Child::id).ok_or("it does not run")?;
@@ -303,17 +314,23 @@ impl House {
     }
 }
 
-impl Drop for House {
-    fn drop(&mut self) {
+impl House {
+    /// Services outlive their server on purpose: those of this room are taken down. Asked first: a shim that is killed cannot take away
+    /// the groups it made.
+    fn end(&mut self) {
         self.kill();
-        // Services outlive their server on purpose: those of this room are taken down. Asked first: a shim that is killed cannot take
-        // away the groups it made.
         self.signal("-15");
         let asked = Instant::now();
         while !self.processes().is_empty() && asked.elapsed() < Duration::from_secs(10) {
             pause(20);
         }
         self.signal("-9");
+    }
+}
+
+impl Drop for House {
+    fn drop(&mut self) {
+        self.end();
         let _ = std::fs::remove_dir_all(&self.room);
     }
 }

@@ -13,6 +13,7 @@ mod house;
 mod line;
 mod load;
 mod ranks;
+mod recovery;
 mod states;
 mod traffic;
 
@@ -26,7 +27,7 @@ fn main() -> ExitCode {
             Some("bench") => bench::run(args.get(1).map(String::as_str)),
             Some("figures") => figures::run(args.iter().any(|arg| arg == "--cold")),
             Some("hello") => hello::run(args.get(1).map(String::as_str)),
-            _ => Err("usage: cargo xtask ranks | bench line|router|release|environments|docker|data|states | figures [--cold]"
+            _ => Err("usage: cargo xtask ranks | bench line|router|release|environments|docker|data|states|recovery | figures [--cold]"
                 .to_owned()),
         };
     match done {

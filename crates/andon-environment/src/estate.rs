@@ -7,10 +7,12 @@ use andon_model::event::{
     Drift, Event, PlannedService, Purpose, Recorded, ReleaseEnd, Revision, RuntimeKind,
 };
 use andon_model::{
-    AndonId, ChangeId, DeploymentId, Digest, EnvironmentName, InstanceId, Oid, Pins, ReleaseId, RunId,
-    ServiceName, Span, Time,
+    AndonId, ChangeId, DeploymentId, Digest, EnvironmentName, HostName, InstanceId, Oid, Pins, ReleaseId,
+    RunId, ServiceName, Span, Time,
 };
 use serde::Serialize;
+
+use crate::glass::Taint;
 
 /// A named place where services run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -50,7 +52,7 @@ pub struct Environment {
     /// It is being started again and nothing of it runs yet.
     pub waking: bool,
     /// Since when a person had a hand in it, and how.
-    pub tainted: Option<(Time, String)>,
+    pub tainted: Option<Taint>,
 }
 
 impl Environment {
@@ -62,8 +64,9 @@ impl Environment {
         }
     }
 
-    fn lives(&mut self, event: &Event, at: Time) {
-        match event {
+    fn lives(&mut self, recorded: &Recorded) {
+        let at = recorded.at;
+        match &recorded.event {
             Event::ExpiryNear { left, .. } => self.warned = Some(*left),
             Event::ServiceScaled { service, replicas: Some(replicas), .. } => {
                 self.scaled.insert(service.clone(), *replicas);
@@ -74,7 +77,11 @@ impl Environment {
                 (self.asleep, self.waking) = (asleep.then_some(at), !asleep);
                 self.woken = (!asleep).then_some(at);
             }
-            Event::EnvironmentTainted { why, .. } => self.tainted = Some((at, why.clone())),
+            // The first hand counts: what came since is no better for a second one.
+            Event::EnvironmentTainted { why, .. } => {
+                let by = recorded.by.clone();
+                self.tainted.get_or_insert(Taint { since: at, by, why: why.clone() });
+            }
             _ => {}
         }
     }
@@ -203,6 +210,8 @@ pub struct Instance {
     pub deployment: DeploymentId,
     /// Where it listens.
     pub address: SocketAddr,
+    /// The host that runs it; none: the server's own.
+    pub host: Option<HostName>,
     /// When it was planned.
     pub planned: Time,
     /// When it first answered its health check.
@@ -256,6 +265,8 @@ pub struct Estate {
     pub infrastructure: crate::infrastructure::Infrastructure,
     /// Databases and templates.
     pub data: crate::data::Data,
+    /// Shells that people opened inside instances.
+    pub shells: crate::glass::Shells,
     /// Landings in order.
     pub landings: Vec<Landing>,
     built: BTreeMap<RunId, (Digest, Pins)>,
@@ -267,6 +278,8 @@ pub struct Estate {
     tested_for: BTreeMap<RunId, ChangeId>,
     released_by: BTreeMap<ReleaseId, (DeploymentId, EnvironmentName, ServiceName)>,
     last_instance: Option<InstanceId>,
+    /// When an instance of a service last did not come up on a host.
+    pub(crate) setbacks: BTreeMap<(EnvironmentName, ServiceName, Option<HostName>), Time>,
 }
 
 impl Estate {
@@ -327,6 +340,7 @@ impl Estate {
         let at = recorded.at;
         self.infrastructure.evolve(recorded);
         self.data.evolve(recorded);
+        self.shells.evolve(recorded);
         match &recorded.event {
             Event::ChangePushed(push) => match push.fixes {
                 Some(andon) => drop(self.fixes.insert(push.change, andon)),
@@ -390,7 +404,7 @@ impl Estate {
             | Event::EnvironmentAsleep { environment, .. }
             | Event::EnvironmentTainted { environment, .. } => {
                 if let Some(found) = self.environments.get_mut(environment) {
-                    found.lives(&recorded.event, at);
+                    found.lives(recorded);
                 }
             }
             Event::Restored { .. } => self.instances.clear(),
@@ -402,7 +416,10 @@ impl Estate {
             Event::DriftHealed { environment, what, .. } => {
                 if let Some(found) = self.environments.get_mut(environment) {
                     found.drifts.retain(|(_, drift)| &drift.what != what);
-                    found.heals.push(at);
+                    // A host that was lost is no sign of a service that flaps.
+                    if !what.starts_with(crate::rotation::ON_HOST) {
+                        found.heals.push(at);
+                    }
                 }
             }
             _ => {
@@ -422,6 +439,7 @@ impl Estate {
         environment.repeat = repeat.filter(|_| rebuild);
         if !rebuild {
             self.environments.remove(name);
+            self.setbacks.retain(|(place, ..), _| place != name);
         }
         for instance in self.instances.values_mut().filter(|i| &i.environment == name && i.retired.is_none())
         {
@@ -473,7 +491,7 @@ impl Estate {
                 };
                 self.deployments.insert(*deployment, made);
             }
-            Event::InstancePlanned { instance, environment, service, revision, port, address } => {
+            Event::InstancePlanned { instance, environment, service, revision, port, address, host } => {
                 let deployment = self.of_revision(environment, revision).map_or(DeploymentId(0), |d| d.id);
                 let made = Instance {
                     id: *instance,
@@ -482,6 +500,7 @@ impl Estate {
                     revision: revision.clone(),
                     deployment,
                     address: SocketAddr::new(address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), *port),
+                    host: host.clone(),
                     planned: at,
                     healthy: None,
                     retired: None,
@@ -499,6 +518,14 @@ impl Estate {
             }
             Event::InstanceRetired { instance, why } => {
                 if let Some(found) = self.instances.get_mut(instance) {
+                    // Retired before it was healthy although it was wanted: it did not come up there.
+                    let serves = self.deployments.get(&found.deployment).is_some_and(|d| {
+                        !matches!(d.state, DeploymentState::Failed { .. } | DeploymentState::Superseded)
+                    });
+                    if found.healthy.is_none() && serves && found.retired.is_none() {
+                        let key = (found.environment.clone(), found.service.clone(), found.host.clone());
+                        self.setbacks.insert(key, at);
+                    }
                     found.retired.get_or_insert((at, why.clone()));
                 }
             }

@@ -126,6 +126,13 @@ pub fn of(event: &Event) -> Option<(Mark, String, Option<String>)> {
             let what = if *asleep { "sleeps" } else { "wakes" };
             (Mark::None, format!("{environment} {what}: {why}."), place(environment))
         }
+        Event::ShellOpened { shell, environment, instance, why, .. } => {
+            let words = format!("The shell {shell} was opened inside {instance} of {environment}: {why}");
+            (Mark::Wait, words, place(environment))
+        }
+        Event::ShellEnded { shell, how, .. } => {
+            (Mark::None, format!("The shell {shell} is closed: {how}."), None)
+        }
         Event::EnvironmentTainted { environment, why } => {
             let words = format!("{environment} is tainted until it is rebuilt: {why}");
             (Mark::Wait, words, place(environment))
@@ -154,6 +161,26 @@ pub fn of(event: &Event) -> Option<(Mark, String, Option<String>)> {
         Event::EnvironmentTested { deployment, environment, ok, why, .. } => {
             let mark = if *ok { Mark::Go } else { Mark::Stop };
             (mark, format!("{deployment} was tested in {environment}: {why}"), place(environment))
+        }
+        Event::HostJoined { host, address, .. } => {
+            (Mark::Go, format!("The host {host} joined; its instances listen on {address}."), None)
+        }
+        Event::HostLeaving { host, forget: true, why } => {
+            (Mark::Wait, format!("The host {host} leaves when it is empty: {why}."), None)
+        }
+        Event::HostLeaving { host, why, .. } => {
+            (Mark::Wait, format!("The host {host} is emptied: {why}."), None)
+        }
+        Event::HostStays { host } => (Mark::Go, format!("The host {host} takes instances again."), None),
+        Event::HostLost { host, why } => (
+            Mark::Stop,
+            format!("The host {host} is lost, what ran there is made anew elsewhere: {why}."),
+            None,
+        ),
+        Event::HostBack { host } => (Mark::Go, format!("The host {host} is reached again."), None),
+        Event::HostLeft { host, why } => (Mark::None, format!("The host {host} has left: {why}."), None),
+        Event::InstanceRetired { instance, why } if why.starts_with("moved") => {
+            (Mark::Live, format!("{instance} gave way to one on another host: {why}."), None)
         }
         Event::InstanceRetired { instance, why } if why.starts_with("drift") => {
             (Mark::Wait, format!("{instance} is replaced: {why}"), None)

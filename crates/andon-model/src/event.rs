@@ -9,6 +9,7 @@
     reason = "each variant says what its fields are; a sentence per field would only repeat the name"
 )]
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
@@ -21,10 +22,10 @@ pub use crate::infrastructure::{
 pub use crate::service::{Limits, PlannedService, RuntimeKind};
 use crate::strategy::Strategy;
 use crate::{
-    AndonId, ChangeId, DatabaseName, DeploymentId, Digest, EnvironmentName, InstanceId, JobName, Oid, Pins,
-    ProjectName, ReleaseId, RunId, ServiceName, Span, Time, UserName,
+    AndonId, ChangeId, DatabaseName, DeploymentId, Digest, EnvironmentName, HostName, InstanceId, JobName,
+    Oid, Pins, ProjectName, ReleaseId, RunId, ServiceName, Span, Time, UserName,
 };
-use crate::{InfraRunId, StateName};
+use crate::{InfraRunId, ShellId, StateName};
 
 /// Who did it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -101,6 +102,29 @@ pub enum Event {
         instances: u32,
         why: Option<String>,
     },
+
+    // ── hosts (the server's own stream) ────────────────────────────────
+    /// A machine may join, once, with the secret that has this digest.
+    HostInvited { token: Digest, expires: Time },
+    /// A machine runs instances from now on, which listen on this address. `token`: what it came with, used up by this; `credential`:
+    /// the digest of the secret that it comes back with.
+    HostJoined {
+        host: HostName,
+        address: IpAddr,
+        labels: BTreeMap<String, String>,
+        token: Digest,
+        credential: Digest,
+    },
+    /// It takes nothing more, and what runs there moves; `forget`: it leaves for good when it is empty. The server's own is called `here`.
+    HostLeaving { host: HostName, forget: bool, why: String },
+    /// It takes instances again.
+    HostStays { host: HostName },
+    /// Nobody reaches it: what ran there is made anew elsewhere.
+    HostLost { host: HostName, why: String },
+    /// It is reached again.
+    HostBack { host: HostName },
+    /// It is no host any more.
+    HostLeft { host: HostName, why: String },
 
     // ── intake ─────────────────────────────────────────────────────────
     /// A repository with a line of its own.
@@ -196,6 +220,16 @@ pub enum Event {
     EnvironmentAsleep { environment: EnvironmentName, asleep: bool, why: String },
     /// Somebody had a hand in it: nothing is promoted into it or out of it until it is rebuilt.
     EnvironmentTainted { environment: EnvironmentName, why: String },
+    /// Somebody opens a shell inside an instance; an empty command is one to type in. Recorded before anything is sent.
+    ShellOpened {
+        shell: ShellId,
+        environment: EnvironmentName,
+        instance: InstanceId,
+        command: Vec<String>,
+        why: String,
+    },
+    /// Nothing of it runs any more. `recording` names what was typed and shown (asciicast); `cut`: not all that was shown is in it.
+    ShellEnded { shell: ShellId, code: Option<i32>, how: String, recording: Option<Digest>, cut: bool },
     /// Reality differs from code.
     DriftSeen { environment: EnvironmentName, drift: Drift },
     /// Reality equals code again.
@@ -228,6 +262,9 @@ pub enum Event {
         /// Where it listens; none: on the loopback address.
         #[serde(default)]
         address: Option<IpAddr>,
+        /// The host that runs it; none: the server's own.
+        #[serde(default)]
+        host: Option<HostName>,
     },
     /// It answered its health check.
     InstanceHealthy { instance: InstanceId },

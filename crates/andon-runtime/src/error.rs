@@ -61,6 +61,32 @@ pub enum RuntimeError {
         /// What is left.
         why: String,
     },
+    /// A host that joined said no.
+    #[error("host {host}: {why}")]
+    OnHost {
+        /// Its name.
+        host: String,
+        /// Its words.
+        why: String,
+    },
+    /// A host that joined does not answer.
+    #[error(
+        "host {host} is not reached: {why}\nhint: its agent (`andon host run`) may be down; `andon host list` shows since when"
+    )]
+    Silent {
+        /// Its name.
+        host: String,
+        /// What happened.
+        why: String,
+    },
+    /// No shell is opened inside of it.
+    #[error("no shell can be opened inside {id}: {why}\nhint: `andon env show` names the instances that run")]
+    NoShell {
+        /// Which.
+        id: String,
+        /// The reason.
+        why: String,
+    },
     /// No container engine answers.
     #[error(
         "no container engine answers at {host}: {why}\nhint: install and start Docker (or Podman's socket), let this user open the socket, or name it in DOCKER_HOST; it is looked for again by itself"

@@ -5,6 +5,7 @@ use andon_model::{EnvironmentName, ServiceName, Span, Time};
 use serde::{Deserialize, Serialize};
 
 use super::parity::{between, model};
+use super::shells::{self, ShellRow};
 use super::wall::{deployment_words, order, shown, signals};
 use super::{Fact, Frame, Mark, Moment, ago, count, fact, frame, moments};
 use crate::stations::routes;
@@ -12,6 +13,8 @@ use crate::{Line, Project, Refusal, State};
 
 /// Deployments that the page shows.
 const DEPLOYMENTS: usize = 20;
+/// Shells that the page shows.
+const SHELLS: usize = 20;
 
 /// The page of all environments.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -83,6 +86,9 @@ pub struct EnvironmentView {
     pub isolated_by: Vec<String>,
     /// What does not, with the reason.
     pub not_isolated_by: Vec<(String, String)>,
+    /// Shells that people opened inside its instances, newest first.
+    #[serde(default)]
+    pub shells: Vec<ShellRow>,
     /// What happened, newest first.
     pub timeline: Vec<Moment>,
 }
@@ -117,6 +123,9 @@ pub struct InstanceRow {
     pub words: String,
     /// Where it listens.
     pub address: String,
+    /// The host that runs it; none: the server's own.
+    #[serde(default)]
+    pub host: Option<String>,
 }
 
 /// A deployment.
@@ -184,6 +193,7 @@ fn row(project: &Project, state: &State, environment: &Environment, now: Time) -
         (None, Some((since, drift)), _) => {
             (Mark::Wait, format!("{} differs from code for {}, healing", drift.what, now.since(*since)))
         }
+        (None, None, _) if environment.tainted.is_some() => (Mark::Wait, tainted(environment)),
         (None, None, _) if environment.asleep.is_some() => {
             (Mark::None, "sleeps; the first request wakes it".into())
         }
@@ -218,13 +228,19 @@ fn row(project: &Project, state: &State, environment: &Environment, now: Time) -
     }
 }
 
+/// `tainted by ann: the queue hangs; rebuild it`.
+pub(super) fn tainted(environment: &Environment) -> String {
+    environment.tainted.as_ref().map(|taint| format!("{taint}; rebuild it")).unwrap_or_default()
+}
+
 /// What is out of the ordinary.
 fn notes(environment: &Environment, now: Time) -> Vec<String> {
     let mut notes = Vec::new();
-    if let Some((since, why)) = &environment.tainted {
-        let since = now.since(*since);
+    if let Some(taint) = &environment.tainted {
+        let since = now.since(taint.since);
         notes.push(format!(
-            "Tainted for {since}: {why}. Nothing is promoted into it or out of it until it is rebuilt."
+            "For {since} {taint}. Nothing is promoted into it or out of it until it is rebuilt: andon env rebuild {}",
+            environment.name
         ));
     }
     if let Some((since, why)) = &environment.held {
@@ -310,6 +326,7 @@ pub fn environment(
         scaled: found.scaled.iter().map(|(service, replicas)| (service.to_string(), *replicas)).collect(),
         isolated_by: isolation.has,
         not_isolated_by: isolation.lacks,
+        shells: state.estate.shells.of(name).take(SHELLS).map(|shell| shells::row(shell, now)).collect(),
         timeline: moments(state.feed.iter().filter(about), 60),
         row,
     })
@@ -356,6 +373,7 @@ fn instance_row(instance: &Instance, now: Time) -> InstanceRow {
         mark,
         words,
         address: instance.address.to_string(),
+        host: instance.host.as_ref().map(ToString::to_string),
     }
 }
 
@@ -370,11 +388,15 @@ fn concerns(state: &State, name: &EnvironmentName, recorded: &andon_model::Recor
         | E::EnvironmentHeld { environment, .. }
         | E::EnvironmentAsleep { environment, .. }
         | E::EnvironmentTainted { environment, .. }
+        | E::ShellOpened { environment, .. }
         | E::DriftSeen { environment, .. }
         | E::DriftHealed { environment, .. }
         | E::DeploymentStarted { environment, .. }
         | E::EnvironmentTested { environment, .. }
         | E::ReleaseStarted { environment, .. } => environment == name,
+        E::ShellEnded { shell, .. } => {
+            state.estate.shells.all.get(shell).is_some_and(|shell| shell.environment == *name)
+        }
         E::DeploymentFinished { deployment, .. } => {
             state.estate.deployments.get(deployment).is_some_and(|d| d.environment == *name)
         }

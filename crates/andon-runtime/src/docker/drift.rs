@@ -99,6 +99,9 @@ impl DockerRuntime {
                 continue;
             };
             for exec in container.exec_ids.into_iter().flatten() {
+                if lock(&self.shells).contains(&exec) {
+                    continue;
+                }
                 let asked = self
                     .engine
                     .try_ask("look at a process", |docker| async move { docker.inspect_exec(&exec).await })?;

@@ -197,7 +197,7 @@ pub(super) fn wait<T: Send + 'static>(future: impl Future<Output = T> + Send + '
 }
 
 /// The threads on which engines are spoken to, for the life of the process.
-pub(super) fn reactor() -> &'static Runtime {
+pub(crate) fn reactor() -> &'static Runtime {
     static REACTOR: OnceLock<Runtime> = OnceLock::new();
     REACTOR.get_or_init(|| {
         let made = tokio::runtime::Builder::new_multi_thread()

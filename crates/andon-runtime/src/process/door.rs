@@ -9,9 +9,10 @@ use andon_model::{EnvironmentName, RuntimeKind};
 use super::watch::Watcher;
 use super::{Foreign, Observed, Process, ProcessRuntime, lock, read};
 use crate::error::RuntimeError;
-use crate::health::free_port;
+use crate::health::{free_port, free_port_at};
 use crate::manifest::Difference;
 use crate::port::{Isolation, Runtime};
+use crate::shell::{Shell, ShellOrder};
 use crate::spec::{self, Spec};
 
 impl Runtime for ProcessRuntime {
@@ -39,6 +40,13 @@ impl Runtime for ProcessRuntime {
         used: &BTreeSet<SocketAddr>,
         port: Option<u16>,
     ) -> Result<SocketAddr, RuntimeError> {
+        if let Some(address) = self.bind {
+            let taken = used.iter().filter(|at| at.ip() == address).map(SocketAddr::port).collect();
+            let port = free_port_at(address, &taken);
+            return port
+                .map(|port| SocketAddr::from((address, port)))
+                .map_err(RuntimeError::disk("find a free port on", address.to_string()));
+        }
         if let (Some(port), Ok(())) = (port, &self.means().network) {
             let _turn = lock(&self.wiring);
             let address = self.networks().place(environment, used).map_err(RuntimeError::Network)?;
@@ -99,6 +107,10 @@ impl Runtime for ProcessRuntime {
 
     fn kill_foreign(&self, process: Process) -> Result<bool, RuntimeError> {
         ProcessRuntime::kill_foreign(self, process)
+    }
+
+    fn shell(&self, id: &str, order: &ShellOrder) -> Result<Shell, RuntimeError> {
+        self.open_shell(id, order)
     }
 
     fn clear(&self, environment: &EnvironmentName) -> Result<(), RuntimeError> {

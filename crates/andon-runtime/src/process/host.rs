@@ -29,6 +29,9 @@ impl ProcessRuntime {
             let mut means = Means::find(rehearse, &empty, &self.host_name());
             // The cable to the host is laid from outside, which takes root and not only a user namespace.
             means.network = match &means.namespaces {
+                _ if self.bind.is_some() => {
+                    Err("on a host that joined, instances listen on the host's own address".into())
+                }
                 Ok(false) => self.networks().tried(),
                 Ok(true) => Err("it takes the rights of root".into()),
                 Err(why) => Err(why.clone()),

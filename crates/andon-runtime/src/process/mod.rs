@@ -5,10 +5,12 @@ mod ending;
 mod held;
 mod host;
 mod inside;
+mod join;
 mod log;
 mod network;
 mod plan;
 mod proc;
+mod shell;
 mod shim;
 mod strangers;
 mod watch;
@@ -16,6 +18,7 @@ mod watch;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::io::Read;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,6 +29,7 @@ use self::shim::PATH;
 use self::watch::Watcher;
 use andon_model::Time;
 use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
 
 use crate::error::RuntimeError;
 use crate::manifest::{self, Difference, Inspector, Manifest};
@@ -33,7 +37,9 @@ use crate::sandbox::Means;
 use crate::spec::{self, Exit, Spec, State};
 use crate::unpack::{Limits, unpack};
 
+pub(crate) use self::join::SHELL;
 pub use self::proc::Process;
+pub(crate) use self::shell::end_left;
 pub use self::shim::shim_main;
 
 /// The instances below one directory.
@@ -45,17 +51,21 @@ pub struct ProcessRuntime {
     hide: Vec<PathBuf>,
     /// What the host permits, once somebody asked.
     means: OnceLock<Means>,
+    /// The address of the host that all of them bind to; none: each has its own, or loopback.
+    bind: Option<IpAddr>,
     /// None: this host tells nobody of changes.
     watcher: Option<Watcher>,
     unique: AtomicU64,
     /// One at a time makes or removes networks: where two look for a free one, they would take the same.
     wiring: Mutex<()>,
+    /// Shells that are open inside of instances.
+    shells: shell::Shells,
     /// One at a time starts, stops or removes an instance.
     turns: Mutex<HashMap<String, Arc<Mutex<()>>>>,
 }
 
 /// One instance as found on the disk.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Observed {
     /// Its directory's name.
     pub id: String,
@@ -74,7 +84,7 @@ pub struct Observed {
 }
 
 /// A process among the instances that none of them accounts for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Foreign {
     /// Which.
     pub process: Process,
@@ -101,6 +111,7 @@ impl ProcessRuntime {
         Ok(ProcessRuntime {
             hide: vec![root.clone()],
             means: OnceLock::new(),
+            bind: None,
             watcher: Watcher::new()
                 .inspect_err(|error| tracing::warn!(%error, "changes of releases are not heard of"))
                 .ok(),
@@ -109,6 +120,7 @@ impl ProcessRuntime {
             inspector: Mutex::default(),
             unique: AtomicU64::new(0),
             wiring: Mutex::default(),
+            shells: shell::Shells::default(),
             turns: Mutex::default(),
         })
     }
@@ -116,6 +128,12 @@ impl ProcessRuntime {
     /// Instances see nothing below this directory either, but for their own: the server's data.
     pub fn hiding(mut self, data: &Path) -> ProcessRuntime {
         self.hide.push(data.canonicalize().unwrap_or_else(|_| data.to_owned()));
+        self
+    }
+
+    /// Instances listen on this address of the host, each on a port of its own, instead of in networks of their environments.
+    pub fn listening_on(mut self, address: IpAddr) -> ProcessRuntime {
+        self.bind = Some(address);
         self
     }
 
@@ -169,6 +187,8 @@ impl ProcessRuntime {
         }
         // Its shim may have been killed: what it left would hold the port.
         self.sweep(id, &dir)?;
+        let bound = self.bind.map(|_| Spec { bind: self.bind, address: None, ..spec.clone() });
+        let spec = bound.as_ref().unwrap_or(spec);
         let path = dir.join(spec::SPEC);
         spec::write(&path, spec).map_err(RuntimeError::disk("write", path))?;
         let cable = self.cable(spec).map_err(|why| RuntimeError::NotStarted { id: id.clone(), why })?;

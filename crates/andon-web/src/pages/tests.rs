@@ -215,8 +215,14 @@ fn the_pages_of_environments_escape_what_was_found_in_them() {
         change: Some(1),
         parity: Some((7, text())),
     };
-    let instance =
-        InstanceRow { id: "i1".into(), revision: text(), mark: Mark::Go, words: text(), address: text() };
+    let instance = InstanceRow {
+        id: "i1".into(),
+        revision: text(),
+        mark: Mark::Go,
+        words: text(),
+        address: text(),
+        host: Some(text()),
+    };
     let service = ServicePlace {
         name: "web".into(),
         address: "http://web.staging.shop.localhost:1".into(),
@@ -250,6 +256,18 @@ fn the_pages_of_environments_escape_what_was_found_in_them() {
         notes: vec![text()],
         isolated_by: vec![text()],
         not_isolated_by: vec![(text(), text())],
+        shells: vec![view::shells::ShellRow {
+            id: text(),
+            mark: Mark::Live,
+            words: text(),
+            environment: text(),
+            instance: text(),
+            by: text(),
+            why: text(),
+            command: text(),
+            opened: Time(0),
+            recorded: true,
+        }],
         scaled: vec![(text(), 3)],
         timeline: moments(),
     };

@@ -26,7 +26,7 @@ fn life_of(asked: Option<Span>) -> Result<Span, Refusal> {
     Ok(lasts)
 }
 
-fn there<'a>(state: &'a State, name: &EnvironmentName) -> Result<&'a Environment, Refusal> {
+pub(super) fn there<'a>(state: &'a State, name: &EnvironmentName) -> Result<&'a Environment, Refusal> {
     let hint = "`andon env list` shows those there are";
     let none = || Refusal::Unknown(format!("there is no environment {name}\nhint: {hint}"));
     state.estate.environments.get(name).ok_or_else(none)
@@ -257,8 +257,7 @@ impl Line {
         instance: InstanceId,
         lines: usize,
     ) -> Result<String, Refusal> {
-        let kind = project.state().estate.runtime_of(instance);
-        let runtime = project.runtime(kind)?;
+        let runtime = project.runtime_of(instance)?;
         let read = tokio::task::spawn_blocking(move || runtime.logs(&instance.to_string(), lines)).await;
         let read = read.map_err(|error| Refusal::Broken(error.to_string()))?;
         read.map_err(|error| Refusal::Unknown(error.to_string()))
