@@ -130,7 +130,9 @@ pub fn of(event: &Event) -> Option<(Mark, String, Option<String>)> {
             let words = format!("The shell {shell} was opened inside {instance} of {environment}: {why}");
             (Mark::Wait, words, place(environment))
         }
-        Event::ShellEnded { shell, how, .. } => (Mark::None, format!("The shell {shell} is closed: {how}."), None),
+        Event::ShellEnded { shell, how, .. } => {
+            (Mark::None, format!("The shell {shell} is closed: {how}."), None)
+        }
         Event::EnvironmentTainted { environment, why } => {
             let words = format!("{environment} is tainted until it is rebuilt: {why}");
             (Mark::Wait, words, place(environment))

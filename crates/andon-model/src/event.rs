@@ -205,13 +205,7 @@ pub enum Event {
         why: String,
     },
     /// Nothing of it runs any more. `recording` names what was typed and shown (asciicast); `cut`: not all that was shown is in it.
-    ShellEnded {
-        shell: ShellId,
-        code: Option<i32>,
-        how: String,
-        recording: Option<Digest>,
-        cut: bool,
-    },
+    ShellEnded { shell: ShellId, code: Option<i32>, how: String, recording: Option<Digest>, cut: bool },
     /// Reality differs from code.
     DriftSeen { environment: EnvironmentName, drift: Drift },
     /// Reality equals code again.

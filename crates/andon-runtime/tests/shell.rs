@@ -108,7 +108,8 @@ fn a_command_runs_where_the_instance_does_and_its_status_is_told() {
         assert!(said.contains(&told), "without {lacks}: {told} is not in {said}");
         let spaces = host.runtime.means().namespaces.is_ok();
         if spaces {
-            let mut shell = open(&host.runtime, &order(&host, &["sh", "-c", "ls -d /proc/[0-9]*; ls /home"], false));
+            let mut shell =
+                open(&host.runtime, &order(&host, &["sh", "-c", "ls -d /proc/[0-9]*; ls /home"], false));
             let (said, _) = heard(&mut shell);
             assert!(said.lines().count() < 12, "it sees the instance's processes and no others: {said}");
         }

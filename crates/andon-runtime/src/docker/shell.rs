@@ -52,9 +52,9 @@ impl DockerRuntime {
             cmd: Some(command),
             ..CreateExecOptions::default()
         };
-        let exec = self.engine.ask("open a shell", |docker| async move {
-            Ok(docker.create_exec(&name, options).await?.id)
-        })?;
+        let exec = self
+            .engine
+            .ask("open a shell", |docker| async move { Ok(docker.create_exec(&name, options).await?.id) })?;
         lock(&self.shells).insert(exec.clone());
         let entry = Entry { held: Arc::clone(&self.shells), exec: exec.clone() };
         let started = self.engine.ask("open a shell", move |docker| async move {

@@ -104,7 +104,8 @@ pub(crate) fn end_left(name: &str) -> bool {
     let (_quiet, never) = std::sync::mpsc::channel::<()>();
     for _ in 0..KILLS {
         let table = proc::table().unwrap_or_default();
-        let of_it = |stat: &&proc::Stat| !stat.zombie && stat.process.variable(SHELL).as_deref() == Some(name);
+        let of_it =
+            |stat: &&proc::Stat| !stat.zombie && stat.process.variable(SHELL).as_deref() == Some(name);
         let left: Vec<Process> = table.values().filter(of_it).map(|stat| stat.process).collect();
         if left.is_empty() {
             return true;
@@ -157,7 +158,10 @@ async fn terminal(
     mut typed: tokio::sync::mpsc::Receiver<Typed>,
     said: &tokio::sync::mpsc::Sender<Said>,
 ) -> Option<i32> {
-    #[allow(deprecated, reason = "its safe successor is none: an owned descriptor stays open for as long as it is registered")]
+    #[allow(
+        deprecated,
+        reason = "its safe successor is none: an owned descriptor stays open for as long as it is registered"
+    )]
     let Ok(master) = AsyncFd::new(master) else { return over(child).await };
     let mut pending: Vec<u8> = Vec::new();
     let mut chunk = vec![0; CHUNK];

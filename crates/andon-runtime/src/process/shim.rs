@@ -23,8 +23,8 @@ use rustix::process::Pid;
 use signal_hook::consts::{SIGCHLD, SIGINT, SIGTERM};
 
 use super::held::{Held, next_line};
-use super::join;
 use super::inside::{ENTERED, NETWORK, RUNS as COMMAND_RUNS, WHY, rehearse};
+use super::join;
 use super::log::Log;
 use super::network::Cable;
 use super::plan::{SETTING, Setting, order};

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use rustix::process::Signal;
 
 use super::proc::{self, Process, Stat};
-use super::shim::MARK;
 use super::shell::forgotten;
+use super::shim::MARK;
 use super::{Foreign, ProcessRuntime, lock, read};
 use crate::error::RuntimeError;
 use crate::spec::{self, State};

@@ -246,6 +246,18 @@ fn the_pages_of_environments_escape_what_was_found_in_them() {
         notes: vec![text()],
         isolated_by: vec![text()],
         not_isolated_by: vec![(text(), text())],
+        shells: vec![view::shells::ShellRow {
+            id: text(),
+            mark: Mark::Live,
+            words: text(),
+            environment: text(),
+            instance: text(),
+            by: text(),
+            why: text(),
+            command: text(),
+            opened: Time(0),
+            recorded: true,
+        }],
         scaled: vec![(text(), 3)],
         timeline: moments(),
     };

@@ -84,7 +84,8 @@ impl Line {
                     command: said,
                     why: why.clone(),
                 };
-                let tainted = Event::EnvironmentTainted { environment: environment.clone(), why: why.clone() };
+                let tainted =
+                    Event::EnvironmentTainted { environment: environment.clone(), why: why.clone() };
                 let first = found.tainted.is_none().then_some(tainted);
                 Ok((first.into_iter().chain([opened]).collect(), shell))
             })
@@ -184,7 +185,8 @@ impl Line {
         let found = state.estate.shells.all.get(&shell);
         let found = found.ok_or_else(|| Refusal::Unknown(format!("there is no shell {shell}")))?;
         let recording = found.ended.as_ref().and_then(|ended| ended.recording.as_ref());
-        let none = || Refusal::Unknown(format!("{shell} has no recording yet\nhint: it has one when it is over"));
+        let none =
+            || Refusal::Unknown(format!("{shell} has no recording yet\nhint: it has one when it is over"));
         let path = self.blobs.path(recording.ok_or_else(none)?);
         Ok((path, format!("{}-{shell}.cast", project.name)))
     }
