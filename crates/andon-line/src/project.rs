@@ -9,6 +9,7 @@ use andon_git::Repository;
 use andon_model::{JobName, Oid, ProjectName, RunId, RuntimeKind};
 use andon_pipeline::{Definition, definition};
 use andon_runtime::{DockerRuntime, ProcessRuntime, Runtime};
+use andon_store::Blobs;
 use tokio_util::sync::CancellationToken;
 
 use crate::stations::infrastructure::Looks;
@@ -27,6 +28,8 @@ pub struct Project {
     pub name: ProjectName,
     /// Its commits.
     pub repository: Repository,
+    /// Bulk, of all projects.
+    pub(crate) blobs: Blobs,
     /// Where its working copies and live logs lie.
     pub room: PathBuf,
     state: RwLock<State>,
@@ -60,9 +63,11 @@ impl Project {
             .map_err(|error| Refusal::Broken(error.to_string()))?;
         let repository = Repository::at(data.join("git").join(format!("{name}.git")));
         let room = data.join("jobs").join(name.as_str());
+        let blobs = Blobs::open(&data.join("blobs"))?;
         Ok(Project {
             name,
             repository,
+            blobs,
             room,
             state: RwLock::new(state),
             turn: tokio::sync::Mutex::default(),

@@ -8,6 +8,7 @@ pub mod hash;
 pub mod id;
 pub mod infrastructure;
 pub mod name;
+mod packages;
 mod percent;
 pub mod pins;
 pub mod service;
@@ -21,6 +22,7 @@ pub use infrastructure::StateName;
 pub use name::{
     DatabaseName, EnvironmentName, JobName, ProjectName, ServiceName, StageName, StrategyName, UserName,
 };
+pub use packages::Packages;
 pub use pins::Pins;
 pub use service::{Limits, PlannedService, RuntimeKind, Size};
 pub use strategy::{Percent, Strategy, Weight};
