@@ -5,6 +5,7 @@ use andon_environment::{Environment, Instance};
 use andon_model::{EnvironmentName, ServiceName, Span, Time};
 use serde::{Deserialize, Serialize};
 
+use super::data::{DatabaseRow, databases};
 use super::parity::{between, model};
 use super::shells::{self, ShellRow};
 use super::wall::{deployment_words, order, shown, signals};
@@ -88,6 +89,9 @@ pub struct EnvironmentView {
     pub isolated_by: Vec<String>,
     /// What does not, with the reason.
     pub not_isolated_by: Vec<(String, String)>,
+    /// Its databases.
+    #[serde(default)]
+    pub databases: Vec<DatabaseRow>,
     /// Shells that people opened inside its instances, newest first.
     #[serde(default)]
     pub shells: Vec<ShellRow>,
@@ -334,6 +338,7 @@ pub fn environment(
         scaled: found.scaled.iter().map(|(service, replicas)| (service.to_string(), *replicas)).collect(),
         isolated_by: isolation.has,
         not_isolated_by: isolation.lacks,
+        databases: databases(&state, name, now),
         shells: state.estate.shells.of(name).take(SHELLS).map(|shell| shells::row(shell, now)).collect(),
         timeline: moments(state.feed.iter().filter(about), 60),
         row,
