@@ -201,7 +201,7 @@ fn a_drill_makes_databases_again_beside_those_in_use_and_drops_them() {
     // And the page of the environment names its database.
     let view = server.view("/environments/production");
     assert_eq!(view["databases"][0]["name"], "andon_shop_production_main", "{view}");
-    assert_eq!(view["databases"][0]["migrations"][0], "1.expand.sql", "{view}");
+    assert_eq!(view["databases"][0]["migrations"][0], "1.expand", "{view}");
 }
 
 #[test]
