@@ -431,7 +431,7 @@ fn production_takes_only_what_staging_released_with_the_same_things_beside_it() 
     let production = name("production");
     let refusal = |story: &Story| {
         let landing = story.estate.landings.last().unwrap();
-        promote::refusal(&story.estate, &declared(), &production, landing)
+        promote::refusal(&story.estate, &declared(), &production, landing).map(|refused| refused.why)
     };
     story.lands(1, 1);
     assert_eq!(refusal(&story), Some(format!("staging has not released {} yet", commit(1).short())));
@@ -501,6 +501,15 @@ fn what_a_tainted_environment_released_since_counts_for_nothing_until_it_is_rebu
     story.then(Event::EnvironmentTainted { environment: name("staging"), why: "a shell".into() });
     story.released(1, ReleaseEnd::Released);
     assert!(story.due(&[]).is_empty(), "production must not get it");
+    let landing = story.estate.landings.last().unwrap().clone();
+    for place in ["staging", "production"] {
+        let refused = promote::refusal(&story.estate, &declared(), &name(place), &landing).unwrap();
+        assert!(
+            refused.why.contains("staging is tainted by") && refused.why.ends_with(": a shell"),
+            "{refused:?}"
+        );
+        assert!(refused.hint.contains("andon env rebuild staging"), "{refused:?}");
+    }
     let environment = name("staging");
     story.then(Event::EnvironmentDestroyed {
         environment: environment.clone(),

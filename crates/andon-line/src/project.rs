@@ -183,6 +183,11 @@ impl Project {
         known.as_ref().as_ref().ok().cloned()
     }
 
+    /// `andon.yaml` of a commit, if it was read already.
+    pub(crate) fn read_definition(&self, commit: &Oid) -> Option<Arc<Defined>> {
+        self.definitions().get(commit).cloned()
+    }
+
     /// What stops the line by itself, as trunk says; everything while its file is not read yet.
     pub(crate) fn pull_on(&self) -> PullOn {
         let trunk = self.state().queue.trunk.clone();

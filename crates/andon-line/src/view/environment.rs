@@ -1,5 +1,6 @@
 //! Environments: what serves in each, its instances, its deployments, its drift.
 
+use andon_environment::promote::Refused;
 use andon_environment::{Environment, Instance};
 use andon_model::{EnvironmentName, ServiceName, Span, Time};
 use serde::{Deserialize, Serialize};
@@ -8,6 +9,7 @@ use super::parity::{between, model};
 use super::shells::{self, ShellRow};
 use super::wall::{deployment_words, order, shown, signals};
 use super::{Fact, Frame, Mark, Moment, ago, count, fact, frame, moments};
+use crate::stations::environment::waits::waits_for;
 use crate::stations::routes;
 use crate::{Line, Project, Refusal, State};
 
@@ -322,7 +324,16 @@ pub fn environment(
             })
             .collect(),
         held: found.held.is_some(),
-        notes: notes(found, now),
+        notes: {
+            let mut notes = notes(found, now);
+            // A hand in it, and a hold, are told above already.
+            let told = found.tainted.is_some() || found.held.is_some();
+            let waits = waits_for(project, &state, name, now).filter(|_| found.standing && !told);
+            notes.extend(
+                waits.map(|Refused { why, hint }| format!("The newest change waits: {why}. To do: {hint}.")),
+            );
+            notes
+        },
         scaled: found.scaled.iter().map(|(service, replicas)| (service.to_string(), *replicas)).collect(),
         isolated_by: isolation.has,
         not_isolated_by: isolation.lacks,

@@ -1,9 +1,10 @@
 //! Two environments against each other, as the page and the terminal show it.
 
 use andon_environment::parity::{Parity, Picture, Row, Subject};
-use andon_environment::{Environment, Serving};
+use andon_environment::{Environment, Exception, Serving};
 use andon_flags::{Context, evaluate};
 use andon_model::EnvironmentName;
+use andon_pipeline::Definition;
 use serde::{Deserialize, Serialize};
 
 use super::{Fact, Frame, Mark, count, fact, frame};
@@ -105,17 +106,19 @@ pub fn between(
     now: andon_model::Time,
 ) -> Result<Parity, Refusal> {
     let (one, other) = (picture(project, state, here, now)?, picture(project, state, there, now)?);
-    let mut allowed = Vec::new();
-    if let Some(definition) = project.known_definition(state) {
-        for name in [here, there] {
-            let resolved = definition.resolve(name);
-            allowed.extend(resolved.map(|resolved| exceptions(&resolved.rules.differs)).unwrap_or_default());
-        }
-    }
+    let definition = project.known_definition(state);
+    let allowed = definition.map(|definition| differs(&definition, &[here, there])).unwrap_or_default();
     Ok(Parity::between(&one, &other, &allowed, now))
 }
 
-fn picture(
+/// What may differ between these, as the file says of each.
+pub(crate) fn differs(definition: &Definition, names: &[&EnvironmentName]) -> Vec<Exception> {
+    let of = |name: &&EnvironmentName| definition.resolve(name).map(|found| exceptions(&found.rules.differs));
+    names.iter().filter_map(of).flatten().collect()
+}
+
+/// Everything that is known of an environment.
+pub(crate) fn picture(
     project: &Project,
     state: &State,
     name: &EnvironmentName,

@@ -6,6 +6,7 @@ pub mod commands;
 mod life;
 mod look;
 pub mod shell;
+pub(crate) mod waits;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -167,6 +168,9 @@ async fn bring(line: &Line, project: &Project, definition: &Definition) -> Resul
                 promote::Decision::Deploy(candidate) => {
                     // One that became due since waits for the next look.
                     let Some(own) = defined.get(&candidate.commit) else { continue };
+                    if too_unlike(project, state, own, definition, &candidate, now) {
+                        continue;
+                    }
                     let wanted = wanted(state, own, definition, &candidate, next);
                     if let Some(event) = deployment(state, own, definition, candidate, next) {
                         events.extend(wanted);
@@ -179,6 +183,20 @@ async fn bring(line: &Line, project: &Project, definition: &Definition) -> Resul
         Ok((events, ()))
     })
     .await
+}
+
+/// Whether parity that is asked for keeps an artifact out. What is made again is as it was.
+fn too_unlike(
+    project: &Project,
+    state: &State,
+    own: &Defined,
+    trunk: &Definition,
+    candidate: &Candidate,
+    now: Time,
+) -> bool {
+    let landing = state.estate.landings.iter().rev().find(|landing| landing.run == candidate.run);
+    let unlike = |landing| waits::unlike(project, state, own, trunk, &candidate.environment, landing, now);
+    candidate.repeats.is_none() && landing.and_then(unlike).is_some()
 }
 
 fn nothing_due(state: &State, declared: &[Declared]) -> bool {
