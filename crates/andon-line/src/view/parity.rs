@@ -5,6 +5,7 @@ use andon_environment::{Environment, Serving};
 use andon_model::EnvironmentName;
 use serde::{Deserialize, Serialize};
 
+use super::isolation::isolation;
 use super::{Fact, Frame, Mark, count, fact, frame};
 use crate::stations::environment::exceptions;
 use crate::{Line, Project, Refusal, State};
@@ -124,8 +125,7 @@ fn picture(project: &Project, state: &State, name: &EnvironmentName) -> Result<P
     let mut picture = Picture::of(environment, stable);
     let kinds = environment.serving.values().filter_map(stable).map(|deployment| deployment.runtime);
     for kind in kinds.collect::<std::collections::BTreeSet<_>>() {
-        let Ok(runtime) = project.runtime(kind) else { continue };
-        let isolation = runtime.isolation(name);
+        let isolation = isolation(project, state, name, kind);
         for has in isolation.has {
             picture.add(Subject::Isolation, has, "in force");
         }

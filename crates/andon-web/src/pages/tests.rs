@@ -212,7 +212,7 @@ fn the_pages_of_environments_escape_what_was_found_in_them() {
         parity: Some((7, text())),
     };
     let instance =
-        InstanceRow { id: "i1".into(), revision: text(), mark: Mark::Go, words: text(), address: text() };
+        InstanceRow { id: "i1".into(), revision: text(), mark: Mark::Go, words: text(), address: text(), host: Some(text()) };
     let service = ServicePlace {
         name: "web".into(),
         address: "http://web.staging.shop.localhost:1".into(),
@@ -234,6 +234,7 @@ fn the_pages_of_environments_escape_what_was_found_in_them() {
     let all =
         view::EnvironmentsView { frame: frame(), heading: text(), sentence: text(), rows: vec![row.clone()] };
     let view = view::EnvironmentView {
+        several_hosts: true,
         frame: frame(),
         heading: text(),
         sentence: text(),
