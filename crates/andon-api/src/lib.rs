@@ -10,5 +10,6 @@ pub mod git;
 pub mod guard;
 pub mod ofrep;
 pub mod routes;
+pub mod shell;
 
 pub use door::{Door, open};

@@ -12,6 +12,8 @@ use andon_model::{
 };
 use serde::Serialize;
 
+use crate::glass::Taint;
+
 /// A named place where services run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Environment {
@@ -50,7 +52,7 @@ pub struct Environment {
     /// It is being started again and nothing of it runs yet.
     pub waking: bool,
     /// Since when a person had a hand in it, and how.
-    pub tainted: Option<(Time, String)>,
+    pub tainted: Option<Taint>,
 }
 
 impl Environment {
@@ -62,8 +64,9 @@ impl Environment {
         }
     }
 
-    fn lives(&mut self, event: &Event, at: Time) {
-        match event {
+    fn lives(&mut self, recorded: &Recorded) {
+        let at = recorded.at;
+        match &recorded.event {
             Event::ExpiryNear { left, .. } => self.warned = Some(*left),
             Event::ServiceScaled { service, replicas: Some(replicas), .. } => {
                 self.scaled.insert(service.clone(), *replicas);
@@ -74,7 +77,11 @@ impl Environment {
                 (self.asleep, self.waking) = (asleep.then_some(at), !asleep);
                 self.woken = (!asleep).then_some(at);
             }
-            Event::EnvironmentTainted { why, .. } => self.tainted = Some((at, why.clone())),
+            // The first hand counts: what came since is no better for a second one.
+            Event::EnvironmentTainted { why, .. } => {
+                let by = recorded.by.clone();
+                self.tainted.get_or_insert(Taint { since: at, by, why: why.clone() });
+            }
             _ => {}
         }
     }
@@ -258,6 +265,8 @@ pub struct Estate {
     pub infrastructure: crate::infrastructure::Infrastructure,
     /// Databases and templates.
     pub data: crate::data::Data,
+    /// Shells that people opened inside instances.
+    pub shells: crate::glass::Shells,
     /// Landings in order.
     pub landings: Vec<Landing>,
     built: BTreeMap<RunId, (Digest, Pins)>,
@@ -331,6 +340,7 @@ impl Estate {
         let at = recorded.at;
         self.infrastructure.evolve(recorded);
         self.data.evolve(recorded);
+        self.shells.evolve(recorded);
         match &recorded.event {
             Event::ChangePushed(push) => match push.fixes {
                 Some(andon) => drop(self.fixes.insert(push.change, andon)),
@@ -394,7 +404,7 @@ impl Estate {
             | Event::EnvironmentAsleep { environment, .. }
             | Event::EnvironmentTainted { environment, .. } => {
                 if let Some(found) = self.environments.get_mut(environment) {
-                    found.lives(&recorded.event, at);
+                    found.lives(recorded);
                 }
             }
             Event::Restored { .. } => self.instances.clear(),

@@ -244,10 +244,8 @@ mod tests {
 
     #[test]
     fn a_token_lets_one_machine_in_and_only_in_its_time() {
-        let (token, invited) = (Digest::of(b"token"), || Event::HostInvited {
-            token: Digest::of(b"token"),
-            expires: Time(10),
-        });
+        let (token, invited) =
+            (Digest::of(b"token"), || Event::HostInvited { token: Digest::of(b"token"), expires: Time(10) });
         let hosts = told(vec![invited()]);
         assert!(hosts.invites(&token, Time(9)) && !hosts.invites(&token, Time(10)));
         assert!(!hosts.invites(&Digest::of(b"other"), Time(0)));
@@ -267,9 +265,8 @@ mod tests {
 
     #[test]
     fn whoever_leaves_is_lost_or_is_not_reached_takes_nothing() {
-        let places = |more: Vec<Event>, reached: bool| {
-            told([vec![joined("n1")], more].concat()).places(|_| reached)
-        };
+        let places =
+            |more: Vec<Event>, reached: bool| told([vec![joined("n1")], more].concat()).places(|_| reached);
         let web = PlannedService::new("web".parse().unwrap(), &["x"]);
         let takers = |places: Places| places.takers(&web, RuntimeKind::Process).len();
         let leaving = |host| Event::HostLeaving { host: name(host), forget: false, why: "disk".into() };

@@ -5,11 +5,11 @@
 //! 2. The first environment takes the newest landing; each later one takes the newest artifact that every environment before it has released.
 //! 3. A landing is tried once in an environment. One whose artifact serves there already, with the same pins, is not tried at all.
 //! 4. Nothing overtakes: while a deployment is under way in an environment, the next one waits.
-//! 5. Nothing goes into an environment that is held or that somebody had a hand in, and what was released there since counts for nothing.
+//! 5. Nothing goes into an environment that is held or that somebody had a hand in, and nothing goes on from one of the latter.
 //! 6. An environment of a change gets the newest artifact of that change, landed or not.
 //! 7. While the line is stopped, only artifacts whose landing fixes the andon move on.
 
-use andon_model::{AndonId, ChangeId, DeploymentId, Digest, EnvironmentName, Oid, Pins, RunId, Time};
+use andon_model::{AndonId, ChangeId, DeploymentId, Digest, EnvironmentName, Oid, Pins, RunId};
 
 use crate::estate::{Deployment, DeploymentState, Environment, Estate, Landing};
 
@@ -134,10 +134,9 @@ fn newest_passed<'a>(estate: &'a Estate, before: &[Declared], hold: &[AndonId]) 
 
 fn released_in(estate: &Estate, name: &EnvironmentName, landing: &Landing) -> bool {
     let is_it = |d: &Deployment| &d.environment == name && d.carries(landing);
-    let tainted = estate.environments.get(name).and_then(|e| e.tainted.as_ref()).map(|(since, _)| *since);
-    let counts = |at: Time| tainted.is_none_or(|since| at < since);
-    let released = |d: &Deployment| matches!(d.state, DeploymentState::Released { at } if counts(at));
-    estate.deployments.values().any(|d| is_it(d) && released(d))
+    let tainted = estate.environments.get(name).is_some_and(|e| e.tainted.is_some());
+    let released = |d: &Deployment| matches!(d.state, DeploymentState::Released { .. });
+    !tainted && estate.deployments.values().any(|d| is_it(d) && released(d))
 }
 
 /// Environments that were emptied to be rebuilt and are empty now: the same deployment again.

@@ -94,8 +94,7 @@ pub(crate) fn too_many(
                 && matches!(found(i), Seen::Alive { health: Some(Ok(())), .. })
                 && standing(i) != Standing::Lost
         };
-        let serves_nobody =
-            |i: &Instance| i.healthy.is_none() || !matches!(found(i), Seen::Alive { .. });
+        let serves_nobody = |i: &Instance| i.healthy.is_none() || !matches!(found(i), Seen::Alive { .. });
         let mut standing_by = group.members.iter().filter(|i| stands(i)).count();
         let mut may_go = |i: &Instance| {
             if stands(i) {
@@ -164,15 +163,13 @@ impl Chosen {
     ) -> Option<Option<HostName>> {
         let takers = places.takers(service, deployment.runtime);
         let rank = |host: &Option<HostName>| {
-            let stand =
-                estate.instances.values().filter(|i| i.host == *host && i.retired.is_none());
+            let stand = estate.instances.values().filter(|i| i.host == *host && i.retired.is_none());
             let same = stand.clone().filter(|i| {
                 &i.environment == environment && i.service == service.name && &i.revision == revision
             });
             let chosen = self.0.iter().filter(|(.., at)| at == host);
-            let chosen_same = chosen.clone().filter(|(e, s, r, _)| {
-                e == environment && *s == service.name && r == revision
-            });
+            let chosen_same =
+                chosen.clone().filter(|(e, s, r, _)| e == environment && *s == service.name && r == revision);
             (
                 setback(estate, environment, &service.name, host.as_ref(), now),
                 same.count() + chosen_same.count(),

@@ -226,7 +226,11 @@ impl World {
             }
         }
         let after = self.healthy();
-        assert!(after >= before.min(self.wanted as usize), "{before} healthy became {after} of {}", self.wanted);
+        assert!(
+            after >= before.min(self.wanted as usize),
+            "{before} healthy became {after} of {}",
+            self.wanted
+        );
         let starting: Vec<InstanceId> =
             self.runs.iter().filter(|(_, healthy)| !**healthy).map(|(id, _)| *id).collect();
         for id in starting.into_iter().filter(|id| id.0 % u32::from(answers) == 0) {
@@ -347,9 +351,8 @@ fn a_host_that_joins_gets_its_share_one_by_one_and_one_that_leaves_is_emptied() 
     world.settles();
     assert_eq!(world.spread(), [("here".to_owned(), 4)].into());
     world.does(Step::Join(0));
-    let plans = |decisions: &[Decision]| {
-        decisions.iter().filter(|d| matches!(d, Decision::Plan { .. })).count()
-    };
+    let plans =
+        |decisions: &[Decision]| decisions.iter().filter(|d| matches!(d, Decision::Plan { .. })).count();
     assert_eq!(plans(&world.look(1)), 1, "one at a time");
     assert_eq!(plans(&world.look(1)), 0, "the next only when that one stands");
     world.settles();

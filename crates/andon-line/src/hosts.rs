@@ -96,8 +96,10 @@ impl Line {
         if let Some(host) = self.hosts().holder(&credential) {
             return Ok(host.name.clone());
         }
-        let labels =
-            labels.into_iter().map(|(key, value)| (plain(&key), plain(&value))).collect::<std::collections::BTreeMap<_, _>>();
+        let labels = labels
+            .into_iter()
+            .map(|(key, value)| (plain(&key), plain(&value)))
+            .collect::<std::collections::BTreeMap<_, _>>();
         let made = self.decide_server(Actor::line("hosts"), |_, now| {
             let hosts = self.hosts();
             if !hosts.invites(&token, now) {

@@ -11,6 +11,7 @@ pub mod hosts;
 pub mod intake;
 pub mod line;
 pub mod project;
+mod recording;
 pub mod recovery;
 pub mod refusal;
 pub mod state;

@@ -155,8 +155,7 @@ impl Line {
             let trunk = project.state().trunk.clone();
             Repository::create(project.repository.dir().to_owned(), &trunk, &settings.exe).await?;
         }
-        // Tells what this data directory made from what another one did; the key itself is not to be had from it.
-        let id: String = vault.derive("which server").chars().take(16).collect();
+        let id: String = name_of(&vault);
         let postgres =
             settings.postgres.as_ref().map(|at| andon_data::Server::new(&at.0, &id)).transpose()?;
         let line = Arc::new(Line {
@@ -194,6 +193,11 @@ impl Line {
         }
         line.reroute();
         Ok(line)
+    }
+
+    /// Tells what this server made on its host from what others did.
+    pub fn id(&self) -> String {
+        name_of(&self.vault)
     }
 
     /// What time it is.
@@ -434,4 +438,9 @@ async fn lock(data: &std::path::Path) -> Result<File, Refusal> {
     Err(Refusal::Conflict(format!(
         "another server uses {data}\nhint: stop it, or give this one another --data"
     )))
+}
+
+/// Tells what this data directory made from what another one did; the key itself is not to be had from it.
+fn name_of(vault: &Vault) -> String {
+    vault.derive("which server").chars().take(16).collect()
 }

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use andon_cord::PullOn;
 use andon_git::Repository;
 use andon_model::{HostName, InstanceId, JobName, Oid, ProjectName, RunId, RuntimeKind};
-use andon_runtime::remote::Fleet;
 use andon_pipeline::{Definition, definition};
+use andon_runtime::remote::Fleet;
 use andon_runtime::{DockerRuntime, ProcessRuntime, Runtime};
 use tokio_util::sync::CancellationToken;
 

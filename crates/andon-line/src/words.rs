@@ -126,6 +126,13 @@ pub fn of(event: &Event) -> Option<(Mark, String, Option<String>)> {
             let what = if *asleep { "sleeps" } else { "wakes" };
             (Mark::None, format!("{environment} {what}: {why}."), place(environment))
         }
+        Event::ShellOpened { shell, environment, instance, why, .. } => {
+            let words = format!("The shell {shell} was opened inside {instance} of {environment}: {why}");
+            (Mark::Wait, words, place(environment))
+        }
+        Event::ShellEnded { shell, how, .. } => {
+            (Mark::None, format!("The shell {shell} is closed: {how}."), None)
+        }
         Event::EnvironmentTainted { environment, why } => {
             let words = format!("{environment} is tainted until it is rebuilt: {why}");
             (Mark::Wait, words, place(environment))
@@ -194,6 +201,14 @@ pub fn of(event: &Event) -> Option<(Mark, String, Option<String>)> {
                 format!("The state {state} is again as in version {from}; its serial is {}.", version.serial);
             (Mark::Wait, words, place(&state.environment))
         }
+        Event::StateStored { state, version } if version.recovered.is_some() => {
+            let run = version.recovered.map(|run| run.to_string()).unwrap_or_default();
+            let words = format!(
+                "A state of {state} that {run} could not store was found and stored; its serial is {}.",
+                version.serial
+            );
+            (Mark::Wait, words, place(&state.environment))
+        }
         Event::StateDeleted { state } => (
             Mark::Wait,
             format!("The state {state} was emptied; its versions are kept."),
@@ -234,6 +249,24 @@ pub fn of(event: &Event) -> Option<(Mark, String, Option<String>)> {
             (Mark::Wait, words, None)
         }
         Event::InfraApproved { run, why } => (Mark::Go, format!("{run} was approved: {why}"), None),
+        Event::InfraStopping { run, force: false } => {
+            (Mark::Wait, format!("{run} of the infrastructure is being stopped."), None)
+        }
+        Event::InfraStopping { run, force: true } => (
+            Mark::Stop,
+            format!("{run} of the infrastructure did not end in time and is ended by force."),
+            None,
+        ),
+        Event::InfraAdopted { run, environment, address, id } => {
+            let words = format!("{address} ({id}), which {run} had made and not saved, is in the state now.");
+            (Mark::Wait, words, place(environment))
+        }
+        Event::InfraLost { run, environment, address, why, .. } => {
+            (Mark::Stop, format!("{address} of {run} is in no state: {why}"), place(environment))
+        }
+        Event::InfraForgotten { environment, address, why } => {
+            (Mark::None, format!("{address} is not looked for any more: {why}"), place(environment))
+        }
         Event::InfraFinished(end) if end.ok => {
             (Mark::Go, format!("{} of the infrastructure: {}.", end.run, end.why), None)
         }

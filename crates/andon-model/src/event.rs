@@ -22,10 +22,10 @@ pub use crate::infrastructure::{
 pub use crate::service::{Limits, PlannedService, RuntimeKind};
 use crate::strategy::Strategy;
 use crate::{
-    AndonId, ChangeId, DatabaseName, DeploymentId, Digest, EnvironmentName, HostName, InstanceId, JobName, Oid, Pins,
-    ProjectName, ReleaseId, RunId, ServiceName, Span, Time, UserName,
+    AndonId, ChangeId, DatabaseName, DeploymentId, Digest, EnvironmentName, HostName, InstanceId, JobName,
+    Oid, Pins, ProjectName, ReleaseId, RunId, ServiceName, Span, Time, UserName,
 };
-use crate::{InfraRunId, StateName};
+use crate::{InfraRunId, ShellId, StateName};
 
 /// Who did it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -220,6 +220,16 @@ pub enum Event {
     EnvironmentAsleep { environment: EnvironmentName, asleep: bool, why: String },
     /// Somebody had a hand in it: nothing is promoted into it or out of it until it is rebuilt.
     EnvironmentTainted { environment: EnvironmentName, why: String },
+    /// Somebody opens a shell inside an instance; an empty command is one to type in. Recorded before anything is sent.
+    ShellOpened {
+        shell: ShellId,
+        environment: EnvironmentName,
+        instance: InstanceId,
+        command: Vec<String>,
+        why: String,
+    },
+    /// Nothing of it runs any more. `recording` names what was typed and shown (asciicast); `cut`: not all that was shown is in it.
+    ShellEnded { shell: ShellId, code: Option<i32>, how: String, recording: Option<Digest>, cut: bool },
     /// Reality differs from code.
     DriftSeen { environment: EnvironmentName, drift: Drift },
     /// Reality equals code again.
@@ -317,6 +327,20 @@ pub enum Event {
     InfraFinished(InfraFinished),
     /// A look could not tell of these whether they are as the code says; an empty list: now it can.
     InfraUnknown { environment: EnvironmentName, tool: InfraTool, what: Vec<String> },
+    /// It is asked to save and end; `force`: it did not in time, and is ended with everything it started.
+    InfraStopping { run: InfraRunId, force: bool },
+    /// A resource that the tool had made and not saved was taken into the state.
+    InfraAdopted { run: InfraRunId, environment: EnvironmentName, address: String, id: String },
+    /// A resource that the tool made, or was making, when it was ended, and that no state knows.
+    InfraLost {
+        run: InfraRunId,
+        environment: EnvironmentName,
+        address: String,
+        id: Option<String>,
+        why: String,
+    },
+    /// A person looked after what was lost.
+    InfraForgotten { environment: EnvironmentName, address: String, why: String },
 
     // ── release ────────────────────────────────────────────────────────
     /// Users begin to move from one revision to another.

@@ -69,6 +69,8 @@ ids! {
     InstanceId "i" "an instance";
     /// One run of the infrastructure tool in an environment. Shown as `T4`.
     InfraRunId "T" "an infrastructure run";
+    /// A shell that somebody opened inside an instance. Shown as `S3`.
+    ShellId "S" "a shell";
 }
 
 #[cfg(test)]

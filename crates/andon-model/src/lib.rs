@@ -16,10 +16,11 @@ pub mod time;
 
 pub use event::{Actor, Event, Recorded, Role};
 pub use hash::{Digest, Oid};
-pub use id::{AndonId, ChangeId, DeploymentId, InfraRunId, InstanceId, ReleaseId, RunId};
+pub use id::{AndonId, ChangeId, DeploymentId, InfraRunId, InstanceId, ReleaseId, RunId, ShellId};
 pub use infrastructure::StateName;
 pub use name::{
-    DatabaseName, EnvironmentName, HostName, JobName, ProjectName, ServiceName, StageName, StrategyName, UserName,
+    DatabaseName, EnvironmentName, HostName, JobName, ProjectName, ServiceName, StageName, StrategyName,
+    UserName,
 };
 pub use pins::Pins;
 pub use service::{Limits, PlannedService, RuntimeKind, Size};

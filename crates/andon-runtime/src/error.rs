@@ -79,6 +79,14 @@ pub enum RuntimeError {
         /// What happened.
         why: String,
     },
+    /// No shell is opened inside of it.
+    #[error("no shell can be opened inside {id}: {why}\nhint: `andon env show` names the instances that run")]
+    NoShell {
+        /// Which.
+        id: String,
+        /// The reason.
+        why: String,
+    },
     /// No container engine answers.
     #[error(
         "no container engine answers at {host}: {why}\nhint: install and start Docker (or Podman's socket), let this user open the socket, or name it in DOCKER_HOST; it is looked for again by itself"

@@ -18,6 +18,7 @@ mod port;
 mod process;
 pub mod remote;
 pub mod sandbox;
+mod shell;
 mod spec;
 mod unpack;
 
@@ -27,5 +28,6 @@ pub use health::{free_port, free_port_at, health};
 pub use manifest::{Difference, Entry, Inspector, Manifest, tree_digest};
 pub use port::{Isolation, Runtime};
 pub use process::{Foreign, Observed, Process, ProcessRuntime, shim_main};
+pub use shell::{NOT_OPENED, Said, Shell, ShellOrder, Size, Terminal, Typed};
 pub use spec::{Exit, Spec};
 pub use unpack::{Limits, unpack};

@@ -8,7 +8,7 @@ use andon_model::{EnvironmentName, RuntimeKind};
 use serde::{Deserialize, Serialize};
 
 use crate::error::RuntimeError;
-use crate::{Difference, Foreign, Observed, Process, Spec};
+use crate::{Difference, Foreign, Observed, Process, Shell, ShellOrder, Spec};
 
 /// Runs instances. Everything blocks: call it from a blocking task. Each verb may be repeated; done again it is nothing.
 ///
@@ -62,6 +62,11 @@ pub trait Runtime: Send + Sync {
     /// Counts up when it is worth looking at once: files were touched, or an instance ended. None: only looking tells.
     fn watch(&self) -> Option<tokio::sync::watch::Receiver<u64>> {
         None
+    }
+
+    /// Opens a shell inside an instance that runs, within what separates that from everything else.
+    fn shell(&self, id: &str, _order: &ShellOrder) -> Result<Shell, RuntimeError> {
+        Err(RuntimeError::NoShell { id: id.to_owned(), why: "this runtime offers no shell".into() })
     }
 
     /// Processes among the instances that none of them accounts for.

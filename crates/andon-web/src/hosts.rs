@@ -35,11 +35,14 @@ pub async fn treat(
         let (host, why): (HostName, _) = (parse(&host)?, field(&fields, "why"));
         let name = host.clone();
         match command.as_str() {
-            "drain" => line.empty_host(&caller, host, false, why).await.map(|()| format!("{name} is emptied")),
-            "resume" => line.keep_host(&caller, host).await.map(|()| format!("{name} takes instances again")),
-            "leave" => {
-                line.empty_host(&caller, host, true, why).await.map(|()| format!("{name} leaves when it is empty"))
+            "drain" => {
+                line.empty_host(&caller, host, false, why).await.map(|()| format!("{name} is emptied"))
             }
+            "resume" => line.keep_host(&caller, host).await.map(|()| format!("{name} takes instances again")),
+            "leave" => line
+                .empty_host(&caller, host, true, why)
+                .await
+                .map(|()| format!("{name} leaves when it is empty")),
             _ => Err(Refusal::Unknown("a host can be emptied, take instances again, or leave".into())),
         }
     };

@@ -83,6 +83,12 @@ pub fn pages() -> Vec<Page> {
             Deployer,
             post(act::approve_infrastructure),
         ),
+        form(
+            "/{project}/environments/{environment}/infrastructure/{infrarun}/stop",
+            Deployer,
+            post(act::stop_infrastructure),
+        ),
+        form("/{project}/environments/{environment}/infrastructure/forget", Deployer, post(act::forget_lost)),
         form("/{project}/environments/{environment}/deploy", Deployer, post(act::deploy)),
         form("/{project}/environments/{environment}/rollback", Releaser, post(act::roll_back)),
         form("/{project}/releases/{release}/{command}", Releaser, post(act::move_release)),

@@ -56,7 +56,8 @@ fn ip(args: &str) -> Output {
 /// Namespaces take root; where they cannot be made, the test says so.
 fn may(test: &str) -> bool {
     let name = format!("anht{}", std::process::id());
-    let made = Command::new("ip").args(["netns", "add", &name]).output().is_ok_and(|out| out.status.success());
+    let made =
+        Command::new("ip").args(["netns", "add", &name]).output().is_ok_and(|out| out.status.success());
     if made {
         ip(&format!("netns del {name}"));
     } else {
@@ -275,8 +276,7 @@ impl Users {
                     ureq::Agent::config_builder().http_status_as_error(false).max_redirects(0).build();
                 let agent: ureq::Agent = config.into();
                 while !stop.load(Ordering::SeqCst) {
-                    let answer =
-                        agent.get(format!("http://127.0.0.1:{router}/")).header("host", WEB).call();
+                    let answer = agent.get(format!("http://127.0.0.1:{router}/")).header("host", WEB).call();
                     asked.fetch_add(1, Ordering::SeqCst);
                     match answer {
                         Ok(mut answer) if answer.status() == 200 => {
@@ -324,15 +324,21 @@ fn a_host_that_joins_takes_its_share_and_one_that_leaves_is_emptied_and_no_reque
     one.join(&server, port);
     until(&server, "the new host answers users", || users.from(&one.address) > 0);
     println!("traffic on a host {:?} after its agent was started", begun.elapsed());
-    until(&server, "each has its share", || healthy(&server) == [("here".into(), 2), ("one".into(), 2)].into());
+    until(&server, "each has its share", || {
+        healthy(&server) == [("here".into(), 2), ("one".into(), 2)].into()
+    });
     println!("evenly spread {:?} after its agent was started", begun.elapsed());
 
     // The server's own host is one like the others.
     let out = server.cli(&["host", "drain", "here", "-m", "a new disk"]);
     assert!(out.status.success(), "{}", words(&out));
-    until(&server, "the server's own host is empty", || spread(&server) == [("here".into(), 0), ("one".into(), 4)].into());
+    until(&server, "the server's own host is empty", || {
+        spread(&server) == [("here".into(), 0), ("one".into(), 4)].into()
+    });
     assert!(server.cli(&["host", "resume", "here"]).status.success());
-    until(&server, "it has its share again", || healthy(&server) == [("here".into(), 2), ("one".into(), 2)].into());
+    until(&server, "it has its share again", || {
+        healthy(&server) == [("here".into(), 2), ("one".into(), 2)].into()
+    });
 
     let mut traces = Traces::of(&one.data);
     traces.note();
@@ -435,7 +441,18 @@ fn a_machine_that_may_not_join_is_told_why() {
     let room = server.room.path().to_owned();
     let join = |at: &str, token: &str, name: &str, data: &str| {
         let mut command = Command::new(andon());
-        command.args(["host", "join", at, "--token", token, "--name", name, "--address", "127.0.0.2", "--data"]);
+        command.args([
+            "host",
+            "join",
+            at,
+            "--token",
+            token,
+            "--name",
+            name,
+            "--address",
+            "127.0.0.2",
+            "--data",
+        ]);
         command.arg(room.join(data));
         command
     };
@@ -449,7 +466,13 @@ fn a_machine_that_may_not_join_is_told_why() {
     let good = token(&server);
     refused(&at, "andon_x", "n1", "n1", "not a token for a host");
     let (head, secret) = good.rsplit_once('_').unwrap();
-    refused(&at, &format!("{head}_{}", "0".repeat(32)), "n1", "n1", "used already, is too old, or is not of this server");
+    refused(
+        &at,
+        &format!("{head}_{}", "0".repeat(32)),
+        "n1",
+        "n1",
+        "used already, is too old, or is not of this server",
+    );
     let stranger = format!("andon_host_{}_{secret}", "0".repeat(64));
     refused(&at, &stranger, "n1", "n1", "another certificate");
     refused("127.0.0.1:1", &good, "n1", "n1", "is not reached");
@@ -469,13 +492,18 @@ fn a_machine_that_may_not_join_is_told_why() {
         let mut stream = std::net::TcpStream::connect(&at).unwrap();
         let _ = stream.write_all(noise);
     }
-    let mut other = join(&at, &token(&server), "n2", "n2").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut other =
+        join(&at, &token(&server), "n2", "n2").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     until(&server, "it joined", || spread(&server).contains_key("n2"));
     drop(quiet);
 
     for may_not in [server.token_with(&["deployer"]), server.token_with(&["viewer"])] {
         for path in ["/api/v1/hosts", "/api/v1/hosts/n1/drain"] {
-            let body = if path.ends_with("drain") { serde_json::json!({ "why": "" }) } else { serde_json::json!({}) };
+            let body = if path.ends_with("drain") {
+                serde_json::json!({ "why": "" })
+            } else {
+                serde_json::json!({})
+            };
             assert_eq!(server.post_as(&may_not, path, &body).0, 403);
         }
     }

@@ -5,10 +5,12 @@ mod data;
 mod environments;
 mod hosts;
 mod infrastructure;
+mod infrastructure_runs;
 mod line;
 mod people;
 mod places;
 mod recovery;
+mod shells;
 
 use andon_model::event::Role;
 use axum::routing::{delete, get, post};
@@ -88,7 +90,9 @@ pub fn doors() -> Vec<Door> {
         Door::new(Method::DELETE, "/api/v1/tokens/{digest}", Viewer, delete(revoke)),
     ];
     doors.extend(infrastructure::doors());
+    doors.extend(infrastructure_runs::doors());
     doors.extend(data::doors());
+    doors.extend(shells::doors());
     doors
 }
 

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::isolation::isolation;
 use super::parity::{between, model};
+use super::shells::{self, ShellRow};
 use super::wall::{deployment_words, order, shown, signals};
 use super::{Fact, Frame, Mark, Moment, ago, count, fact, frame, moments};
 use crate::stations::routes;
@@ -13,6 +14,8 @@ use crate::{Line, Project, Refusal, State};
 
 /// Deployments that the page shows.
 const DEPLOYMENTS: usize = 20;
+/// Shells that the page shows.
+const SHELLS: usize = 20;
 
 /// The page of all environments.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -87,6 +90,9 @@ pub struct EnvironmentView {
     /// There are other hosts than the server's own: the host of each instance is worth a word.
     #[serde(default)]
     pub several_hosts: bool,
+    /// Shells that people opened inside its instances, newest first.
+    #[serde(default)]
+    pub shells: Vec<ShellRow>,
     /// What happened, newest first.
     pub timeline: Vec<Moment>,
 }
@@ -191,6 +197,7 @@ fn row(project: &Project, state: &State, environment: &Environment, now: Time) -
         (None, Some((since, drift)), _) => {
             (Mark::Wait, format!("{} differs from code for {}, healing", drift.what, now.since(*since)))
         }
+        (None, None, _) if environment.tainted.is_some() => (Mark::Wait, tainted(environment)),
         (None, None, _) if environment.asleep.is_some() => {
             (Mark::None, "sleeps; the first request wakes it".into())
         }
@@ -225,13 +232,19 @@ fn row(project: &Project, state: &State, environment: &Environment, now: Time) -
     }
 }
 
+/// `tainted by ann: the queue hangs; rebuild it`.
+pub(super) fn tainted(environment: &Environment) -> String {
+    environment.tainted.as_ref().map(|taint| format!("{taint}; rebuild it")).unwrap_or_default()
+}
+
 /// What is out of the ordinary.
 fn notes(environment: &Environment, now: Time) -> Vec<String> {
     let mut notes = Vec::new();
-    if let Some((since, why)) = &environment.tainted {
-        let since = now.since(*since);
+    if let Some(taint) = &environment.tainted {
+        let since = now.since(taint.since);
         notes.push(format!(
-            "Tainted for {since}: {why}. Nothing is promoted into it or out of it until it is rebuilt."
+            "For {since} {taint}. Nothing is promoted into it or out of it until it is rebuilt: andon env rebuild {}",
+            environment.name
         ));
     }
     if let Some((since, why)) = &environment.held {
@@ -318,6 +331,7 @@ pub fn environment(
         several_hosts: !line.hosts().joined.is_empty(),
         isolated_by: isolation.has,
         not_isolated_by: isolation.lacks,
+        shells: state.estate.shells.of(name).take(SHELLS).map(|shell| shells::row(shell, now)).collect(),
         timeline: moments(state.feed.iter().filter(about), 60),
         row,
     })
@@ -379,11 +393,15 @@ fn concerns(state: &State, name: &EnvironmentName, recorded: &andon_model::Recor
         | E::EnvironmentHeld { environment, .. }
         | E::EnvironmentAsleep { environment, .. }
         | E::EnvironmentTainted { environment, .. }
+        | E::ShellOpened { environment, .. }
         | E::DriftSeen { environment, .. }
         | E::DriftHealed { environment, .. }
         | E::DeploymentStarted { environment, .. }
         | E::EnvironmentTested { environment, .. }
         | E::ReleaseStarted { environment, .. } => environment == name,
+        E::ShellEnded { shell, .. } => {
+            state.estate.shells.all.get(shell).is_some_and(|shell| shell.environment == *name)
+        }
         E::DeploymentFinished { deployment, .. } => {
             state.estate.deployments.get(deployment).is_some_and(|d| d.environment == *name)
         }

@@ -57,9 +57,10 @@ pub fn hosts(line: &Line) -> HostsView {
     for host in known.joined.values() {
         let mut made = row(line, &places, Some(&host.name), host.leaving.as_ref(), now);
         (made.mark, made.words) = match (&host.lost, places.standing(Some(&host.name))) {
-            (Some((since, why)), _) => {
-                (Mark::Stop, format!("lost for {}: {why}; what ran there is made anew elsewhere", now.since(*since)))
-            }
+            (Some((since, why)), _) => (
+                Mark::Stop,
+                format!("lost for {}: {why}; what ran there is made anew elsewhere", now.since(*since)),
+            ),
             (None, _) if !line.fleet.reaches(&host.name) => {
                 (Mark::Wait, "not connected; what runs there goes on".to_owned())
             }
@@ -82,7 +83,9 @@ pub fn hosts(line: &Line) -> HostsView {
         (_, many) => format!("{} hosts are lost", many.len()),
     };
     let sentence = match line.hosts_dial() {
-        Some(_) => "A service is spread over the hosts that take instances. Whoever joins gets its share, whoever leaves is emptied first; no request fails by it.",
+        Some(_) => {
+            "A service is spread over the hosts that take instances. Whoever joins gets its share, whoever leaves is emptied first; no request fails by it."
+        }
         None => "This server lets no other machine in: it was started without --hosts.",
     };
     HostsView {
@@ -125,10 +128,14 @@ fn row(
     let (mark, words) = match leaving {
         None => (Mark::Go, "takes instances".to_owned()),
         Some(leaving) => {
-            let (since, what) = (ago(now, leaving.since), if leaving.forget { "leaves" } else { "is emptied" });
+            let (since, what) =
+                (ago(now, leaving.since), if leaving.forget { "leaves" } else { "is emptied" });
             match instances {
                 0 => (Mark::None, format!("is empty, takes nothing ({})", leaving.why)),
-                n => (Mark::Live, format!("{what} since {since} ({}): {} to go", leaving.why, count(n, "instance"))),
+                n => (
+                    Mark::Live,
+                    format!("{what} since {since} ({}): {} to go", leaving.why, count(n, "instance")),
+                ),
             }
         }
     };

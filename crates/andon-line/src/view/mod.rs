@@ -17,6 +17,7 @@ pub mod queue;
 pub mod recovery;
 pub mod release;
 pub mod run;
+pub mod shells;
 pub mod wall;
 
 use andon_model::event::{JobEnd, Recorded, Verdict};
@@ -37,6 +38,7 @@ pub use queue::{ChangeRow, QueueView};
 pub use recovery::RecoveryView;
 pub use release::{ReleaseView, ReleasesView};
 pub use run::RunView;
+pub use shells::ShellsView;
 pub use wall::WallView;
 
 /// A state's mark: shape and colour in the browser, a sign in the terminal.
@@ -150,7 +152,10 @@ fn wrong(state: &State) -> Option<String> {
         return Some(format!("{} is paused by {}: {}", release.id, pause.by, pause.why));
     }
     let drifting = state.estate.environments.values().find_map(|e| Some((e, &e.drifts.first()?.1)));
-    drifting.map(|(environment, drift)| format!("{} differs from its code: {}", environment.name, drift.what))
+    let tainted = state.estate.environments.values().find_map(|e| Some((e, e.tainted.as_ref()?)));
+    drifting
+        .map(|(environment, drift)| format!("{} differs from its code: {}", environment.name, drift.what))
+        .or_else(|| tainted.map(|(environment, taint)| format!("{} is {taint}", environment.name)))
 }
 
 /// `3 minutes ago`, for sentences.

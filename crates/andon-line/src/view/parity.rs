@@ -2,6 +2,7 @@
 
 use andon_environment::parity::{Parity, Picture, Row, Subject};
 use andon_environment::{Environment, Serving};
+use andon_flags::{Context, evaluate};
 use andon_model::EnvironmentName;
 use serde::{Deserialize, Serialize};
 
@@ -77,7 +78,7 @@ pub fn parity(
     Ok(ParityView {
         frame: frame(&state, project.name.as_str(), now),
         heading,
-        sentence: "Versions, names of variables, shapes, limits, isolation and infrastructure of everything that serves.".into(),
+        sentence: "Versions, names of variables, shapes, limits, isolation, infrastructure, databases and flags of everything that serves.".into(),
         here: here.to_string(),
         there: there.to_string(),
         percent: parity.percent(),
@@ -104,7 +105,7 @@ pub fn between(
     there: &EnvironmentName,
     now: andon_model::Time,
 ) -> Result<Parity, Refusal> {
-    let (one, other) = (picture(project, state, here)?, picture(project, state, there)?);
+    let (one, other) = (picture(project, state, here, now)?, picture(project, state, there, now)?);
     let mut allowed = Vec::new();
     if let Some(definition) = project.known_definition(state) {
         for name in [here, there] {
@@ -115,7 +116,12 @@ pub fn between(
     Ok(Parity::between(&one, &other, &allowed, now))
 }
 
-fn picture(project: &Project, state: &State, name: &EnvironmentName) -> Result<Picture, Refusal> {
+fn picture(
+    project: &Project,
+    state: &State,
+    name: &EnvironmentName,
+    now: andon_model::Time,
+) -> Result<Picture, Refusal> {
     let environment: &Environment = state.estate.environments.get(name).ok_or_else(|| {
         Refusal::Unknown(format!(
             "there is no environment {name}\nhint: `andon env list` shows those there are"
@@ -132,6 +138,13 @@ fn picture(project: &Project, state: &State, name: &EnvironmentName) -> Result<P
         for (lacks, why) in isolation.lacks {
             picture.add(Subject::Isolation, lacks, format!("lacking: {why}"));
         }
+    }
+    // To somebody of whom nothing is known but where they are: rules that name the environment show here.
+    let context = Context::default().with("environment", name.as_str());
+    for flag in state.flags.iter() {
+        let said = evaluate(&state.flags, &flag.key, &context, now);
+        let value = said.variant.map_or_else(|| "what the code says".to_owned(), str::to_owned);
+        picture.add(Subject::Flags, flag.key.clone(), value);
     }
     let databases = state.estate.data.databases.iter().filter(|((place, _), _)| place == name);
     for ((_, database), found) in databases {

@@ -316,6 +316,7 @@ fn cell(state: &State, environment: &EnvironmentName, service: &ServiceName) -> 
     let serving = place.and_then(|place| place.serving.get(service)).cloned().unwrap_or_default();
     let drift =
         place.and_then(|place| place.drifts.iter().find(|(_, d)| d.service.as_ref() == Some(service)));
+    let tainted = place.filter(|place| place.tainted.is_some()).map(super::environment::tainted);
     match serving {
         Serving { stable: Some(stable), incoming: Some(incoming), .. } => Cell {
             mark: Mark::Live,
@@ -325,9 +326,12 @@ fn cell(state: &State, environment: &EnvironmentName, service: &ServiceName) -> 
             link: format!("releases/{}", incoming.release.0),
         },
         Serving { stable: Some(stable), .. } => Cell {
-            mark: if drift.is_some() { Mark::Wait } else { Mark::Go },
+            mark: if drift.is_some() || tainted.is_some() { Mark::Wait } else { Mark::Go },
             version: stable.commit().to_owned(),
-            words: drift.map(|(_, drift)| format!("drift: {}, healing", drift.what)).unwrap_or_default(),
+            words: drift
+                .map(|(_, drift)| format!("drift: {}, healing", drift.what))
+                .or(tainted)
+                .unwrap_or_default(),
             split: None,
             link,
         },

@@ -13,6 +13,7 @@ mod drift;
 mod engine;
 mod image;
 mod network;
+mod shell;
 mod watch;
 mod whole;
 
@@ -27,9 +28,10 @@ use andon_model::{EnvironmentName, RuntimeKind};
 
 use crate::error::RuntimeError;
 use crate::port::{Isolation, Runtime};
-use crate::{Difference, Foreign, Observed, Process, Spec};
+use crate::{Difference, Foreign, Observed, Process, Shell, ShellOrder, Spec};
 pub use engine::About;
 use engine::Engine;
+pub(crate) use engine::reactor;
 
 /// Where an instance listens unless its service says otherwise.
 const PORT: u16 = 8080;
@@ -64,6 +66,8 @@ pub struct DockerRuntime {
     without_init: AtomicBool,
     /// Who runs processes that this host cannot name.
     afar: Mutex<HashMap<u32, String>>,
+    /// Shells of ours that are open.
+    shells: shell::Held,
 }
 
 impl DockerRuntime {
@@ -98,6 +102,7 @@ impl DockerRuntime {
             needed: Mutex::default(),
             without_init: AtomicBool::new(false),
             afar: Mutex::default(),
+            shells: shell::Held::default(),
         })
     }
 
@@ -232,6 +237,10 @@ impl Runtime for DockerRuntime {
 
     fn kill_foreign(&self, process: Process) -> Result<bool, RuntimeError> {
         self.end_stranger(process)
+    }
+
+    fn shell(&self, id: &str, order: &ShellOrder) -> Result<Shell, RuntimeError> {
+        self.open_shell(id, order)
     }
 
     fn clear(&self, environment: &EnvironmentName) -> Result<(), RuntimeError> {

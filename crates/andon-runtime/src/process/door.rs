@@ -7,11 +7,12 @@ use std::net::{Ipv4Addr, SocketAddr};
 use andon_model::{EnvironmentName, RuntimeKind};
 
 use super::watch::Watcher;
-use super::{Foreign, Observed, Process, ProcessRuntime, read};
+use super::{Foreign, Observed, Process, ProcessRuntime, lock, read};
 use crate::error::RuntimeError;
 use crate::health::{free_port, free_port_at};
 use crate::manifest::Difference;
 use crate::port::{Isolation, Runtime};
+use crate::shell::{Shell, ShellOrder};
 use crate::spec::{self, Spec};
 
 impl Runtime for ProcessRuntime {
@@ -47,6 +48,7 @@ impl Runtime for ProcessRuntime {
                 .map_err(RuntimeError::disk("find a free port on", address.to_string()));
         }
         if let (Some(port), Ok(())) = (port, &self.means().network) {
+            let _turn = lock(&self.wiring);
             let address = self.networks().place(environment, used).map_err(RuntimeError::Network)?;
             return Ok(SocketAddr::from((address, port)));
         }
@@ -107,7 +109,12 @@ impl Runtime for ProcessRuntime {
         ProcessRuntime::kill_foreign(self, process)
     }
 
+    fn shell(&self, id: &str, order: &ShellOrder) -> Result<Shell, RuntimeError> {
+        self.open_shell(id, order)
+    }
+
     fn clear(&self, environment: &EnvironmentName) -> Result<(), RuntimeError> {
+        let _turn = lock(&self.wiring);
         self.networks().clear(environment).map_err(RuntimeError::Network)
     }
 }

@@ -9,7 +9,7 @@ use andon_model::EnvironmentName;
 use sha2::Digest as _;
 
 use super::network::{Cable, Networks};
-use super::{ProcessRuntime, plan, read, shim};
+use super::{ProcessRuntime, lock, plan, read, shim};
 use crate::sandbox::Means;
 use crate::spec::{self, Spec};
 
@@ -94,6 +94,7 @@ impl ProcessRuntime {
             return Ok(None);
         }
         self.means().network.clone().map_err(|why| format!("it cannot have the address {address}: {why}"))?;
+        let _turn = lock(&self.wiring);
         self.networks().ensure(environment, address)?;
         Ok(Some(self.networks().cable(environment, &spec.instance, address)))
     }

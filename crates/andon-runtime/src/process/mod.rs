@@ -5,10 +5,12 @@ mod ending;
 mod held;
 mod host;
 mod inside;
+mod join;
 mod log;
 mod network;
 mod plan;
 mod proc;
+mod shell;
 mod shim;
 mod strangers;
 mod watch;
@@ -35,7 +37,9 @@ use crate::sandbox::Means;
 use crate::spec::{self, Exit, Spec, State};
 use crate::unpack::{Limits, unpack};
 
+pub(crate) use self::join::SHELL;
 pub use self::proc::Process;
+pub(crate) use self::shell::end_left;
 pub use self::shim::shim_main;
 
 /// The instances below one directory.
@@ -52,6 +56,10 @@ pub struct ProcessRuntime {
     /// None: this host tells nobody of changes.
     watcher: Option<Watcher>,
     unique: AtomicU64,
+    /// One at a time makes or removes networks: where two look for a free one, they would take the same.
+    wiring: Mutex<()>,
+    /// Shells that are open inside of instances.
+    shells: shell::Shells,
     /// One at a time starts, stops or removes an instance.
     turns: Mutex<HashMap<String, Arc<Mutex<()>>>>,
 }
@@ -111,6 +119,8 @@ impl ProcessRuntime {
             exe,
             inspector: Mutex::default(),
             unique: AtomicU64::new(0),
+            wiring: Mutex::default(),
+            shells: shell::Shells::default(),
             turns: Mutex::default(),
         })
     }
@@ -217,16 +227,20 @@ impl ProcessRuntime {
         for id in self.ids()? {
             let dir = self.root.join(&id);
             let Some(spec) = read::<Spec>(&dir.join(spec::SPEC))? else { continue };
-            // In this order: a shim writes its last word before it lets the lock go.
+            // In this order: a shim writes its state once it has the lock, and its last word before it lets it go.
+            let before: Option<State> = read(&dir.join(spec::STATE))?;
             let held = self.held(&dir)?;
             let state: Option<State> = read(&dir.join(spec::STATE))?;
             let exit = state.as_ref().and_then(|state| state.exit.clone());
-            let exit = exit.or_else(|| (!held && state.is_some()).then_some(Exit::Unseen));
+            // One that wrote its state only after the look at its lock is just beginning.
+            let began = |state: &Option<State>| state.as_ref().map(|state| state.shim);
+            let unseen = !held && state.is_some() && began(&before) == began(&state);
+            let exit = exit.or_else(|| unseen.then_some(Exit::Unseen));
             found.push(Observed {
                 id,
                 labels: spec.labels,
                 port: spec.port,
-                alive: held && exit.is_none(),
+                alive: exit.is_none() && (held || state.is_some()),
                 pid: state.as_ref().and_then(|state| state.main).map(|main| main.pid),
                 started_at: state.map(|state| state.started_at),
                 exit,

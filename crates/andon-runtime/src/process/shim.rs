@@ -24,6 +24,7 @@ use signal_hook::consts::{SIGCHLD, SIGINT, SIGTERM};
 
 use super::held::{Held, next_line};
 use super::inside::{ENTERED, NETWORK, RUNS as COMMAND_RUNS, WHY, rehearse};
+use super::join;
 use super::log::Log;
 use super::network::Cable;
 use super::plan::{SETTING, Setting, order};
@@ -53,6 +54,8 @@ pub fn shim_main(dir: &Path) -> i32 {
     match std::env::var(STAGE).as_deref() {
         Ok(SECOND) => return second(dir),
         Ok(INSIDE) => return super::inside::main(),
+        Ok(join::OUTSIDE) => return join::outside(dir),
+        Ok(join::INSIDE) => return join::inside(),
         Ok(REHEARSE) => return rehearse(dir, false),
         Ok(_) => return rehearse(dir, true),
         Err(_) => {}

@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use rustix::process::Signal;
 
 use super::proc::{self, Process, Stat};
+use super::shell::forgotten;
 use super::shim::MARK;
-use super::{Foreign, ProcessRuntime, read};
+use super::{Foreign, ProcessRuntime, lock, read};
 use crate::error::RuntimeError;
 use crate::spec::{self, State};
 
@@ -40,8 +41,16 @@ impl ProcessRuntime {
             }
         }
         let own = std::process::id();
-        let accounted = |pid: u32| pid == own || shims.iter().any(|shim| proc::descends(&table, pid, *shim));
-        let strays = table.values().filter(|stat| !stat.zombie && !accounted(stat.process.pid));
+        // After the table: a shell is entered here before it starts anything.
+        let shells = lock(&self.shells).clone();
+        let of_shell = |pid: u32| shells.iter().any(|(_, entered)| proc::descends(&table, pid, entered.pid));
+        let of_shim = |pid: u32| shims.iter().any(|shim| proc::descends(&table, pid, *shim));
+        // What a shell left to the instance when it was killed is no part of that.
+        let accounted = |process: Process| match process.pid {
+            pid if pid == own || of_shell(pid) => true,
+            pid => of_shim(pid) && !forgotten(&shells, process),
+        };
+        let strays = table.values().filter(|stat| !stat.zombie && !accounted(stat.process));
         let strays = strays.filter_map(|stat| Some((stat.process, self.owner(stat)?)));
         Ok(strays
             .map(|(process, instance)| Foreign { process, instance, command: process.command() })

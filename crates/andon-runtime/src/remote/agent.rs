@@ -79,7 +79,10 @@ pub async fn join(
         if kept.server != joining.server {
             return Err(format!(
                 "{} belongs to the host {} of the server {}\nhint: give another --data, or leave that server first: andon host leave {}",
-                room.dir.display(), kept.name, kept.server, kept.name
+                room.dir.display(),
+                kept.name,
+                kept.server,
+                kept.name
             ));
         }
         if kept.token.is_none() {
@@ -214,7 +217,10 @@ async fn serve(
             }
         };
         if !std::mem::replace(&mut told, true) {
-            said(format!("{}; it is dialled again and again, what runs here goes on", trouble.words(&kept.server)));
+            said(format!(
+                "{}; it is dialled again and again, what runs here goes on",
+                trouble.words(&kept.server)
+            ));
         }
         tokio::select! {
             () = stop.cancelled() => return Ok(()),

@@ -98,7 +98,10 @@ pub(super) async fn answer(request: Request<Incoming>, machine: Arc<Machine>) ->
     let read = (&mut body).take(ASK_BYTES as u64).read_until(b'\n', &mut line).await;
     let ask = read.ok().and_then(|_| serde_json::from_slice::<Ask>(&line).ok());
     let Some(ask) = ask else {
-        return Ok(refuse(StatusCode::BAD_REQUEST, "the question is not understood; is the server of the same version?"));
+        return Ok(refuse(
+            StatusCode::BAD_REQUEST,
+            "the question is not understood; is the server of the same version?",
+        ));
     };
     let runtime = {
         let machine = Arc::clone(&machine);

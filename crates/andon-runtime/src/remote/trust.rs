@@ -74,7 +74,8 @@ impl Identity {
 pub fn parts(token: &str) -> Option<(String, String)> {
     let (fingerprint, secret) = token.trim().strip_prefix(PREFIX)?.split_once('_')?;
     let hexadecimal = |text: &str| text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    let good = fingerprint.len() == 64 && secret.len() == 32 && hexadecimal(fingerprint) && hexadecimal(secret);
+    let good =
+        fingerprint.len() == 64 && secret.len() == 32 && hexadecimal(fingerprint) && hexadecimal(secret);
     good.then(|| (fingerprint.to_owned(), secret.to_owned()))
 }
 
@@ -170,7 +171,9 @@ mod tests {
         let secret = "0123456789abcdef0123456789abcdef";
         let token = made.token(secret);
         assert_eq!(parts(&token), Some((made.fingerprint.clone(), secret.to_owned())));
-        for bad in ["", "andon_x", &token[..token.len() - 1], &token.to_uppercase(), &token.replace("host_", "")] {
+        for bad in
+            ["", "andon_x", &token[..token.len() - 1], &token.to_uppercase(), &token.replace("host_", "")]
+        {
             assert_eq!(parts(bad), None, "{bad}");
         }
     }

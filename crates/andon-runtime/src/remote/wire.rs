@@ -244,7 +244,8 @@ mod tests {
         for cut in 0..said.len() {
             assert!(hear::<Hello>(&mut &said[..cut]).await.is_err(), "{cut} bytes were enough");
         }
-        for noise in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0xff; 64], &[0, 0, 0, 2, b'{', b'}'], b"\x16\x03\x01"] {
+        for noise in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0xff; 64], &[0, 0, 0, 2, b'{', b'}'], b"\x16\x03\x01"]
+        {
             assert!(hear::<Hello>(&mut &noise[..]).await.is_err(), "{noise:?}");
         }
     }

@@ -6,6 +6,7 @@
 mod confine;
 mod filter;
 mod group;
+mod join;
 mod means;
 mod mounts;
 mod sys;
@@ -15,6 +16,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use group::{Controller, Group, Groups};
+pub use join::{approach, join};
 pub use means::Means;
 pub(crate) use means::system;
 

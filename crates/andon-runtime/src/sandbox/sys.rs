@@ -27,13 +27,16 @@ pub(super) fn own_user() -> Result<(), String> {
     write("setgroups", "deny".into())?;
     write("uid_map", format!("{user} {user} 1"))?;
     write("gid_map", format!("{group} {group} 1"))?;
-    // Whoever is not root loses all rights at its next execution, but for these.
+    keep_rights(&[CapabilitySet::SYS_ADMIN, CapabilitySet::SETPCAP])
+}
+
+/// Whoever is not root loses all rights at its next execution, but for these.
+pub(super) fn keep_rights(kept: &[CapabilitySet]) -> Result<(), String> {
     let failed = |error: rustix::io::Errno| format!("cannot keep its rights over its namespaces: {error}");
-    let kept = [CapabilitySet::SYS_ADMIN, CapabilitySet::SETPCAP];
     let mut sets = rustix::thread::capabilities(None).map_err(failed)?;
     sets.inheritable = kept.iter().fold(sets.inheritable, |all, one| all | *one);
     rustix::thread::set_capabilities(None, sets).map_err(failed)?;
-    kept.into_iter().try_for_each(|one| configure_capability_in_ambient_set(one, true)).map_err(failed)
+    kept.iter().try_for_each(|one| configure_capability_in_ambient_set(*one, true)).map_err(failed)
 }
 
 /// The next child is the first process of a namespace of its own.

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use andon_model::HostName;
+use andon_runtime::Runtime;
 use andon_runtime::remote::trust::Identity;
 use andon_runtime::remote::{self, Admit, Entry, Fleet, Joining};
-use andon_runtime::Runtime;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -31,7 +31,8 @@ pub struct Joined {
 impl Joined {
     /// Whoever comes is let in.
     pub fn new(room: &Path) -> Joined {
-        let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let tokio =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let identity = Identity::open(&room.join("door.json")).unwrap();
         let fleet = Arc::new(Fleet::new(tokio.handle().clone()));
         let listener = tokio.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
@@ -53,9 +54,8 @@ impl Joined {
         let joining = Joining { server, token, name: host, address, labels: Default::default() };
         let (data, ended) = (joined.data.clone(), CancellationToken::new());
         let heard = ended.clone();
-        let agent = joined
-            .tokio
-            .spawn(async move { remote::join(&data, EXE.into(), joining, heard, |_| ()).await });
+        let agent =
+            joined.tokio.spawn(async move { remote::join(&data, EXE.into(), joining, heard, |_| ()).await });
         *joined.agent.lock().unwrap() = Some((ended, agent));
         joined.reached();
         joined

@@ -70,6 +70,7 @@ pub fn environment(view: &EnvironmentView, caller: &Caller) -> Markup {
             @if view.services.is_empty() { p.soft { "Nothing runs here yet: it waits for an artifact of a project with services." } }
             @for service in &view.services { (self::service(view, service, caller)) }
         }))
+        @if !view.shells.is_empty() { (sheet("shells", "Shells that people opened", shells(view, caller))) }
         (sheet("isolation", "What separates its instances", isolation(view)))
         (sheet("deployments", "Deployments", deployments(project, &view.deployments)))
         (timeline(project, &view.timeline))
@@ -103,6 +104,24 @@ fn acts(view: &EnvironmentView, caller: &Caller) -> Markup {
         @if !view.row.standing && may(caller, Role::Developer) {
             (Ask { id: "destroy", label: "Destroy", look: "danger", action: &destroy, what: "Everything in it is stopped and removed. It can be made again from code.", yes: "Destroy it" }.with(why()))
         }
+    }
+}
+
+fn shells(view: &EnvironmentView, caller: &Caller) -> Markup {
+    html! {
+        div.scroll { table {
+            thead { tr { th scope="col" { "Shell" } th scope="col" { "Inside" } th scope="col" { "By" } th scope="col" { "Why" } th scope="col" { "State" } th scope="col" { "Recording" } } }
+            tbody { @for row in &view.shells {
+                tr id={ "shell-" (row.id) } {
+                    th scope="row" { (row.id) }
+                    td { (row.instance) }
+                    td { (row.by) }
+                    td { (row.why) @if !row.command.is_empty() { " " code { (row.command) } } }
+                    td { (state(row.mark, &row.words)) }
+                    td { @if row.recorded && may(caller, Role::Owner) { a href={ "/api/v1/" (view.frame.project) "/shells/" (row.id) "/recording" } { "download" } } @else if row.recorded { span.soft { "owners read it" } } @else { span.soft { "–" } } }
+                }
+            } }
+        } }
     }
 }
 

@@ -99,6 +99,10 @@ pub enum Env {
         #[arg(long)]
         change: Option<String>,
     },
+    /// A recorded shell inside an instance, or one command in it. The environment is tainted until it is rebuilt.
+    Shell(super::shell::Shell),
+    /// Who opened a shell inside which instance, and what is recorded of it.
+    Shells(super::shell::Shells),
     /// The end of an instance's output.
     Log {
         /// `i5`
@@ -193,6 +197,8 @@ pub fn env(common: &Common, env: Env) -> Result<(), Failure> {
                 })
                 .map(drop)
         }
+        Env::Shell(asked) => super::shell::shell(&place, asked),
+        Env::Shells(asked) => super::shell::shells(&place, asked),
         Env::Log { instance } => {
             let mut log = place.client.lines(&format!("{}/instances/{instance}/log", place.base))?;
             std::io::copy(&mut log, &mut std::io::stdout().lock()).map_err(|error| error.to_string())?;

@@ -86,7 +86,9 @@ fn label(text: &str) -> Result<(String, String), String> {
 pub fn host(common: &Common, host: Host) -> Result<(), Failure> {
     match host {
         Host::Join(options) => return join(common, options),
-        Host::Run { data } => return attend(async move |exe, stop| remote::run(&data, exe, stop, told).await),
+        Host::Run { data } => {
+            return attend(async move |exe, stop| remote::run(&data, exe, stop, told).await);
+        }
         _ => {}
     }
     let client = Client::new(common.server.clone(), common.token.clone())?;
@@ -107,7 +109,10 @@ pub fn host(common: &Common, host: Host) -> Result<(), Failure> {
                 super::print_json(&answer);
                 return Ok(());
             }
-            say!("● good once, for {}; on the new machine, with the same andon and as root:", lasts.compact());
+            say!(
+                "● good once, for {}; on the new machine, with the same andon and as root:",
+                lasts.compact()
+            );
             say!("andon host join {server} \\\n  --token {token}");
             Ok(())
         }
@@ -117,7 +122,8 @@ pub fn host(common: &Common, host: Host) -> Result<(), Failure> {
         }
         Host::Resume { host } => command(&host, "resume", "", &format!("{host} takes instances again")),
         Host::Leave(which) => {
-            let words = format!("{} leaves when it is empty; `andon host list` shows how far it is", which.host);
+            let words =
+                format!("{} leaves when it is empty; `andon host list` shows how far it is", which.host);
             command(&which.host, "leave", &which.message, &words)
         }
         Host::Join(_) | Host::Run { .. } => Ok(()),
@@ -169,7 +175,9 @@ fn named() -> Result<HostName, Failure> {
     let letter = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
     let made: String = text.trim().chars().map(letter).take(40).collect();
     let name = made.trim_matches('-').parse::<HostName>();
-    name.map_err(|_| Failure::from("this machine has no name that a host may have\nhint: give one with --name"))
+    name.map_err(|_| {
+        Failure::from("this machine has no name that a host may have\nhint: give one with --name")
+    })
 }
 
 fn told(words: String) {

@@ -7,9 +7,11 @@ pub mod environments;
 pub mod file;
 pub mod hosts;
 pub mod infra;
+mod infra_log;
 pub mod people;
 pub mod places;
 pub mod recovery;
+pub mod shell;
 pub mod watch;
 
 use clap::Subcommand;

@@ -432,9 +432,13 @@ mod tests {
     #[test]
     fn a_database_on_loopback_or_a_socket_is_here_and_no_other_is() {
         let is_here = |address: &str| Address(address.to_owned()).is_here();
-        for here in
-            ["postgresql://u:p@127.0.0.1:5432/postgres", "postgresql://u@localhost/x", "postgresql:///x", "postgresql://u:p@[::1]:5432/x", "postgresql://u@%2Fvar%2Frun/x"]
-        {
+        for here in [
+            "postgresql://u:p@127.0.0.1:5432/postgres",
+            "postgresql://u@localhost/x",
+            "postgresql:///x",
+            "postgresql://u:p@[::1]:5432/x",
+            "postgresql://u@%2Fvar%2Frun/x",
+        ] {
             assert!(is_here(here), "{here}");
         }
         for there in ["postgresql://u:p%40@10.0.0.5:5432/postgres", "postgresql://u:127.0.0.1@db.example/x"] {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use andon_environment::hosts::Standing;
 use andon_environment::{DeploymentState, upkeep};
 use andon_model::event::{Actor, Drift, Event, InfraTool, Revision};
-use andon_model::{EnvironmentName, HostName, InstanceId, RuntimeKind, ServiceName};
+use andon_model::{EnvironmentName, HostName, InstanceId, PlannedService, RuntimeKind, ServiceName};
 use andon_runtime::{Foreign, RuntimeError, Spec};
 
 use super::look::At;
@@ -199,6 +199,25 @@ fn start(line: &Arc<Line>, project: &Arc<Project>, hands: &Arc<Hands>, id: Insta
     });
 }
 
+/// What instances of a service are told by variables, beside who they are.
+pub(super) fn told(
+    line: &Line,
+    project: &Project,
+    environment: &EnvironmentName,
+    service: &PlannedService,
+) -> Result<BTreeMap<String, String>, String> {
+    let mut env = service.env.clone();
+    {
+        let state = project.state();
+        let applied = state.estate.infrastructure.in_force(environment, InfraTool::Terraform);
+        for value in env.values_mut() {
+            *value = infrastructure::fill_in(value, applied.map(|applied| &applied.outputs))?;
+        }
+    }
+    env.extend(line.database_env(project, environment, service)?);
+    Ok(env)
+}
+
 fn start_now(line: &Line, project: &Project, id: InstanceId) -> Result<(), String> {
     let (instance, deployment) = {
         let state = project.state();
@@ -218,15 +237,7 @@ fn start_now(line: &Line, project: &Project, id: InstanceId) -> Result<(), Strin
         .get(&deployment.artifact)
         .map_err(|error| format!("{}: {error}", deployment.artifact.short()))?;
     let label = |key: &str, value: &str| (key.to_owned(), value.to_owned());
-    let mut env = service.env.clone();
-    {
-        let state = project.state();
-        let applied = state.estate.infrastructure.in_force(&instance.environment, InfraTool::Terraform);
-        for value in env.values_mut() {
-            *value = infrastructure::fill_in(value, applied.map(|applied| &applied.outputs))?;
-        }
-    }
-    env.extend(line.database_env(project, &instance.environment, service)?);
+    let mut env = told(line, project, &instance.environment, service)?;
     env.extend([
         label("ANDON_PROJECT", project.name.as_str()),
         label("ANDON_ENVIRONMENT", instance.environment.as_str()),

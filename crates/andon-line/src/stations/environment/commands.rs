@@ -26,7 +26,7 @@ fn life_of(asked: Option<Span>) -> Result<Span, Refusal> {
     Ok(lasts)
 }
 
-fn there<'a>(state: &'a State, name: &EnvironmentName) -> Result<&'a Environment, Refusal> {
+pub(super) fn there<'a>(state: &'a State, name: &EnvironmentName) -> Result<&'a Environment, Refusal> {
     let hint = "`andon env list` shows those there are";
     let none = || Refusal::Unknown(format!("there is no environment {name}\nhint: {hint}"));
     state.estate.environments.get(name).ok_or_else(none)

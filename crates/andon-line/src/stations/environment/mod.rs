@@ -5,6 +5,7 @@ mod act;
 pub mod commands;
 mod life;
 mod look;
+pub mod shell;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -36,6 +37,9 @@ const WARM: Span = Span::secs(60);
 pub(crate) async fn run(line: Arc<Line>, project: Arc<Project>, stop: CancellationToken) {
     let mut pulse = Pulse::new(&line, &project, stop.clone(), QUIET);
     let hands = Arc::new(Hands::default());
+    if let Err(error) = line.end_lost_shells(&project).await {
+        tracing::error!(project = %project.name, %error, "shells that were open are not told to have ended");
+    }
     loop {
         let done = step(&line, &project, &hands, &stop).await;
         pulse.every(if busy(&project.state()) { SOON } else { QUIET });
@@ -73,12 +77,7 @@ impl Hands {
     }
 
     /// Hears from now on what a runtime tells of its instances.
-    fn listen(
-        self: &Arc<Hands>,
-        host: Option<HostName>,
-        runtime: &dyn Runtime,
-        stop: &CancellationToken,
-    ) {
+    fn listen(self: &Arc<Hands>, host: Option<HostName>, runtime: &dyn Runtime, stop: &CancellationToken) {
         let at = (runtime.kind(), host);
         if !self.listening.lock().unwrap_or_else(PoisonError::into_inner).insert(at.clone()) {
             return;
