@@ -5,6 +5,7 @@ use andon_environment::{Environment, Instance};
 use andon_model::{EnvironmentName, ServiceName, Span, Time};
 use serde::{Deserialize, Serialize};
 
+use super::isolation::isolation;
 use super::parity::{between, model};
 use super::shells::{self, ShellRow};
 use super::wall::{deployment_words, order, shown, signals};
@@ -88,6 +89,9 @@ pub struct EnvironmentView {
     pub isolated_by: Vec<String>,
     /// What does not, with the reason.
     pub not_isolated_by: Vec<(String, String)>,
+    /// There are other hosts than the server's own: the host of each instance is worth a word.
+    #[serde(default)]
+    pub several_hosts: bool,
     /// Shells that people opened inside its instances, newest first.
     #[serde(default)]
     pub shells: Vec<ShellRow>,
@@ -304,7 +308,7 @@ pub fn environment(
         fact(found.heals.len().to_string(), "healed so far"),
     ];
     let runtime = state.estate.newest(name).map(|d| d.runtime).unwrap_or_default();
-    let isolation = project.runtime(runtime).map(|runtime| runtime.isolation(name)).unwrap_or_default();
+    let isolation = isolation(project, &state, name, runtime);
     let about = |event: &&andon_model::Recorded| concerns(&state, name, event);
     Ok(EnvironmentView {
         frame: frame(&state, project.name.as_str(), now),
@@ -335,6 +339,7 @@ pub fn environment(
             notes
         },
         scaled: found.scaled.iter().map(|(service, replicas)| (service.to_string(), *replicas)).collect(),
+        several_hosts: !line.hosts().joined.is_empty(),
         isolated_by: isolation.has,
         not_isolated_by: isolation.lacks,
         shells: state.estate.shells.of(name).take(SHELLS).map(|shell| shells::row(shell, now)).collect(),

@@ -11,6 +11,7 @@ pub mod flags;
 pub mod flow;
 pub mod hosts;
 pub mod infrastructure;
+mod isolation;
 pub mod parity;
 pub mod queue;
 pub mod recovery;

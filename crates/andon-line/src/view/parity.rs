@@ -7,6 +7,7 @@ use andon_model::EnvironmentName;
 use andon_pipeline::Definition;
 use serde::{Deserialize, Serialize};
 
+use super::isolation::isolation;
 use super::{Fact, Frame, Mark, count, fact, frame};
 use crate::stations::environment::exceptions;
 use crate::{Line, Project, Refusal, State};
@@ -133,8 +134,7 @@ pub(crate) fn picture(
     let mut picture = Picture::of(environment, stable);
     let kinds = environment.serving.values().filter_map(stable).map(|deployment| deployment.runtime);
     for kind in kinds.collect::<std::collections::BTreeSet<_>>() {
-        let Ok(runtime) = project.runtime(kind) else { continue };
-        let isolation = runtime.isolation(name);
+        let isolation = isolation(project, state, name, kind);
         for has in isolation.has {
             picture.add(Subject::Isolation, has, "in force");
         }

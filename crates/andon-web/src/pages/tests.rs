@@ -244,6 +244,7 @@ fn the_pages_of_environments_escape_what_was_found_in_them() {
     let all =
         view::EnvironmentsView { frame: frame(), heading: text(), sentence: text(), rows: vec![row.clone()] };
     let view = view::EnvironmentView {
+        several_hosts: true,
         frame: frame(),
         heading: text(),
         sentence: text(),
