@@ -265,6 +265,8 @@ pub struct Estate {
     pub infrastructure: crate::infrastructure::Infrastructure,
     /// Databases and templates.
     pub data: crate::data::Data,
+    /// Packages that instances of a service see, by the digest of their text.
+    pub packages: BTreeMap<(EnvironmentName, ServiceName), Digest>,
     /// Shells that people opened inside instances.
     pub shells: crate::glass::Shells,
     /// Landings in order.
@@ -408,6 +410,9 @@ impl Estate {
                 }
             }
             Event::Restored { .. } => self.instances.clear(),
+            Event::PackagesSeen { environment, service, packages, .. } => {
+                self.packages.insert((environment.clone(), service.clone()), packages.clone());
+            }
             Event::DriftSeen { environment, drift } => {
                 if let Some(found) = self.environments.get_mut(environment) {
                     found.drifts.push((at, drift.clone()));
@@ -440,6 +445,7 @@ impl Estate {
         if !rebuild {
             self.environments.remove(name);
             self.setbacks.retain(|(place, ..), _| place != name);
+            self.packages.retain(|(environment, _), _| environment != name);
         }
         for instance in self.instances.values_mut().filter(|i| &i.environment == name && i.retired.is_none())
         {

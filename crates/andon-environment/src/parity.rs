@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use andon_model::{Digest, Limits, Pins, PlannedService, RuntimeKind, ServiceName, Size, Time};
+use andon_model::{Digest, Limits, Packages, Pins, PlannedService, RuntimeKind, ServiceName, Size, Time};
 use serde::{Deserialize, Serialize};
 
 use crate::estate::{Deployment, Environment, Serving};
@@ -189,6 +189,17 @@ impl Parity {
         self.differences.iter().filter(|row| row.allowed.is_none())
     }
 
+    /// Says of differing packages which they are: by their digests, with what each stands for.
+    pub fn name_packages(&mut self, known: &BTreeMap<String, Packages>) {
+        let of = |value: &Option<String>| known.get(value.as_deref()?);
+        for row in self.differences.iter_mut().filter(|row| row.subject == Subject::Packages) {
+            if let (Some(here), Some(there)) = (of(&row.here), of(&row.there)) {
+                let (here, there) = (tell(here, there), tell(there, here));
+                (row.here, row.there) = (Some(here), Some(there));
+            }
+        }
+    }
+
     /// Why fewer than `least` hundredths are not enough, with the first differences that nothing allows. None: they are.
     pub fn short_of(&self, least: u8, here: &str, there: &str) -> Option<String> {
         /// More of them are only counted.
@@ -225,6 +236,27 @@ impl Parity {
         let good = total - self.unexplained().count();
         (good * 100).checked_div(total).unwrap_or(100) as u8
     }
+}
+
+/// Packages in words: how many, and the first of those that are not the same in the other.
+fn tell(here: &Packages, there: &Packages) -> String {
+    /// More of them are only counted.
+    const NAMED: usize = 8;
+    let kind = if here.kind.is_empty() { "no package records" } else { here.kind.as_str() };
+    let differ = here.versions.iter().filter(|(name, version)| there.versions.get(*name) != Some(version));
+    let mut differ: Vec<(&String, &String)> = differ.collect();
+    // Other versions of what both have say more than what only one has.
+    differ.sort_by_key(|(name, _)| !there.versions.contains_key(*name));
+    let named: Vec<String> =
+        differ.iter().take(NAMED).map(|(name, version)| format!("{name} {version}")).collect();
+    let more = differ.len() - named.len();
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let which = if named.is_empty() {
+        String::new()
+    } else {
+        format!("; other than there: {}{more}", named.join(", "))
+    };
+    format!("{kind}, {} packages{which}", here.versions.len())
 }
 
 #[cfg(test)]
@@ -271,6 +303,30 @@ mod tests {
         // What may differ does not count.
         let any = Exception { what: "shape *".into(), why: "small".into(), until: Time(10) };
         assert_eq!(Parity::between(&here, &there, &[any], Time(0)).short_of(100, "a", "b"), None);
+    }
+
+    #[test]
+    fn packages_that_differ_are_named_first_those_that_both_have() {
+        let packages = |all: &[(&str, &str)]| Packages {
+            kind: "dpkg".into(),
+            versions: all.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect(),
+        };
+        let here = packages(&[("aa", "1"), ("openssl", "3.0.1"), ("zlib", "1")]);
+        let there = packages(&[("openssl", "3.0.2"), ("zlib", "1")]);
+        let (one, other) = (here.digest().to_string(), there.digest().to_string());
+        let (mut first, mut second) = (Picture::default(), Picture::default());
+        first.add(Subject::Packages, "web", &one);
+        second.add(Subject::Packages, "web", &other);
+        let mut parity = Parity::between(&first, &second, &[], Time(0));
+        parity.name_packages(&[(one, here), (other, there)].into());
+        let row = &parity.differences[0];
+        let said = row.here.as_deref().unwrap();
+        assert_eq!(said, "dpkg, 3 packages; other than there: openssl 3.0.1, aa 1");
+        assert_eq!(row.there.as_deref(), Some("dpkg, 2 packages; other than there: openssl 3.0.2"));
+        let many: Vec<String> = (0..100).map(|n| format!("p{n}")).collect();
+        let many: Vec<(&str, &str)> = many.iter().map(|name| (name.as_str(), "1")).collect();
+        assert!(tell(&packages(&many), &Packages::default()).ends_with("and 92 more"));
+        assert_eq!(tell(&Packages::default(), &packages(&many)), "no package records, 0 packages");
     }
 
     #[test]

@@ -126,6 +126,14 @@ pub fn of(event: &Event) -> Option<(Mark, String, Option<String>)> {
             let what = if *asleep { "sleeps" } else { "wakes" };
             (Mark::None, format!("{environment} {what}: {why}."), place(environment))
         }
+        Event::PackagesSeen { environment, service, kind, count, .. } => {
+            let kind = if kind.is_empty() { "no package records" } else { kind };
+            (
+                Mark::None,
+                format!("{service} in {environment} sees {count} packages ({kind})."),
+                place(environment),
+            )
+        }
         Event::ShellOpened { shell, environment, instance, why, .. } => {
             let words = format!("The shell {shell} was opened inside {instance} of {environment}: {why}");
             (Mark::Wait, words, place(environment))

@@ -324,4 +324,17 @@ fn a_change_waits_in_front_of_a_production_that_it_would_not_make_enough_like_st
     repo.write("andon.yaml", &strict.replace("replicas: 1", allowed));
     server.served(repo.propose("Say why"));
     assert!(serves(&server, "production", "v1"));
+    // And both see the packages of this host, which are the same.
+    let seen = |environment: &str| {
+        let journal = server.journal();
+        let of_it = |event: &&&Value| event["event"]["environment"] == environment;
+        of_type(&journal, "packages_seen").iter().find(of_it).map(|event| event["event"].clone())
+    };
+    until("their packages are known", || seen("staging").is_some() && seen("production").is_some());
+    let (staging, production) = (seen("staging").unwrap(), seen("production").unwrap());
+    assert_eq!(staging["packages"], production["packages"], "{staging} {production}");
+    if std::path::Path::new("/var/lib/dpkg/status").exists() {
+        assert!(staging["kind"] == "dpkg" && staging["count"].as_u64() > Some(10), "{staging}");
+    }
+    assert!(!server.view("/environments/staging/diff/production")["rows"].to_string().contains("packages"));
 }

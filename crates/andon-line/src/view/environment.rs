@@ -405,6 +405,7 @@ fn concerns(state: &State, name: &EnvironmentName, recorded: &andon_model::Recor
         | E::EnvironmentAsleep { environment, .. }
         | E::EnvironmentTainted { environment, .. }
         | E::ShellOpened { environment, .. }
+        | E::PackagesSeen { environment, .. }
         | E::DriftSeen { environment, .. }
         | E::DriftHealed { environment, .. }
         | E::DeploymentStarted { environment, .. }

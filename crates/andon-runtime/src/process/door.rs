@@ -3,14 +3,16 @@
 use std::collections::BTreeSet;
 use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 
-use andon_model::{EnvironmentName, RuntimeKind};
+use andon_model::{EnvironmentName, Packages, RuntimeKind};
 
 use super::watch::Watcher;
 use super::{Foreign, Observed, Process, ProcessRuntime, lock, read};
 use crate::error::RuntimeError;
 use crate::health::{free_port, free_port_at};
 use crate::manifest::Difference;
+use crate::packages;
 use crate::port::{Isolation, Runtime};
 use crate::shell::{Shell, ShellOrder};
 use crate::spec::{self, Spec};
@@ -107,6 +109,13 @@ impl Runtime for ProcessRuntime {
 
     fn kill_foreign(&self, process: Process) -> Result<bool, RuntimeError> {
         ProcessRuntime::kill_foreign(self, process)
+    }
+
+    /// Instances see the programs of the host, whatever else is hidden from them.
+    fn packages(&self, _id: &str) -> Result<Option<Packages>, RuntimeError> {
+        packages::of_root(Path::new("/"))
+            .map(Some)
+            .map_err(RuntimeError::disk("read the packages below", "/"))
     }
 
     fn shell(&self, id: &str, order: &ShellOrder) -> Result<Shell, RuntimeError> {

@@ -5,6 +5,7 @@ mod act;
 pub mod commands;
 mod life;
 mod look;
+mod packages;
 pub mod shell;
 pub(crate) mod waits;
 
@@ -64,6 +65,8 @@ struct Hands {
     swept_files: Mutex<Option<Time>>,
     /// Told to be touched, and not compared since.
     touched: Mutex<BTreeSet<InstanceId>>,
+    /// Instances whose packages were looked at.
+    packages: Mutex<BTreeSet<InstanceId>>,
     pub(super) testing: Mutex<BTreeSet<DeploymentId>>,
     woken: tokio::sync::Notify,
     listening: Mutex<BTreeSet<look::At>>,
@@ -365,6 +368,7 @@ async fn keep_up(
     let (seen, found) = look::observe(line, project, hands).await?;
     let look::Strays { foreign, orphans } = found;
     act::sweep(project, hands, orphans);
+    packages::look(line, project, hands);
     let now = line.now();
     let decisions = {
         let state = project.state();

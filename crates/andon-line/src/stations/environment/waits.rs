@@ -8,7 +8,7 @@ use andon_model::{EnvironmentName, Time};
 use andon_pipeline::Definition;
 
 use crate::project::Defined;
-use crate::view::parity::{differs, picture};
+use crate::view::parity::{differs, name_packages, picture};
 use crate::{Project, State};
 
 /// Why this landing may not go there now; none: it may. `own` is the file of its commit, `trunk` that of trunk.
@@ -76,7 +76,8 @@ pub(crate) fn unlike(
     }
     // One that is not there yet is like nothing.
     let model = picture(project, state, &with, now).unwrap_or_default().without(&aside);
-    let found = Parity::between(&model, &planned.without(&aside), &differs(trunk, &[&with, name]), now);
+    let mut found = Parity::between(&model, &planned.without(&aside), &differs(trunk, &[&with, name]), now);
+    name_packages(project, &mut found);
     let why = found.short_of(alike.least, with.as_str(), name.as_str())?;
     let hint = format!(
         "andon env diff {with} {name} shows what differs now; what may differ stands under `differs`, with a reason"
