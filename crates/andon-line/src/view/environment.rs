@@ -5,6 +5,7 @@ use andon_environment::{Environment, Instance};
 use andon_model::{EnvironmentName, ServiceName, Span, Time};
 use serde::{Deserialize, Serialize};
 
+use super::data::{DatabaseRow, databases};
 use super::isolation::isolation;
 use super::parity::{between, model};
 use super::shells::{self, ShellRow};
@@ -92,6 +93,9 @@ pub struct EnvironmentView {
     /// There are other hosts than the server's own: the host of each instance is worth a word.
     #[serde(default)]
     pub several_hosts: bool,
+    /// Its databases.
+    #[serde(default)]
+    pub databases: Vec<DatabaseRow>,
     /// Shells that people opened inside its instances, newest first.
     #[serde(default)]
     pub shells: Vec<ShellRow>,
@@ -342,6 +346,7 @@ pub fn environment(
         several_hosts: !line.hosts().joined.is_empty(),
         isolated_by: isolation.has,
         not_isolated_by: isolation.lacks,
+        databases: databases(&state, name, now),
         shells: state.estate.shells.of(name).take(SHELLS).map(|shell| shells::row(shell, now)).collect(),
         timeline: moments(state.feed.iter().filter(about), 60),
         row,

@@ -70,6 +70,7 @@ pub fn environment(view: &EnvironmentView, caller: &Caller) -> Markup {
             @if view.services.is_empty() { p.soft { "Nothing runs here yet: it waits for an artifact of a project with services." } }
             @for service in &view.services { (self::service(view, service, caller)) }
         }))
+        @if !view.databases.is_empty() { (sheet("databases", "Databases", databases(view))) }
         @if !view.shells.is_empty() { (sheet("shells", "Shells that people opened", shells(view, caller))) }
         (sheet("isolation", "What separates its instances", isolation(view)))
         (sheet("deployments", "Deployments", deployments(project, &view.deployments)))
@@ -104,6 +105,23 @@ fn acts(view: &EnvironmentView, caller: &Caller) -> Markup {
         @if !view.row.standing && may(caller, Role::Developer) {
             (Ask { id: "destroy", label: "Destroy", look: "danger", action: &destroy, what: "Everything in it is stopped and removed. It can be made again from code.", yes: "Destroy it" }.with(why()))
         }
+    }
+}
+
+fn databases(view: &EnvironmentView) -> Markup {
+    html! {
+        div.scroll { table {
+            thead { tr { th scope="col" { "Database" } th scope="col" { "In PostgreSQL" } th scope="col" { "Tables" } th scope="col" { "Cloned from" } th scope="col" { "Migrations that ran" } } }
+            tbody { @for row in &view.databases {
+                tr id={ "database-" (row.database) } {
+                    th scope="row" { (state(row.mark, &row.database)) @if let Some(why) = &row.failed { span.small { (why) } } }
+                    td { code { (row.name) } }
+                    td { @match &row.schema { Some(schema) => code title=(schema) { (schema.chars().skip(7).take(12).collect::<String>()) }, None => span.soft { "not known yet" } } }
+                    td { @match &row.cloned { Some(from) => (from), None => span.soft { "nothing: made empty" } } }
+                    td { (row.migrations.len()) @if let Some(last) = row.migrations.last() { ", the last " code { (last) } } }
+                }
+            } }
+        } }
     }
 }
 
