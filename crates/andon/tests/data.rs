@@ -114,14 +114,14 @@ fn a_drill_makes_databases_again_beside_those_in_use_and_drops_them() {
     let (server, repo) = shop(&cluster);
     server.served(repo.propose("Begin"));
     cluster.ask("andon_shop_production_main", "INSERT INTO users VALUES (2, 'real@example.org')");
-    let before = cluster.names();
+    let before = names(&cluster);
     // When a drill is held, then the service comes back on a database of the drill
     let out = server.cli(&["drill", "--json"]);
     assert!(out.status.success(), "{}", said(&out));
     let drill: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
     assert!(drill["served"].as_str().is_some() && drill["instances"] == 1, "{drill}");
     // And nothing of that is left, and nothing of what is real was touched
-    assert_eq!(cluster.names(), before);
+    assert_eq!(names(&cluster), before);
     let databases = "SELECT count(*) FROM pg_database WHERE datname LIKE '%drill%'";
     assert_eq!(cluster.ask("postgres", databases), "0");
     assert_eq!(server.visit("web.production.shop.localhost", "/").1, "canary@example.org,real@example.org\n");
