@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use crate::figure::{Figure, keep};
-use crate::{environments, line, traffic};
+use crate::{data, environments, line, recovery, states, traffic};
 
 const RELEASE_NOTES: &str = "By simulation of whole releases with the very code that decides: users with unequal numbers of requests, a look each second. The \
     numbers do not depend on the machine.";
@@ -13,9 +13,14 @@ pub fn run(area: Option<&str>) -> Result<(), String> {
     match area {
         Some("line") => line::run(),
         Some("environments") => environments::run(),
+        Some("docker") => environments::run_docker(),
+        Some("data") => data::run(),
+        Some("recovery") => recovery::run(),
+        Some("states") => states::run(),
         Some("router") => traffic::run(),
         Some("release") => release(),
-        _ => Err("usage: cargo xtask bench line|router|release|environments".to_owned()),
+        _ => Err("usage: cargo xtask bench line|router|release|environments|docker|data|states|recovery"
+            .to_owned()),
     }
 }
 

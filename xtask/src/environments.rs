@@ -26,7 +26,7 @@ const NOTES: &str = "The release binary, process runtime, as root: namespaces, L
     server's name are counted. *Drift* is from a write into a running release until it is recorded. There is no database in these environments. \
     The machine is shared with other work, so times are upper bounds.";
 
-fn yaml(program: &str) -> String {
+pub(crate) fn yaml(program: &str) -> String {
     let service = |name: &str| {
         format!(
             "  {name}: {{ command: [./hello, hello, $PORT], health: /, port: 8080, limits: {{ memory: 64MiB, cpu: 1, processes: 32 }} }}\n"
@@ -139,6 +139,80 @@ pub fn run() -> Result<(), String> {
     keep("environments", figures, NOTES)
 }
 
+const DOCKER_NOTES: &str = "The release binary and Docker Engine: the same three services, each a container with an image that is at hand (the artifact on an \
+    empty one) and limits, in a network of their environment. *Create* and *rebuild* as with processes.";
+
+/// The same with containers.
+pub fn run_docker() -> Result<(), String> {
+    let house = House::open(&binary()?)?;
+    let source = std::fs::read_to_string(crate::root().join("examples/docker/serve.rs"));
+    let source = source.map_err(|error| format!("examples/docker/serve.rs: {error}"))?;
+    let service = |name: &str| {
+        format!(
+            "  {name}: {{ command: [./serve], health: /healthz, limits: {{ memory: 64MiB, cpu: 1, processes: 32 }} }}\n"
+        )
+    };
+    let yaml = format!(
+        "version: 1
+pipeline:
+  jobs:
+    package:
+      run: |
+        mkdir dist
+        target=$(rustc -vV | sed -n 's/^host: //p')
+        rustc --edition 2021 -O -C target-feature=+crt-static --target $target serve.rs -o dist/serve
+      artifact: dist
+services:
+{}{}{}environments: {{ production: {{ runtime: docker, release: way }} }}
+releases: {{ way: {{ blue-green: {{ keep: 1s }} }} }}
+",
+        service("web"),
+        service("cart"),
+        service("mail"),
+    );
+    house.served(house.propose("Begin", &[("andon.yaml", &yaml), ("serve.rs", &source)])?)?;
+    let (mut made, mut rebuilt) = (Vec::new(), Vec::new());
+    for n in 0..ALONE {
+        let name = format!("alone-{n}");
+        made.push(create(&house, &name)?);
+        rebuilt.push(rebuild(&house, &name)?);
+        end(&house, &name)?;
+    }
+    let figures = vec![
+        Figure::lower("create with 3 services: median", quantile(&mut made, 0.5), "s", None),
+        Figure::lower("create with 3 services: p95", quantile(&mut made, 0.95), "s", Some(15.0)),
+        Figure::lower("rebuild: median", quantile(&mut rebuilt, 0.5), "s", None),
+        Figure::lower("rebuild: p95", quantile(&mut rebuilt, 0.95), "s", Some(10.0)),
+    ];
+    emptied(&house)?;
+    keep("docker", figures, DOCKER_NOTES)
+}
+
+/// Removes what the bench's own server has with the engine: it goes on running there else.
+fn emptied(house: &House) -> Result<(), String> {
+    let server = house.room.join("data/docker/server");
+    let server =
+        std::fs::read_to_string(&server).map_err(|error| format!("{}: {error}", server.display()))?;
+    let label = format!("label=andon.server={}", server.trim());
+    for (list, remove) in [
+        (["ps", "-aq"], ["rm", "-f"]),
+        (["images", "-q"], ["rmi", "-f"]),
+        (["network", "ls"], ["network", "rm"]),
+    ] {
+        let quiet: &[&str] = if list[0] == "network" { &["-q"] } else { &[] };
+        let docker = |args: Vec<&str>| {
+            let out =
+                Command::new("docker").args(args).output().map_err(|error| format!("docker: {error}"))?;
+            Ok::<_, String>(String::from_utf8_lossy(&out.stdout).into_owned())
+        };
+        let found = docker([&list[..], quiet, &["--filter", &label]].concat())?;
+        for id in found.lines() {
+            docker([&remove[..], &[id]].concat())?;
+        }
+    }
+    Ok(())
+}
+
 /// Does it so many times at the same time.
 fn at_once<T: Send>(
     times: usize,
@@ -151,21 +225,21 @@ fn at_once<T: Send>(
     })
 }
 
-fn healthy(view: &Value) -> Vec<String> {
+pub(crate) fn healthy(view: &Value) -> Vec<String> {
     let services = view["services"].as_array().into_iter().flatten();
     let instances = services.flat_map(|service| service["instances"].as_array().into_iter().flatten());
     let good = instances.filter(|instance| instance["mark"] == "go");
     good.filter_map(|instance| instance["id"].as_str().map(str::to_owned)).collect()
 }
 
-fn create(house: &House, name: &str) -> Result<f64, String> {
+pub(crate) fn create(house: &House, name: &str) -> Result<f64, String> {
     let begun = Instant::now();
     house.post("/api/v1/shop/environments", &json!({ "name": name, "like": "production", "ttl": "1h" }))?;
     house.until(&format!("/environments/{name}"), |view| healthy(view).len() == 3)?;
     Ok(begun.elapsed().as_secs_f64())
 }
 
-fn rebuild(house: &House, name: &str) -> Result<f64, String> {
+pub(crate) fn rebuild(house: &House, name: &str) -> Result<f64, String> {
     let path = format!("/environments/{name}");
     let before = healthy(&house.get(&format!("/api/v1/shop{path}"))?);
     let begun = Instant::now();
@@ -178,7 +252,7 @@ fn rebuild(house: &House, name: &str) -> Result<f64, String> {
 }
 
 /// Until the list knows it no more.
-fn end(house: &House, name: &str) -> Result<f64, String> {
+pub(crate) fn end(house: &House, name: &str) -> Result<f64, String> {
     let begun = Instant::now();
     house.post(&format!("/api/v1/shop/environments/{name}/destroy"), &json!({}))?;
     house.until("/environments", |view| {

@@ -15,6 +15,8 @@ pub struct House {
     pub room: PathBuf,
     pub http: u16,
     pub router: u16,
+    /// More words of its command line.
+    settings: Vec<String>,
     token: String,
     child: Option<Child>,
     agent: ureq::Agent,
@@ -56,6 +58,11 @@ fn free_port() -> Result<u16, String> {
 impl House {
     /// Opens one with a project.
     pub fn open(binary: &Path) -> Result<House, String> {
+        House::open_with(binary, &[])
+    }
+
+    /// The same, with these words more on the server's command line.
+    pub fn open_with(binary: &Path, settings: &[&str]) -> Result<House, String> {
         let room = Command::new("mktemp")
             .args(["-d", "-t", "andon-bench-XXXXXX"])
             .output()
@@ -63,7 +70,8 @@ impl House {
         let room = PathBuf::from(String::from_utf8_lossy(&room.stdout).trim());
         let agent = ureq::Agent::config_builder().http_status_as_error(false).max_redirects(0).build().into();
         let (http, router) = (free_port()?, free_port()?);
-        let mut house = House { room, http, router, token: String::new(), child: None, agent };
+        let settings = settings.iter().map(|&word| word.to_owned()).collect();
+        let mut house = House { room, http, router, settings, token: String::new(), child: None, agent };
         let (_, once) = house.start(binary)?;
         let once = once.ok_or("the server printed no owner link")?;
         let entered = house.post("/api/v1/enter", &json!({ "once": once }))?;
@@ -90,6 +98,7 @@ impl House {
             ])
             .arg("--data")
             .arg(self.room.join("data"))
+            .args(&self.settings)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log.map_err(|error| error.to_string())?)
@@ -115,6 +124,17 @@ impl House {
             let _ = child.kill();
             let _ = child.wait();
         }
+    }
+
+    /// What its commands are signed with.
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+
+    /// Loses the machine: the server, everything that ran, and the data.
+    pub fn lose(&mut self) -> Result<(), String> {
+        self.end();
+        std::fs::remove_dir_all(self.room.join("data")).map_err(|error| error.to_string())
     }
 
     /// Resident memory in megabytes.
@@ -201,6 +221,21 @@ impl House {
         read(path, request.send_json(body))
     }
 
+    /// Sends bytes as they are, and gives the answer's back; one that is no success is an error.
+    pub fn send(&self, method: &str, path: &str, body: String) -> Result<String, String> {
+        let request = ureq::http::Request::builder()
+            .method(method)
+            .uri(format!("http://127.0.0.1:{}{path}", self.http))
+            .header("authorization", self.bearer())
+            .header("content-type", "application/json");
+        let request = request.body(body).map_err(|error| error.to_string())?;
+        let mut answer = self.agent.run(request).map_err(|error| format!("{path}: {error}"))?;
+        let status = answer.status().as_u16();
+        let text = answer.body_mut().with_config().limit(1 << 26).read_to_string();
+        let text = text.map_err(|error| format!("{path}: {error}"))?;
+        if status == 200 { Ok(text) } else { Err(format!("{path}: {status} {text}")) }
+    }
+
     fn bearer(&self) -> String {
         format!("Bearer {}", self.token)
     }
@@ -279,17 +314,23 @@ impl House {
     }
 }
 
-impl Drop for House {
-    fn drop(&mut self) {
+impl House {
+    /// Services outlive their server on purpose: those of this room are taken down. Asked first: a shim that is killed cannot take away
+    /// the groups it made.
+    fn end(&mut self) {
         self.kill();
-        // Services outlive their server on purpose: those of this room are taken down. Asked first: a shim that is killed cannot take
-        // away the groups it made.
         self.signal("-15");
         let asked = Instant::now();
         while !self.processes().is_empty() && asked.elapsed() < Duration::from_secs(10) {
             pause(20);
         }
         self.signal("-9");
+    }
+}
+
+impl Drop for House {
+    fn drop(&mut self) {
+        self.end();
         let _ = std::fs::remove_dir_all(&self.room);
     }
 }

@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout, reason = "chores say what they found")]
 
 mod bench;
+mod data;
 mod environments;
 mod figure;
 mod figures;
@@ -12,6 +13,8 @@ mod house;
 mod line;
 mod load;
 mod ranks;
+mod recovery;
+mod states;
 mod traffic;
 
 use std::process::ExitCode;
@@ -24,7 +27,7 @@ fn main() -> ExitCode {
             Some("bench") => bench::run(args.get(1).map(String::as_str)),
             Some("figures") => figures::run(args.iter().any(|arg| arg == "--cold")),
             Some("hello") => hello::run(args.get(1).map(String::as_str)),
-            _ => Err("usage: cargo xtask ranks | bench line|router|release|environments | figures [--cold]"
+            _ => Err("usage: cargo xtask ranks | bench line|router|release|environments|docker|data|states|recovery | figures [--cold]"
                 .to_owned()),
         };
     match done {

@@ -12,16 +12,7 @@ pub struct Trouble(pub StatusCode, pub String);
 
 impl From<Refusal> for Trouble {
     fn from(refusal: Refusal) -> Trouble {
-        let status = match &refusal {
-            Refusal::Forbidden(_) => StatusCode::FORBIDDEN,
-            Refusal::Unknown(_) => StatusCode::NOT_FOUND,
-            Refusal::Conflict(_) => StatusCode::CONFLICT,
-            Refusal::Bad(_) => StatusCode::BAD_REQUEST,
-            Refusal::Broken(_) => StatusCode::INTERNAL_SERVER_ERROR,
-        };
-        if status == StatusCode::INTERNAL_SERVER_ERROR {
-            tracing::error!(error = %refusal, "a request failed");
-        }
+        let status = StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         Trouble(status, refusal.to_string())
     }
 }

@@ -2,105 +2,27 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "all of it is test code")]
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Instant;
 
 use andon_data::{Refresh, Server, Wanted, rules};
 use andon_environment::data::migration::{Migration, read};
 use andon_model::event::Phase;
 use andon_model::{DatabaseName, EnvironmentName, ProjectName};
+use andon_testkit::postgres::Cluster;
 use tokio_postgres::NoTls;
 
-/// A cluster; it ends with the test.
-struct Cluster {
-    room: tempfile::TempDir,
-    bin: PathBuf,
-}
-
-/// The newest server programs on this machine; none is a failure in CI.
-fn binaries() -> Option<PathBuf> {
-    let installed = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
-    let found =
-        installed.map(|entry| entry.path().join("bin")).filter(|bin| bin.join("initdb").exists()).max();
-    if found.is_none() {
-        println!("SKIPPED: postgres (no server programs below /usr/lib/postgresql)");
-        assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "PostgreSQL is missing");
-    }
-    found
-}
-
-/// PostgreSQL refuses to be root.
-fn as_postgres(program: &Path) -> Command {
-    let root = Command::new("id").arg("-u").output().is_ok_and(|out| out.stdout == b"0\n");
-    if !root {
-        return Command::new(program);
-    }
-    let mut command = Command::new("setpriv");
-    command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups", "--"]).arg(program);
-    command
-}
-
-fn done(mut command: Command) {
-    let out = command.stdin(Stdio::null()).output().unwrap();
-    assert!(out.status.success(), "{command:?}: {}", String::from_utf8_lossy(&out.stderr));
-}
-
-impl Cluster {
-    fn start() -> Option<Cluster> {
-        use std::os::unix::fs::PermissionsExt;
-        let bin = binaries()?;
-        let room = tempfile::tempdir().unwrap();
-        std::fs::set_permissions(room.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
-        let mut init = as_postgres(&bin.join("initdb"));
-        init.arg("-D").arg(room.path().join("db")).args([
-            "-U",
-            "postgres",
-            "-A",
-            "trust",
-            "--no-sync",
-            "-E",
-            "UTF8",
-        ]);
-        done(init);
-        let mut start = as_postgres(&bin.join("pg_ctl"));
-        let options = format!("-c listen_addresses='' -c fsync=off -k {}", room.path().display());
-        start
-            .arg("-D")
-            .arg(room.path().join("db"))
-            .args(["-w", "-o", &options, "-l"])
-            .arg(room.path().join("log"));
-        // It inherits our output else, and whoever reads that waits for its end.
-        start.arg("start").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        assert!(start.status().unwrap().success());
-        Some(Cluster { room, bin })
-    }
-
-    fn address(&self) -> String {
-        format!("host={} user=postgres dbname=postgres", self.room.path().display())
-    }
-
-    async fn ask(&self, database: &str, sql: &str) -> Vec<String> {
-        let config = format!("host={} user=postgres dbname={database}", self.room.path().display());
-        let (client, connection) = tokio_postgres::connect(&config, NoTls).await.unwrap();
-        let running = tokio::spawn(connection);
-        let rows = client.simple_query(sql).await.unwrap();
-        drop(client);
-        running.await.unwrap().unwrap();
-        let text = |row: tokio_postgres::SimpleQueryMessage| match row {
-            tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
-            _ => None,
-        };
-        rows.into_iter().filter_map(text).collect()
-    }
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        let mut stop = as_postgres(&self.bin.join("pg_ctl"));
-        stop.arg("-D").arg(self.room.path().join("db")).args(["-m", "immediate", "stop"]);
-        let _ = stop.stdout(Stdio::null()).stderr(Stdio::null()).status();
-    }
+async fn ask(cluster: &Cluster, database: &str, sql: &str) -> Vec<String> {
+    let (client, connection) = tokio_postgres::connect(&cluster.words(database), NoTls).await.unwrap();
+    let running = tokio::spawn(connection);
+    let rows = client.simple_query(sql).await.unwrap();
+    drop(client);
+    running.await.unwrap().unwrap();
+    let text = |row: tokio_postgres::SimpleQueryMessage| match row {
+        tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+        _ => None,
+    };
+    rows.into_iter().filter_map(text).collect()
 }
 
 struct Names {
@@ -133,24 +55,24 @@ fn migrations(files: &[(&str, &str)]) -> Vec<Migration> {
 #[tokio::test]
 async fn a_database_is_made_twice_without_harm_and_goes_with_its_role() {
     let Some(cluster) = Cluster::start() else { return };
-    let (server, names) = (Server::new(&cluster.address(), "us").unwrap(), Names::new());
+    let (server, names) = (Server::new(&cluster.words("postgres"), "us").unwrap(), Names::new());
     let name = names.make(&server, "staging", None).await;
     assert_eq!(names.make(&server, "staging", None).await, name);
     assert_eq!(server.labelled().await.unwrap().len(), 1);
     // Another server neither takes it nor drops it.
-    let other = Server::new(&cluster.address(), "them").unwrap();
+    let other = Server::new(&cluster.words("postgres"), "them").unwrap();
     assert!(other.drop(&name).await.unwrap_err().to_string().contains("not this server's"));
     assert!(other.labelled().await.unwrap().is_empty());
     server.drop(&name).await.unwrap();
     server.drop(&name).await.unwrap();
     let left = "SELECT datname FROM pg_database WHERE datname LIKE 'andon%' UNION SELECT rolname FROM pg_roles WHERE rolname LIKE 'andon%'";
-    assert_eq!(cluster.ask("postgres", left).await, Vec::<String>::new());
+    assert_eq!(ask(&cluster, "postgres", left).await, Vec::<String>::new());
 }
 
 #[tokio::test]
 async fn a_migration_that_fails_leaves_nothing_and_the_next_attempt_goes_on_from_there() {
     let Some(cluster) = Cluster::start() else { return };
-    let (server, names) = (Server::new(&cluster.address(), "us").unwrap(), Names::new());
+    let (server, names) = (Server::new(&cluster.words("postgres"), "us").unwrap(), Names::new());
     let name = names.make(&server, "staging", None).await;
     let run = |files: Vec<Migration>, phase| {
         let (server, name) = (server.clone(), name.clone());
@@ -190,7 +112,7 @@ const MASK: &str = "tables:
 #[tokio::test]
 async fn no_value_of_production_is_in_a_clone_and_a_column_without_a_rule_stops_the_copy() {
     let Some(cluster) = Cluster::start() else { return };
-    let (server, names) = (Server::new(&cluster.address(), "us").unwrap(), Names::new());
+    let (server, names) = (Server::new(&cluster.words("postgres"), "us").unwrap(), Names::new());
     // Given a production with a canary in every column of text
     let real = names.make(&server, "production", None).await;
     let schema = "CREATE TABLE users (id int PRIMARY KEY, email text UNIQUE, name varchar(40), phone text, note text NOT NULL, iban text, extra text);
@@ -228,24 +150,21 @@ async fn no_value_of_production_is_in_a_clone_and_a_column_without_a_rule_stops_
     println!("a template in {} ms", began.elapsed().as_millis());
     let sealed =
         format!("SELECT datistemplate AND NOT datallowconn FROM pg_database WHERE datname = '{template}'");
-    assert_eq!(cluster.ask("postgres", &sealed).await, ["t"]);
+    assert_eq!(ask(&cluster, "postgres", &sealed).await, ["t"]);
     let clone = names.make(&server, "staging", Some(&template)).await;
     // Then none of it is in the clone, rows find each other, and unique stays unique
-    let dump = Command::new(cluster.bin.join("pg_dump"))
-        .args(["-h", cluster.room.path().to_str().unwrap(), "-U", "postgres", &clone])
-        .output()
-        .unwrap();
+    let dump = Command::new(cluster.program("pg_dump")).arg(cluster.url(&clone)).output().unwrap();
     assert!(dump.status.success() && dump.stdout.len() > 10_000);
     assert!(!String::from_utf8_lossy(&dump.stdout).contains("canary"));
     // Not in the statistics either, nor in what lies unreferenced in the files.
     let guesses = "SELECT count(*) FROM pg_stats WHERE most_common_vals::text LIKE '%canary%' OR histogram_bounds::text LIKE '%canary%'";
-    assert_eq!(cluster.ask(&clone, guesses).await, ["0"]);
-    let file = cluster.ask(&clone, "SELECT pg_relation_filepath('users')").await.remove(0);
-    let bytes = std::fs::read(cluster.room.path().join("db").join(file)).unwrap();
+    assert_eq!(ask(&cluster, &clone, guesses).await, ["0"]);
+    let file = ask(&cluster, &clone, "SELECT pg_relation_filepath('users')").await.remove(0);
+    let bytes = std::fs::read(cluster.data().join(file)).unwrap();
     assert!(!bytes.windows(6).any(|window| window == b"canary"));
     let joined = "SELECT count(*) FROM orders JOIN users ON email = buyer";
-    assert_eq!(cluster.ask(&clone, joined).await, ["9"]);
-    assert_eq!(cluster.ask(&clone, "SELECT count(DISTINCT email) FROM users").await, ["500"]);
+    assert_eq!(ask(&cluster, &clone, joined).await, ["9"]);
+    assert_eq!(ask(&cluster, &clone, "SELECT count(DISTINCT email) FROM users").await, ["500"]);
     // And the clone is its environment's own: it goes on migrating from where production is
     let more = migrations(&[("1.expand.sql", schema), ("2.expand.sql", "ALTER TABLE users ADD more text")]);
     let (ledger, done) = server.migrate(&clone, "0123abcd", &more, Phase::Expand, false).await;

@@ -4,7 +4,7 @@
 //! 2. What was made for an environment ends after its instances do: when it is gone, and when it is rebuilt.
 //! 3. What differs from its code is applied again, with a pause that grows.
 
-use andon_model::event::{InfraAction, InfraQueued, InfraTool};
+use andon_model::event::{Drift, InfraAction, InfraQueued, InfraTool};
 use andon_model::{EnvironmentName, InfraRunId, Span, Time};
 
 use crate::estate::{DeploymentState, Estate};
@@ -16,11 +16,15 @@ pub const AGAIN: Span = Span::secs(60);
 /// What the reason of a healing run is.
 pub const HEAL: &str = "reality differs from its code";
 
-/// The runs to queue now, numbered.
-pub fn due(estate: &Estate, now: Time) -> Vec<InfraQueued> {
+/// The runs to queue now, numbered. `looked`: reality was looked at since the last run of this tool ended here.
+pub fn due(
+    estate: &Estate,
+    now: Time,
+    looked: &dyn Fn(&EnvironmentName, InfraTool) -> bool,
+) -> Vec<InfraQueued> {
     let mut next = estate.infrastructure.next_run();
     let mut queued = Vec::new();
-    let found = deployments(estate).chain(endings(estate, now)).chain(heals(estate, now));
+    let found = deployments(estate).chain(endings(estate, now)).chain(heals(estate, now, looked));
     for asked in found.collect::<Vec<_>>() {
         queued.push(InfraQueued { run: next, ..asked });
         next = next.next();
@@ -72,7 +76,11 @@ fn endings(estate: &Estate, now: Time) -> impl Iterator<Item = InfraQueued> {
     })
 }
 
-fn heals(estate: &Estate, now: Time) -> impl Iterator<Item = InfraQueued> {
+fn heals(
+    estate: &Estate,
+    now: Time,
+    looked: &dyn Fn(&EnvironmentName, InfraTool) -> bool,
+) -> impl Iterator<Item = InfraQueued> {
     let whole = estate.environments.values().filter(|e| e.destroying.is_none());
     whole.filter_map(move |environment| {
         // Terraform first: what it makes may be the host that differs.
@@ -80,16 +88,21 @@ fn heals(estate: &Estate, now: Time) -> impl Iterator<Item = InfraQueued> {
             |tool| environment.drifts.iter().any(|(_, drift)| upkeep::found_by(&drift.what) == Some(tool));
         let tool = [InfraTool::Terraform, InfraTool::Ansible].into_iter().find(|tool| differs(*tool))?;
         let applied = estate.infrastructure.in_force(&environment.name, tool)?;
-        let heals: Vec<&Run> = estate
+        // What a run has just healed is told by the look after it; until then nothing is applied for it once more.
+        if !looked(&environment.name, tool) {
+            return None;
+        }
+        let attempts: Vec<Time> = estate
             .infrastructure
             .runs
             .values()
             .filter(|run| run.asked.environment == environment.name && run.asked.why == HEAL)
-            .filter(|run| run.asked.tool() == tool)
-            .filter(|run| run.stage == Stage::Ended && now.since(run.since) < upkeep::MEMORY)
+            .filter(|run| run.asked.tool() == tool && run.stage == Stage::Ended)
+            .map(|run| run.since)
             .collect();
-        let ended = heals.iter().map(|run| run.since).max();
-        let rests = ended.is_some_and(|ended| now < ended + upkeep::pause(heals.len() + 1));
+        let of_it = |seen: &&(Time, Drift)| upkeep::found_by(&seen.1.what) == Some(tool);
+        let seen: Vec<&(Time, Drift)> = environment.drifts.iter().filter(of_it).collect();
+        let rests = estate.infrastructure.healings.rests(&environment.name, &seen, &attempts, now);
         if rests || !idle(estate, &environment.name) {
             return None;
         }

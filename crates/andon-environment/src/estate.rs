@@ -7,8 +7,8 @@ use andon_model::event::{
     Drift, Event, PlannedService, Purpose, Recorded, ReleaseEnd, Revision, RuntimeKind,
 };
 use andon_model::{
-    AndonId, ChangeId, DeploymentId, Digest, EnvironmentName, InstanceId, Oid, Pins, ReleaseId, RunId,
-    ServiceName, Span, Time,
+    AndonId, ChangeId, DeploymentId, Digest, EnvironmentName, HostName, InstanceId, Oid, Pins, ReleaseId,
+    RunId, ServiceName, Span, Time,
 };
 use serde::Serialize;
 
@@ -210,6 +210,8 @@ pub struct Instance {
     pub deployment: DeploymentId,
     /// Where it listens.
     pub address: SocketAddr,
+    /// The host that runs it; none: the server's own.
+    pub host: Option<HostName>,
     /// When it was planned.
     pub planned: Time,
     /// When it first answered its health check.
@@ -278,6 +280,8 @@ pub struct Estate {
     tested_for: BTreeMap<RunId, ChangeId>,
     released_by: BTreeMap<ReleaseId, (DeploymentId, EnvironmentName, ServiceName)>,
     last_instance: Option<InstanceId>,
+    /// When an instance of a service last did not come up on a host.
+    pub(crate) setbacks: BTreeMap<(EnvironmentName, ServiceName, Option<HostName>), Time>,
 }
 
 impl Estate {
@@ -417,7 +421,10 @@ impl Estate {
             Event::DriftHealed { environment, what, .. } => {
                 if let Some(found) = self.environments.get_mut(environment) {
                     found.drifts.retain(|(_, drift)| &drift.what != what);
-                    found.heals.push(at);
+                    // A host that was lost is no sign of a service that flaps.
+                    if !what.starts_with(crate::rotation::ON_HOST) {
+                        found.heals.push(at);
+                    }
                 }
             }
             _ => {
@@ -437,6 +444,7 @@ impl Estate {
         environment.repeat = repeat.filter(|_| rebuild);
         if !rebuild {
             self.environments.remove(name);
+            self.setbacks.retain(|(place, ..), _| place != name);
             self.packages.retain(|(environment, _), _| environment != name);
         }
         for instance in self.instances.values_mut().filter(|i| &i.environment == name && i.retired.is_none())
@@ -489,7 +497,7 @@ impl Estate {
                 };
                 self.deployments.insert(*deployment, made);
             }
-            Event::InstancePlanned { instance, environment, service, revision, port, address } => {
+            Event::InstancePlanned { instance, environment, service, revision, port, address, host } => {
                 let deployment = self.of_revision(environment, revision).map_or(DeploymentId(0), |d| d.id);
                 let made = Instance {
                     id: *instance,
@@ -498,6 +506,7 @@ impl Estate {
                     revision: revision.clone(),
                     deployment,
                     address: SocketAddr::new(address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), *port),
+                    host: host.clone(),
                     planned: at,
                     healthy: None,
                     retired: None,
@@ -515,6 +524,14 @@ impl Estate {
             }
             Event::InstanceRetired { instance, why } => {
                 if let Some(found) = self.instances.get_mut(instance) {
+                    // Retired before it was healthy although it was wanted: it did not come up there.
+                    let serves = self.deployments.get(&found.deployment).is_some_and(|d| {
+                        !matches!(d.state, DeploymentState::Failed { .. } | DeploymentState::Superseded)
+                    });
+                    if found.healthy.is_none() && serves && found.retired.is_none() {
+                        let key = (found.environment.clone(), found.service.clone(), found.host.clone());
+                        self.setbacks.insert(key, at);
+                    }
                     found.retired.get_or_insert((at, why.clone()));
                 }
             }

@@ -3,7 +3,7 @@
 //! In a protected environment every end of a resource is guarded unless it is listed as harmless: deletion, replacement, an old copy's
 //! removal, being forgotten, and any action that this version does not know.
 
-use andon_model::UserName;
+use andon_model::{Span, Time, UserName};
 use serde::{Deserialize, Serialize};
 
 use crate::blueprint::Plan;
@@ -17,6 +17,10 @@ pub struct Protected {
     pub approvals: u32,
     /// Types or addresses that may go; `*` stands for any part.
     pub harmless: Vec<String>,
+    /// Who they are; empty: everyone who may deploy.
+    pub approvers: Vec<UserName>,
+    /// How old the server's last backup may be when the last one approves.
+    pub backup_within: Option<Span>,
 }
 
 /// A resource that does not go without approval.
@@ -45,6 +49,34 @@ pub enum NotApproved {
         "{0} wrote this change or asked for it\nhint: where several people have to approve, the author is none of them"
     )]
     Author(UserName),
+    /// Somebody else has to.
+    #[error("{who} is none of those who may approve in {environment}\nhint: ask one of {}", join(.of))]
+    Stranger {
+        /// Who tried.
+        who: UserName,
+        /// Where.
+        environment: andon_model::EnvironmentName,
+        /// Who may.
+        of: Vec<UserName>,
+    },
+    /// What ends could not be brought back.
+    #[error("the server's last backup is {}, and what ends in {environment} needs one of the last {within}\nhint: `andon backup`, then approve again", age(.last))]
+    NoBackup {
+        /// Where.
+        environment: andon_model::EnvironmentName,
+        /// How old it may be.
+        within: Span,
+        /// How old it is; none: there is none.
+        last: Option<Span>,
+    },
+}
+
+fn join(names: &[UserName]) -> String {
+    names.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn age(last: &Option<Span>) -> String {
+    last.map_or_else(|| "none at all".to_owned(), |age| format!("{age} old"))
 }
 
 /// The resources of a plan that are guarded; none where the environment is not protected.
@@ -59,20 +91,48 @@ pub fn guarded(plan: &Plan, protected: Option<&Protected>) -> Vec<Guarded> {
         .collect()
 }
 
-/// Whether this person's approval counts.
-pub fn may_approve(run: &Run, who: &UserName, typed: &str) -> Result<(), NotApproved> {
+/// Why this run waits for people no longer; none: it still may.
+pub fn expired(run: &Run, now: Time, within: Span) -> Option<String> {
+    let waited = now.since(run.since);
+    (run.stage == Stage::Waiting && waited >= within).then(|| {
+        format!("nobody approved its plan within {within}, so it expired\nhint: ask for it again with `andon infra apply {}`", run.asked.environment)
+    })
+}
+
+/// Whether this person's approval counts, at this time; `backup`: when the server's last backup was made.
+pub fn may_approve(
+    run: &Run,
+    who: &UserName,
+    typed: &str,
+    backup: Option<Time>,
+    now: Time,
+) -> Result<(), NotApproved> {
     if run.stage != Stage::Waiting {
         return Err(NotApproved::NotWaiting(run.id()));
     }
+    let environment = || run.asked.environment.clone();
     if typed != run.asked.environment.as_str() {
-        return Err(NotApproved::OtherName(run.asked.environment.clone()));
+        return Err(NotApproved::OtherName(environment()));
+    }
+    let planned = run.planned.as_ref();
+    if let Some(planned) = planned.filter(|p| !p.approvers.is_empty() && !p.approvers.contains(who)) {
+        let (who, of) = (who.clone(), planned.approvers.clone());
+        return Err(NotApproved::Stranger { who, environment: environment(), of });
     }
     if run.approvals.iter().any(|(user, ..)| user == who) {
         return Err(NotApproved::Twice(who.clone()));
     }
-    let several = run.planned.as_ref().is_some_and(|planned| planned.approvals > 1);
+    let several = planned.is_some_and(|planned| planned.approvals > 1);
     if several && run.authors.contains(who) {
         return Err(NotApproved::Author(who.clone()));
     }
-    Ok(())
+    // With the last approval it is applied: then it has to be possible to go back.
+    let within = planned.and_then(|planned| planned.backup_within).filter(|_| run.missing() == 1);
+    let age = backup.map(|at| now.since(at));
+    match within {
+        Some(within) if age.is_none_or(|age| age > within) => {
+            Err(NotApproved::NoBackup { environment: environment(), within, last: age })
+        }
+        _ => Ok(()),
+    }
 }

@@ -12,6 +12,9 @@ use andon_model::event::{
 use andon_model::{ChangeId, DeploymentId, EnvironmentName, InfraRunId, Oid, Time, UserName};
 use serde::Serialize;
 
+use crate::healing::Healings;
+use crate::lost::Losses;
+
 /// What an output value of Terraform is called where it may be used: `${infrastructure.NAME}`.
 pub const OUTPUT: &str = "${infrastructure.";
 
@@ -52,6 +55,8 @@ pub struct Run {
     pub tool: Option<String>,
     /// Its plan.
     pub planned: Option<InfraPlanned>,
+    /// Who wants it ended.
+    pub stopping: Option<Stopping>,
     /// Who approved it, when, and why.
     pub approvals: Vec<(UserName, Time, String)>,
     /// People who wrote what it applies.
@@ -70,6 +75,30 @@ impl Run {
     pub fn missing(&self) -> u32 {
         let needed = self.planned.as_ref().map_or(0, |planned| planned.approvals);
         needed.saturating_sub(u32::try_from(self.approvals.len()).unwrap_or(u32::MAX))
+    }
+}
+
+/// A run that is to end before its time.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Stopping {
+    /// Who said so.
+    pub by: Actor,
+    /// When.
+    pub at: Time,
+    /// It did not save and end in time, and is ended with everything it started.
+    pub force: bool,
+}
+
+impl Stopping {
+    /// How the run ended, in words.
+    pub fn sentence(&self) -> String {
+        let by = &self.by;
+        if self.force {
+            return format!(
+                "stopped by {by}; the tool did not end in time and was ended by force: what it was doing may be half done"
+            );
+        }
+        format!("stopped by {by}; the tool saved what it had done and ended")
     }
 }
 
@@ -109,6 +138,10 @@ pub struct Infrastructure {
     pub touched: BTreeMap<(EnvironmentName, InfraTool), (InfraQueued, Time)>,
     /// What each deployment needs of each tool.
     pub wanted: BTreeMap<(DeploymentId, InfraTool), InfraWanted>,
+    /// What runs made and no state knows.
+    pub lost: Losses,
+    /// What was healed, and how often.
+    pub healings: Healings,
     pushed: BTreeMap<ChangeId, UserName>,
     changes: BTreeMap<DeploymentId, Vec<ChangeId>>,
 }
@@ -188,6 +221,8 @@ impl Infrastructure {
     /// Takes in what happened.
     pub fn evolve(&mut self, recorded: &Recorded) {
         let at = recorded.at;
+        self.lost.evolve(recorded);
+        self.healings.evolve(recorded);
         match &recorded.event {
             Event::ChangePushed(push) => {
                 if let Actor::User(user) = &recorded.by {
@@ -212,11 +247,12 @@ impl Infrastructure {
                 }
                 authors.sort();
                 authors.dedup();
-                // Planned anew: who asked and who wrote it is as before.
+                // Planned anew: who asked, who wrote it and who wants it ended is as before.
                 let before = self.runs.remove(&asked.run);
-                let (by, first, authors) = before.map_or((recorded.by.clone(), at, authors), |before| {
-                    (before.by, before.at, before.authors)
-                });
+                let (by, first, authors, stopping) = match before {
+                    Some(before) => (before.by, before.at, before.authors, before.stopping),
+                    None => (recorded.by.clone(), at, authors, None),
+                };
                 let run = Run {
                     asked: asked.clone(),
                     by,
@@ -226,6 +262,7 @@ impl Infrastructure {
                     process: None,
                     tool: None,
                     planned: None,
+                    stopping,
                     approvals: Vec::new(),
                     authors,
                     finished: None,
@@ -252,6 +289,14 @@ impl Infrastructure {
                     if run.missing() > 0 { Stage::Waiting } else { Stage::Ready }
                 });
             }
+            Event::InfraStopping { run, force } => self.step(*run, at, |run| {
+                let (by, at) = match run.stopping.take() {
+                    Some(before) => (before.by, before.at),
+                    None => (recorded.by.clone(), at),
+                };
+                run.stopping = Some(Stopping { by, at, force: *force });
+                run.stage
+            }),
             Event::InfraApplying { run } => {
                 self.step(*run, at, |run| {
                     run.process = None;

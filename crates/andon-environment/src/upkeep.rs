@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use andon_model::event::{Drift, InfraTool, PlannedService, Revision};
-use andon_model::{DeploymentId, EnvironmentName, InstanceId, ServiceName, Span, Time};
+use andon_model::{DeploymentId, EnvironmentName, HostName, InstanceId, ServiceName, Span, Time};
 
-use crate::estate::{Deployment, DeploymentState, Estate, Instance};
+use crate::estate::{Deployment, DeploymentState, Environment, Estate, Instance};
 use crate::exception::Exception;
+use crate::hosts::{Places, Standing};
+use crate::rotation::{self, Chosen, MOVED, ON_HOST};
 
 /// First pause before a crashed instance is replaced; triples each time (Argo CD's self-heal uses the same 2 s × 3 up to 300 s).
 pub const BACK_OFF: Span = Span::secs(2);
@@ -72,6 +74,8 @@ pub struct Wishes {
     pub keep_warm: BTreeSet<(EnvironmentName, Revision)>,
     /// Differences from code that are no drift, by environment: `file PATH`.
     pub ignores: BTreeMap<EnvironmentName, Vec<Exception>>,
+    /// The hosts of this moment.
+    pub places: Places,
 }
 
 /// What is to be done.
@@ -85,6 +89,8 @@ pub enum Decision {
         service: ServiceName,
         /// Of which revision.
         revision: Revision,
+        /// On which host; none: the server's own.
+        host: Option<HostName>,
     },
     /// Start it; it has been planned.
     Start(InstanceId),
@@ -136,18 +142,23 @@ pub enum Decision {
 /// The next decisions.
 pub fn plan(estate: &Estate, seen: &Observation, wishes: &Wishes, now: Time) -> Vec<Decision> {
     let wanted = wanted(estate, &wishes.keep_warm);
+    let too_many = rotation::too_many(estate, &wanted, seen, &wishes.places);
     let mut decisions = Vec::new();
     for instance in estate.instances.values() {
-        decisions.extend(look_after(estate, instance, seen, &wanted, wishes, now));
+        decisions.extend(look_after(estate, instance, seen, &wanted, &too_many, wishes, now));
     }
-    decisions.extend(missing(estate, &wanted, now));
-    decisions.extend(deployments(estate, seen, now));
+    decisions.extend(missing(estate, &wanted, &wishes.places, now));
+    for (environment, service, revision, host) in rotation::uneven(estate, &wanted, &wishes.places, now) {
+        let (environment, service, revision) = (environment.clone(), service.clone(), revision.clone());
+        decisions.push(Decision::Plan { environment, service, revision, host });
+    }
+    decisions.extend(deployments(estate, seen, &wishes.places, now));
     decisions.extend(foreigners(estate, seen));
-    decisions.extend(healed(estate, seen));
+    decisions.extend(healed(estate, seen, &wishes.places));
     decisions
 }
 
-type Wanted<'a> = BTreeMap<(&'a EnvironmentName, Revision), &'a Deployment>;
+pub(crate) type Wanted<'a> = BTreeMap<(&'a EnvironmentName, Revision), &'a Deployment>;
 
 /// Revisions that have to run: those that serve, those that come, and those kept for the way back.
 fn wanted<'a>(estate: &'a Estate, keep_warm: &BTreeSet<(EnvironmentName, Revision)>) -> Wanted<'a> {
@@ -177,11 +188,16 @@ fn look_after(
     instance: &Instance,
     seen: &Observation,
     wanted: &Wanted<'_>,
+    too_many: &BTreeMap<InstanceId, &str>,
     wishes: &Wishes,
     now: Time,
 ) -> Vec<Decision> {
     let id = instance.id;
     let found = seen.instances.get(&id).unwrap_or(&Seen::Absent);
+    let lost = wishes.places.standing(instance.host.as_ref()) == Standing::Lost;
+    if lost && instance.retired.is_some() {
+        return vec![Decision::Remove(id)];
+    }
     if let Some((since, _)) = &instance.retired {
         let patience = service_of(estate, instance).map_or(Span::secs(10), |s| s.stop_within);
         let gone = !matches!(found, Seen::Alive { .. });
@@ -191,8 +207,22 @@ fn look_after(
     if !wanted.contains_key(&(&instance.environment, instance.revision.clone())) {
         return vec![Decision::Retire { instance: id, why: "its revision serves nobody any more".into() }];
     }
-    if let Some(why) = surplus(estate, instance) {
-        return vec![Decision::Retire { instance: id, why: why.into() }];
+    if let Some(host) = instance.host.as_ref().filter(|_| lost) {
+        let drift = Drift {
+            service: None,
+            instance: None,
+            what: format!("{ON_HOST}{host}"),
+            before: "running".into(),
+            after: "lost: nobody reaches the host".into(),
+        };
+        let why = format!("{MOVED}its host {host} is lost");
+        return vec![
+            Decision::Drift { environment: instance.environment.clone(), drift },
+            Decision::Retire { instance: id, why },
+        ];
+    }
+    if let Some(why) = too_many.get(&id) {
+        return vec![Decision::Retire { instance: id, why: (*why).into() }];
     }
     let mut decisions = Vec::new();
     match found {
@@ -210,6 +240,13 @@ fn look_after(
             if instance.healthy.is_some() && *failing >= UNHEALTHY =>
         {
             decisions.extend(replace(instance, "health", "good", &format!("bad for {failing}: {why}")));
+        }
+        Seen::Alive { health: Some(Err(why)), failing } if instance.healthy.is_none() => {
+            let patience = patience(estate, instance).filter(|patience| failing > patience);
+            decisions.extend(patience.map(|patience| {
+                let why = format!("it was not healthy within {patience}: {why}");
+                Decision::Retire { instance: id, why }
+            }));
         }
         Seen::Alive { .. } => {}
     }
@@ -240,25 +277,19 @@ fn replace(instance: &Instance, what: &str, before: &str, after: &str) -> [Decis
     ]
 }
 
-/// Why an instance is one too many. The youngest go first, so that users stay where they are.
-fn surplus(estate: &Estate, instance: &Instance) -> Option<&'static str> {
-    let environment = estate.environments.get(&instance.environment)?;
-    let replicas = environment.replicas(service_of(estate, instance)?) as usize;
-    let alike = |i: &&Instance| {
-        i.service == instance.service && i.revision == instance.revision && i.retired.is_none()
-    };
-    let older =
-        estate.instances_in(&instance.environment).filter(alike).filter(|i| i.id < instance.id).count();
-    let why = if environment.asleep.is_some() { "nobody uses it: it sleeps" } else { "fewer are wanted" };
-    (older >= replicas).then_some(why)
+/// How long one that is to take another one's place is waited for. The first ones of a deployment fail that instead.
+fn patience(estate: &Estate, instance: &Instance) -> Option<Span> {
+    let starting = estate.deployments.get(&instance.deployment)?.state == DeploymentState::Starting;
+    let service = service_of(estate, instance)?;
+    (!starting).then_some(service.start_within)
 }
 
 fn service_of<'a>(estate: &'a Estate, instance: &Instance) -> Option<&'a PlannedService> {
     estate.deployments.get(&instance.deployment)?.service(&instance.service)
 }
 
-fn missing(estate: &Estate, wanted: &Wanted<'_>, now: Time) -> Vec<Decision> {
-    let mut decisions = Vec::new();
+fn missing(estate: &Estate, wanted: &Wanted<'_>, places: &Places, now: Time) -> Vec<Decision> {
+    let (mut decisions, mut chosen) = (Vec::new(), Chosen::default());
     for ((environment, revision), deployment) in wanted {
         // What comes waits for its infrastructure; what serves is kept up whatever happens to that.
         let starting = deployment.state == DeploymentState::Starting;
@@ -268,11 +299,15 @@ fn missing(estate: &Estate, wanted: &Wanted<'_>, now: Time) -> Vec<Decision> {
         }
         for service in &deployment.services {
             let of_it = |i: &&Instance| i.service == service.name && &i.revision == revision;
-            let have = estate.instances_in(environment).filter(of_it).filter(|i| i.retired.is_none()).count();
+            let stands =
+                |i: &&Instance| i.retired.is_none() && rotation::counts(estate, places, deployment, i);
+            let have = estate.instances_in(environment).filter(of_it).filter(stands).count();
+            // Whoever moved, or was lost with its host, says nothing against the service.
+            let flaw = |why: &str| !why.starts_with(MOVED);
             let retired: Vec<Time> = estate
                 .instances_in(environment)
                 .filter(of_it)
-                .filter_map(|i| i.retired.as_ref().map(|(at, _)| *at))
+                .filter_map(|i| i.retired.as_ref().filter(|(_, why)| flaw(why)).map(|(at, _)| *at))
                 .chain(heals_of(estate, environment))
                 .filter(|at| now.since(*at) < MEMORY)
                 .collect();
@@ -281,10 +316,13 @@ fn missing(estate: &Estate, wanted: &Wanted<'_>, now: Time) -> Vec<Decision> {
             }
             let replicas = estate.environments.get(*environment).map_or(0, |e| e.replicas(service));
             for _ in have..replicas as usize {
+                let which = (*environment, service, revision);
+                let Some(host) = chosen.next(estate, places, which, deployment, now) else { break };
                 decisions.push(Decision::Plan {
                     environment: (*environment).clone(),
                     service: service.name.clone(),
                     revision: revision.clone(),
+                    host,
                 });
             }
         }
@@ -304,12 +342,18 @@ pub fn pause(times: usize) -> Span {
     }
 }
 
-fn deployments(estate: &Estate, seen: &Observation, now: Time) -> Vec<Decision> {
+fn deployments(estate: &Estate, seen: &Observation, places: &Places, now: Time) -> Vec<Decision> {
     let starting = estate.deployments.values().filter(|d| d.state == DeploymentState::Starting);
-    starting.filter_map(|d| progress(estate, d, seen, now)).collect()
+    starting.filter_map(|d| progress(estate, d, seen, places, now)).collect()
 }
 
-fn progress(estate: &Estate, deployment: &Deployment, seen: &Observation, now: Time) -> Option<Decision> {
+fn progress(
+    estate: &Estate,
+    deployment: &Deployment,
+    seen: &Observation,
+    places: &Places,
+    now: Time,
+) -> Option<Decision> {
     let hopeless = estate.infrastructure.hopeless(deployment.id);
     if let Some(why) = hopeless.or_else(|| estate.data.hopeless(deployment.id)) {
         return Some(Decision::GiveUp { deployment: deployment.id, why });
@@ -319,7 +363,7 @@ fn progress(estate: &Estate, deployment: &Deployment, seen: &Observation, now: T
     for instance in estate.instances_in(&deployment.environment).filter(of_it) {
         let died = match (seen.instances.get(&instance.id), &instance.retired) {
             (Some(Seen::Exited { words }), _) if instance.healthy.is_none() => Some(words.clone()),
-            (_, Some((_, why))) if instance.healthy.is_none() => Some(why.clone()),
+            (_, Some((_, why))) if instance.healthy.is_none() && !why.starts_with(MOVED) => Some(why.clone()),
             _ => None,
         };
         if let Some(words) = died {
@@ -335,6 +379,13 @@ fn progress(estate: &Estate, deployment: &Deployment, seen: &Observation, now: T
             let why = format!("{} was not healthy within {patience}: {last}", instance.service);
             return Some(Decision::GiveUp { deployment: deployment.id, why });
         }
+    }
+    let nowhere = |service: &&PlannedService| places.takers(service, deployment.runtime).is_empty();
+    if let Some(service) = deployment.services.iter().find(nowhere)
+        && now.since(deployment.started) > service.start_within
+    {
+        let why = format!("no host takes an instance of {}: `andon host list` shows why", service.name);
+        return Some(Decision::GiveUp { deployment: deployment.id, why });
     }
     let environment = estate.environments.get(&deployment.environment)?;
     let complete = deployment.services.iter().all(|service| {
@@ -363,19 +414,34 @@ fn foreigners(estate: &Estate, seen: &Observation) -> Vec<Decision> {
 }
 
 /// A difference is healed when what differed is gone and the full number of healthy instances is back.
-fn healed(estate: &Estate, seen: &Observation) -> Vec<Decision> {
+fn healed(estate: &Estate, seen: &Observation, places: &Places) -> Vec<Decision> {
     let mut decisions = Vec::new();
     for environment in estate.environments.values() {
         // Of what the infrastructure tool made, that tool alone can say that it is as it should be.
         for (_, drift) in environment.drifts.iter().filter(|(_, drift)| found_by(&drift.what).is_none()) {
+            let lost = drift.what.strip_prefix(ON_HOST);
             let still = match drift.instance {
                 Some(id) => {
-                    estate.instances.contains_key(&id) || !is_full(estate, environment.name.clone(), drift)
+                    let full = drift.service.as_ref().is_none_or(|name| is_full(estate, environment, name));
+                    estate.instances.contains_key(&id) || !full
+                }
+                None if let Some(host) = lost => {
+                    // If it is back already it has new ones.
+                    let on = |i: &Instance| {
+                        i.host.as_ref().is_some_and(|name| name.as_str() == host)
+                            && places.standing(i.host.as_ref()) == Standing::Lost
+                    };
+                    estate.instances_in(&environment.name).any(on)
+                        || !environment.serving.keys().all(|name| is_full(estate, environment, name))
                 }
                 None => seen.foreign.iter().any(|(_, pid, _)| drift.what == format!("process {pid}")),
             };
             if !still {
-                let how = if drift.instance.is_some() { "replaced from the artifact" } else { "ended" };
+                let how = match lost {
+                    Some(_) => "replaced on another host",
+                    None if drift.instance.is_some() => "replaced from the artifact",
+                    None => "ended",
+                };
                 decisions.push(Decision::Healed {
                     environment: environment.name.clone(),
                     what: drift.what.clone(),
@@ -387,14 +453,12 @@ fn healed(estate: &Estate, seen: &Observation) -> Vec<Decision> {
     decisions
 }
 
-fn is_full(estate: &Estate, environment: EnvironmentName, drift: &Drift) -> bool {
-    let Some(name) = &drift.service else { return true };
-    let Some(place) = estate.environments.get(&environment) else { return true };
+fn is_full(estate: &Estate, place: &Environment, name: &ServiceName) -> bool {
     let Some(stable) = place.serving.get(name).and_then(|serving| serving.stable.as_ref()) else {
         return true;
     };
-    let Some(service) = estate.of_revision(&environment, stable).and_then(|d| d.service(name)) else {
+    let Some(service) = estate.of_revision(&place.name, stable).and_then(|d| d.service(name)) else {
         return true;
     };
-    estate.healthy(&environment, name, stable).count() >= place.replicas(service) as usize
+    estate.healthy(&place.name, name, stable).count() >= place.replicas(service) as usize
 }

@@ -134,6 +134,7 @@ impl Story {
                 revision,
                 port: 1,
                 address: None,
+                host: None,
             });
             self.then(Event::InstanceHealthy { instance });
         }
@@ -260,6 +261,7 @@ fn a_deployment_whose_instance_dies_before_it_was_healthy_is_given_up() {
         revision,
         port: 1,
         address: None,
+        host: None,
     });
     let mut seen = Observation::default();
     seen.instances.insert(InstanceId(1), Seen::Exited { words: "no such file".into() });

@@ -3,10 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "all of it is test code")]
 
 use andon_environment::blueprint::{Action, Plan, ResourceChange};
-use andon_environment::guard::{NotApproved, Protected, guarded, may_approve};
-use andon_environment::infrastructure::Infrastructure;
+use andon_environment::guard::{NotApproved, Protected, expired, guarded};
+use andon_environment::infrastructure::{Infrastructure, Run};
 use andon_model::event::{Actor, Event, InfraAction, InfraPlanned, InfraQueued, Recorded};
-use andon_model::{Digest, InfraRunId, Time};
+use andon_model::{Digest, InfraRunId, Span, Time, UserName};
 use proptest::prelude::*;
 
 fn action() -> impl Strategy<Value = Action> {
@@ -66,11 +66,15 @@ proptest! {
             1 => (vec!["null_resource".into()], vec!["null_resource"]),
             _ => (vec!["cache*".into(), "null_resource".into()], vec!["cache", "cache_item", "null_resource"]),
         };
-        let protected = Protected { approvals: 1, harmless };
+        let protected = Protected { approvals: 1, harmless, approvers: vec![], backup_within: None };
         let held: Vec<String> = guarded(&plan, Some(&protected)).into_iter().map(|g| g.address).collect();
         prop_assert_eq!(&held, &naive(&serde_json::to_value(&plan).unwrap(), &kinds));
         prop_assert!(guarded(&plan, None).is_empty());
     }
+}
+
+fn may_approve(run: &Run, who: &UserName, typed: &str) -> Result<(), NotApproved> {
+    andon_environment::guard::may_approve(run, who, typed, None, Time(1))
 }
 
 fn waiting(approvals: u32) -> Infrastructure {
@@ -96,6 +100,8 @@ fn waiting(approvals: u32) -> Infrastructure {
         shown: Digest::of(b"x"),
         guarded: vec!["aws_db.main".into()],
         approvals,
+        approvers: vec![],
+        backup_within: None,
     };
     tell(Actor::line("infrastructure"), Event::InfraPlanned(planned));
     all
@@ -125,4 +131,38 @@ fn two_different_people_approve_and_the_author_is_none_of_them() {
 fn one_alone_may_approve_their_own_where_one_is_enough() {
     let all = waiting(1);
     may_approve(&all.runs[&InfraRunId(1)], &"ann".parse().unwrap(), "production").unwrap();
+}
+
+#[test]
+fn only_those_who_are_named_approve_and_the_last_one_needs_a_young_backup() {
+    let all = waiting(1);
+    let mut run = all.runs[&InfraRunId(1)].clone();
+    let planned = run.planned.as_mut().unwrap();
+    planned.approvers = vec!["bob".parse().unwrap()];
+    planned.backup_within = Some(Span::secs(900));
+    let (ann, bob): (UserName, UserName) = ("ann".parse().unwrap(), "bob".parse().unwrap());
+    let stranger = may_approve(&run, &ann, "production").unwrap_err();
+    assert!(stranger.to_string().contains("hint: ask one of bob"), "{stranger}");
+    let now = Time(10_000_000);
+    let approve =
+        |run: &Run, backup| andon_environment::guard::may_approve(run, &bob, "production", backup, now);
+    let none = approve(&run, None).unwrap_err();
+    assert!(none.to_string().contains("none at all") && none.to_string().contains("andon backup"), "{none}");
+    assert!(approve(&run, Some(Time(now.0 - 900_001))).is_err());
+    approve(&run, Some(Time(now.0 - 900_000))).unwrap();
+    // Where another person has to approve as well, theirs is the moment.
+    run.planned.as_mut().unwrap().approvals = 2;
+    approve(&run, None).unwrap();
+}
+
+#[test]
+fn a_plan_expires_once_it_waited_long_enough_and_nothing_else_does() {
+    let all = waiting(1);
+    let mut run = all.runs[&InfraRunId(1)].clone();
+    let day = Span::secs(24 * 3600);
+    assert_eq!(expired(&run, Time(day.0 as i64), day), None);
+    let why = expired(&run, Time(day.0 as i64 + 1), day).unwrap();
+    assert!(why.contains("nobody approved") && why.contains("hint:"), "{why}");
+    run.stage = andon_environment::infrastructure::Stage::Applying;
+    assert_eq!(expired(&run, Time(day.0 as i64 * 9), day), None);
 }

@@ -71,6 +71,7 @@ fn stored(serial: u64, lineage: u8, bytes: u8, restored_from: Option<u32>) -> Ev
         bytes: 1,
         lock: None,
         restored_from,
+        recovered: None,
     };
     Event::StateStored { state: name(), version }
 }

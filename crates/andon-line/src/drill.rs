@@ -150,10 +150,11 @@ async fn sweep(place: &Path, exe: &Path) -> Result<(), Refusal> {
         return Ok(());
     }
     let (place, exe): (PathBuf, PathBuf) = (place.to_owned(), exe.to_owned());
+    let fleet = Arc::new(andon_runtime::remote::Fleet::new(tokio::runtime::Handle::current()));
     let swept = tokio::task::spawn_blocking(move || {
         for entry in std::fs::read_dir(place.join("instances")).into_iter().flatten().flatten() {
             let Ok(name) = entry.file_name().to_string_lossy().parse() else { continue };
-            let project = Project::new(name, &place, &exe, State::default())?;
+            let project = Project::new(name, &place, &exe, State::default(), Arc::clone(&fleet))?;
             for runtime in project.runtimes() {
                 let broken = |error: andon_runtime::RuntimeError| Refusal::Broken(error.to_string());
                 // One that does not answer runs nothing of a drill that could not have used it.

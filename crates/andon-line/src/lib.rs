@@ -7,6 +7,7 @@ pub mod access;
 mod accounts;
 pub mod backup;
 mod drill;
+pub mod hosts;
 pub mod intake;
 pub mod line;
 pub mod project;

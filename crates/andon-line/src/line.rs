@@ -6,12 +6,14 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
+use andon_environment::hosts::Hosts;
 use andon_git::Repository;
 use andon_kit::Clock;
 use andon_model::event::{Event, Recorded, Role};
 use andon_model::{Actor, ProjectName, Span, Time};
 use andon_router::Router;
 use andon_runner::Runner;
+use andon_runtime::remote::Fleet;
 use andon_store::journal::{Batch, Fence, Journal, NewEvent};
 use andon_store::{Blobs, SqliteJournal, Vault};
 use tokio::sync::{Semaphore, broadcast};
@@ -48,8 +50,8 @@ const NEWS: usize = 4096;
 /// Events read from the journal at once.
 const PAGE: u32 = 10_000;
 /// Names that are addresses of the server itself.
-const RESERVED: [&str; 9] =
-    ["recovery", "login", "logout", "enter", "account", "assets", "api", "healthz", "favicon"];
+const RESERVED: [&str; 10] =
+    ["recovery", "hosts", "login", "logout", "enter", "account", "assets", "api", "healthz", "favicon"];
 /// The lease of whoever runs the controllers.
 const LEASE: &str = "controllers";
 /// How long a lease lasts unless renewed.
@@ -76,6 +78,11 @@ pub struct Line {
     pub(crate) backup_turn: tokio::sync::Mutex<()>,
     pub(crate) drill_turn: tokio::sync::Mutex<()>,
     recovery: RwLock<Recovery>,
+    hosts: RwLock<Hosts>,
+    /// Speaks with the hosts that joined.
+    pub(crate) fleet: Arc<Fleet>,
+    /// Where they come in, once it is open.
+    pub(crate) hosts_door: std::sync::OnceLock<crate::hosts::Door>,
     /// When this process began to watch.
     pub(crate) began: Time,
     /// Sleeping services that somebody asked for, and that their project has not heard of yet.
@@ -114,6 +121,7 @@ impl Line {
             return Err(Refusal::Conflict("another server holds this journal's lease".into()));
         };
         let (mut access, mut version, mut recovery) = (Access::default(), 0, Recovery::default());
+        let mut hosts = Hosts::default();
         let mut states: BTreeMap<ProjectName, State> = BTreeMap::new();
         let mut last = 0;
         loop {
@@ -125,6 +133,7 @@ impl Line {
                     None => {
                         access.evolve(recorded);
                         recovery.evolve(recorded);
+                        hosts.evolve(recorded);
                         version += 1;
                     }
                 }
@@ -136,9 +145,11 @@ impl Line {
         let runner = Runner { shim: vec![settings.exe.clone(), PathBuf::from("job-shim")] };
         let blobs = Blobs::open(&data.join("blobs"))?;
         let vault = Vault::open(&data.join("key"))?;
+        let fleet = Arc::new(Fleet::new(tokio::runtime::Handle::current()));
         let mut projects: BTreeMap<ProjectName, Arc<Project>> = BTreeMap::new();
         for (name, state) in states {
-            projects.insert(name.clone(), Arc::new(Project::new(name, &data, &settings.exe, state)?));
+            let project = Project::new(name.clone(), &data, &settings.exe, state, Arc::clone(&fleet))?;
+            projects.insert(name, Arc::new(project));
         }
         for project in projects.values() {
             let trunk = project.state().trunk.clone();
@@ -157,6 +168,9 @@ impl Line {
             backup_turn: tokio::sync::Mutex::default(),
             drill_turn: tokio::sync::Mutex::default(),
             recovery: RwLock::new(recovery),
+            hosts: RwLock::new(hosts),
+            fleet,
+            hosts_door: std::sync::OnceLock::new(),
             began: now,
             asked: Mutex::default(),
             slots: Arc::new(Semaphore::new(settings.slots)),
@@ -232,6 +246,11 @@ impl Line {
     /// Backups and drills.
     pub fn recovery(&self) -> RwLockReadGuard<'_, Recovery> {
         self.recovery.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The machines that instances run on.
+    pub fn hosts(&self) -> RwLockReadGuard<'_, Hosts> {
+        self.hosts.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Keeps the lease; false: it was lost, and this process must stop.
@@ -345,6 +364,8 @@ impl Line {
                 }
                 let mut known = self.recovery.write().unwrap_or_else(PoisonError::into_inner);
                 recorded.iter().for_each(|event| known.evolve(event));
+                let mut hosts = self.hosts.write().unwrap_or_else(PoisonError::into_inner);
+                recorded.iter().for_each(|event| hosts.evolve(event));
             }
             self.announce(recorded);
         }
@@ -386,8 +407,9 @@ impl Line {
         if self.project(name.as_str()).is_ok() {
             return Err(Refusal::Conflict(format!("the project {name} is there already")));
         }
-        let project =
-            Arc::new(Project::new(name.clone(), &self.settings.data, &self.settings.exe, State::default())?);
+        let (data, exe) = (&self.settings.data, &self.settings.exe);
+        let made = Project::new(name.clone(), data, exe, State::default(), Arc::clone(&self.fleet))?;
+        let project = Arc::new(made);
         Repository::create(project.repository.dir().to_owned(), trunk, &self.settings.exe).await?;
         let created = Event::ProjectCreated { trunk: trunk.to_owned() };
         self.decide(&project, caller.actor(), |_, _| Ok((vec![created], ()))).await?;

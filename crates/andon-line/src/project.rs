@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use andon_cord::PullOn;
 use andon_git::Repository;
-use andon_model::{JobName, Oid, ProjectName, RunId, RuntimeKind};
+use andon_model::{HostName, InstanceId, JobName, Oid, ProjectName, RunId, RuntimeKind};
 use andon_pipeline::{Definition, definition};
+use andon_runtime::remote::Fleet;
 use andon_runtime::{DockerRuntime, ProcessRuntime, Runtime};
 use andon_store::Blobs;
 use tokio_util::sync::CancellationToken;
@@ -40,6 +41,8 @@ pub struct Project {
     /// Looks and curves of releases.
     pub(crate) watched: Mutex<Watched>,
     runtimes: BTreeMap<RuntimeKind, Arc<dyn Runtime>>,
+    /// Hosts that joined.
+    fleet: Arc<Fleet>,
     /// When reality was held against the infrastructure code.
     pub(crate) looks: Mutex<Looks>,
     definitions: Mutex<BTreeMap<Oid, Arc<Defined>>>,
@@ -53,7 +56,13 @@ impl std::fmt::Debug for Project {
 
 impl Project {
     /// A project with this state.
-    pub fn new(name: ProjectName, data: &Path, exe: &Path, state: State) -> Result<Project, Refusal> {
+    pub fn new(
+        name: ProjectName,
+        data: &Path,
+        exe: &Path,
+        state: State,
+        fleet: Arc<Fleet>,
+    ) -> Result<Project, Refusal> {
         let instances = data.join("instances").join(name.as_str());
         let runtime = ProcessRuntime::new(instances, exe.to_owned())
             .map_err(|e| Refusal::Broken(e.to_string()))?
@@ -77,6 +86,7 @@ impl Project {
                 (RuntimeKind::Process, Arc::new(runtime) as Arc<dyn Runtime>),
                 (RuntimeKind::Docker, Arc::new(docker)),
             ]),
+            fleet,
             looks: Mutex::default(),
             definitions: Mutex::default(),
         })
@@ -89,6 +99,30 @@ impl Project {
                 "this server has no {kind} runtime\nhint: install it and start the server again, or name another `runtime`"
             ))
         })
+    }
+
+    /// What runs instances of this kind on a host; none: the server's own.
+    pub fn runtime_on(
+        &self,
+        kind: RuntimeKind,
+        host: Option<&HostName>,
+    ) -> Result<Arc<dyn Runtime>, Refusal> {
+        match host {
+            None => self.runtime(kind),
+            Some(host) if kind == RuntimeKind::Process => Ok(self.fleet.runtime(host, &self.name)),
+            Some(host) => Err(Refusal::Conflict(format!(
+                "host {host} runs no {kind}\nhint: containers run on the server's own host only"
+            ))),
+        }
+    }
+
+    /// What runs this instance.
+    pub fn runtime_of(&self, instance: InstanceId) -> Result<Arc<dyn Runtime>, Refusal> {
+        let (kind, host) = {
+            let estate = &self.state().estate;
+            (estate.runtime_of(instance), estate.instances.get(&instance).and_then(|i| i.host.clone()))
+        };
+        self.runtime_on(kind, host.as_ref())
     }
 
     /// Every runtime that this server has.

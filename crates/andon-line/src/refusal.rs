@@ -23,6 +23,22 @@ pub enum Refusal {
     Broken(String),
 }
 
+impl Refusal {
+    /// As HTTP counts it, for programs and for pages. What the server failed at is written to its log here, once.
+    pub fn status(&self) -> u16 {
+        match self {
+            Refusal::Forbidden(_) => 403,
+            Refusal::Unknown(_) => 404,
+            Refusal::Conflict(_) => 409,
+            Refusal::Bad(_) => 400,
+            Refusal::Broken(_) => {
+                tracing::error!(error = %self, "a request failed");
+                500
+            }
+        }
+    }
+}
+
 /// A role as people write it.
 pub fn role(role: &Role) -> &'static str {
     match role {

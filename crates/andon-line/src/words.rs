@@ -174,6 +174,26 @@ pub fn of(event: &Event) -> Option<(Mark, String, Option<String>)> {
             let mark = if *ok { Mark::Go } else { Mark::Stop };
             (mark, format!("{deployment} was tested in {environment}: {why}"), place(environment))
         }
+        Event::HostJoined { host, address, .. } => {
+            (Mark::Go, format!("The host {host} joined; its instances listen on {address}."), None)
+        }
+        Event::HostLeaving { host, forget: true, why } => {
+            (Mark::Wait, format!("The host {host} leaves when it is empty: {why}."), None)
+        }
+        Event::HostLeaving { host, why, .. } => {
+            (Mark::Wait, format!("The host {host} is emptied: {why}."), None)
+        }
+        Event::HostStays { host } => (Mark::Go, format!("The host {host} takes instances again."), None),
+        Event::HostLost { host, why } => (
+            Mark::Stop,
+            format!("The host {host} is lost, what ran there is made anew elsewhere: {why}."),
+            None,
+        ),
+        Event::HostBack { host } => (Mark::Go, format!("The host {host} is reached again."), None),
+        Event::HostLeft { host, why } => (Mark::None, format!("The host {host} has left: {why}."), None),
+        Event::InstanceRetired { instance, why } if why.starts_with("moved") => {
+            (Mark::Live, format!("{instance} gave way to one on another host: {why}."), None)
+        }
         Event::InstanceRetired { instance, why } if why.starts_with("drift") => {
             (Mark::Wait, format!("{instance} is replaced: {why}"), None)
         }
@@ -191,6 +211,14 @@ pub fn of(event: &Event) -> Option<(Mark, String, Option<String>)> {
             let from = version.restored_from.unwrap_or_default();
             let words =
                 format!("The state {state} is again as in version {from}; its serial is {}.", version.serial);
+            (Mark::Wait, words, place(&state.environment))
+        }
+        Event::StateStored { state, version } if version.recovered.is_some() => {
+            let run = version.recovered.map(|run| run.to_string()).unwrap_or_default();
+            let words = format!(
+                "A state of {state} that {run} could not store was found and stored; its serial is {}.",
+                version.serial
+            );
             (Mark::Wait, words, place(&state.environment))
         }
         Event::StateDeleted { state } => (
@@ -233,6 +261,24 @@ pub fn of(event: &Event) -> Option<(Mark, String, Option<String>)> {
             (Mark::Wait, words, None)
         }
         Event::InfraApproved { run, why } => (Mark::Go, format!("{run} was approved: {why}"), None),
+        Event::InfraStopping { run, force: false } => {
+            (Mark::Wait, format!("{run} of the infrastructure is being stopped."), None)
+        }
+        Event::InfraStopping { run, force: true } => (
+            Mark::Stop,
+            format!("{run} of the infrastructure did not end in time and is ended by force."),
+            None,
+        ),
+        Event::InfraAdopted { run, environment, address, id } => {
+            let words = format!("{address} ({id}), which {run} had made and not saved, is in the state now.");
+            (Mark::Wait, words, place(environment))
+        }
+        Event::InfraLost { run, environment, address, why, .. } => {
+            (Mark::Stop, format!("{address} of {run} is in no state: {why}"), place(environment))
+        }
+        Event::InfraForgotten { environment, address, why } => {
+            (Mark::None, format!("{address} is not looked for any more: {why}"), place(environment))
+        }
         Event::InfraFinished(end) if end.ok => {
             (Mark::Go, format!("{} of the infrastructure: {}.", end.run, end.why), None)
         }

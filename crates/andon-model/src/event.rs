@@ -9,6 +9,7 @@
     reason = "each variant says what its fields are; a sentence per field would only repeat the name"
 )]
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
@@ -21,8 +22,8 @@ pub use crate::infrastructure::{
 pub use crate::service::{Limits, PlannedService, RuntimeKind};
 use crate::strategy::Strategy;
 use crate::{
-    AndonId, ChangeId, DatabaseName, DeploymentId, Digest, EnvironmentName, InstanceId, JobName, Oid, Pins,
-    ProjectName, ReleaseId, RunId, ServiceName, Span, Time, UserName,
+    AndonId, ChangeId, DatabaseName, DeploymentId, Digest, EnvironmentName, HostName, InstanceId, JobName,
+    Oid, Pins, ProjectName, ReleaseId, RunId, ServiceName, Span, Time, UserName,
 };
 use crate::{InfraRunId, ShellId, StateName};
 
@@ -101,6 +102,29 @@ pub enum Event {
         instances: u32,
         why: Option<String>,
     },
+
+    // ── hosts (the server's own stream) ────────────────────────────────
+    /// A machine may join, once, with the secret that has this digest.
+    HostInvited { token: Digest, expires: Time },
+    /// A machine runs instances from now on, which listen on this address. `token`: what it came with, used up by this; `credential`:
+    /// the digest of the secret that it comes back with.
+    HostJoined {
+        host: HostName,
+        address: IpAddr,
+        labels: BTreeMap<String, String>,
+        token: Digest,
+        credential: Digest,
+    },
+    /// It takes nothing more, and what runs there moves; `forget`: it leaves for good when it is empty. The server's own is called `here`.
+    HostLeaving { host: HostName, forget: bool, why: String },
+    /// It takes instances again.
+    HostStays { host: HostName },
+    /// Nobody reaches it: what ran there is made anew elsewhere.
+    HostLost { host: HostName, why: String },
+    /// It is reached again.
+    HostBack { host: HostName },
+    /// It is no host any more.
+    HostLeft { host: HostName, why: String },
 
     // ── intake ─────────────────────────────────────────────────────────
     /// A repository with a line of its own.
@@ -246,6 +270,9 @@ pub enum Event {
         /// Where it listens; none: on the loopback address.
         #[serde(default)]
         address: Option<IpAddr>,
+        /// The host that runs it; none: the server's own.
+        #[serde(default)]
+        host: Option<HostName>,
     },
     /// It answered its health check.
     InstanceHealthy { instance: InstanceId },
@@ -308,6 +335,20 @@ pub enum Event {
     InfraFinished(InfraFinished),
     /// A look could not tell of these whether they are as the code says; an empty list: now it can.
     InfraUnknown { environment: EnvironmentName, tool: InfraTool, what: Vec<String> },
+    /// It is asked to save and end; `force`: it did not in time, and is ended with everything it started.
+    InfraStopping { run: InfraRunId, force: bool },
+    /// A resource that the tool had made and not saved was taken into the state.
+    InfraAdopted { run: InfraRunId, environment: EnvironmentName, address: String, id: String },
+    /// A resource that the tool made, or was making, when it was ended, and that no state knows.
+    InfraLost {
+        run: InfraRunId,
+        environment: EnvironmentName,
+        address: String,
+        id: Option<String>,
+        why: String,
+    },
+    /// A person looked after what was lost.
+    InfraForgotten { environment: EnvironmentName, address: String, why: String },
 
     // ── release ────────────────────────────────────────────────────────
     /// Users begin to move from one revision to another.

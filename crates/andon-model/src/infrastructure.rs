@@ -7,7 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::name::NotAName;
-use crate::{DeploymentId, Digest, EnvironmentName, InfraRunId, Oid, Span};
+use crate::{DeploymentId, Digest, EnvironmentName, InfraRunId, Oid, Span, UserName};
 
 /// Which state: of an environment, or of one layer of it. Written `production` or `production/network`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -94,6 +94,9 @@ pub struct StoredState {
     pub lock: Option<String>,
     /// The version that was brought back with it; versions count from 1.
     pub restored_from: Option<u32>,
+    /// The run whose tool could not store it: the server found it afterwards.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovered: Option<InfraRunId>,
 }
 
 /// What a run of the infrastructure tool is for.
@@ -270,6 +273,12 @@ pub struct InfraPlanned {
     pub guarded: Vec<String>,
     /// How many different people have to approve; 0: nobody.
     pub approvals: u32,
+    /// Who they are; empty: everyone who may deploy.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub approvers: Vec<UserName>,
+    /// The server has to have a backup that is not older than this when the last one approves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup_within: Option<Span>,
 }
 
 /// How a run ended.

@@ -93,6 +93,8 @@ names! {
     ServiceName "a service";
     /// An environment of a project.
     EnvironmentName "an environment";
+    /// A machine that runs instances.
+    HostName "a host";
     /// A database of a project's environments.
     DatabaseName "a database";
     /// A job of the pipeline.

@@ -285,6 +285,12 @@ pub struct Infrastructure {
     /// How often reality is compared with the code.
     #[serde(default = "look_every")]
     pub look_every: Span,
+    /// How long a tool that is stopped may take to save and unlock before it is ended by force.
+    #[serde(default = "infra_stop_within")]
+    pub stop_within: Span,
+    /// A plan that nobody approved for this long expires.
+    #[serde(default = "approve_within")]
+    pub approve_within: Span,
 }
 
 /// When an artifact is deployed.
@@ -332,6 +338,12 @@ fn commit_stage() -> StageName {
 }
 const fn look_every() -> Span {
     Span::secs(60)
+}
+const fn infra_stop_within() -> Span {
+    Span::secs(60)
+}
+const fn approve_within() -> Span {
+    Span::secs(24 * 3600)
 }
 const fn job_timeout() -> Span {
     Span::secs(30 * 60)
@@ -426,6 +438,8 @@ impl Definition {
                     terraform: said().find_map(|i| i.terraform.clone()),
                     ansible: said().find_map(|i| i.ansible.clone()),
                     look_every: found.look_every,
+                    stop_within: found.stop_within,
+                    approve_within: found.approve_within,
                     variables: chain
                         .iter()
                         .rev()

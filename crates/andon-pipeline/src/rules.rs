@@ -1,7 +1,7 @@
 //! The rules of an environment as a team writes them: what may differ and until when, how it is protected. Applies none of them.
 
 use andon_model::time::Day;
-use andon_model::{EnvironmentName, Span, Time};
+use andon_model::{EnvironmentName, Span, Time, UserName};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -30,7 +30,8 @@ impl Exception {
     }
 }
 
-/// How an environment is protected against being destroyed piece by piece.
+/// How an environment is protected against being destroyed piece by piece. One that was asked for is not protected, whatever it is like: it is
+/// made to end.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Protection {
@@ -41,6 +42,11 @@ pub struct Protection {
     /// Resources that may go without anybody's approval: types or addresses, `*` stands for any part.
     #[serde(default)]
     pub harmless: Vec<String>,
+    /// Who may approve. Without it, everyone who may deploy.
+    #[serde(default)]
+    pub approvers: Vec<UserName>,
+    /// The server has to have a backup that is not older than this when such a plan is approved, as in `15m`.
+    pub backup_within: Option<Span>,
 }
 
 /// How much two environments have to be alike.
@@ -115,6 +121,13 @@ pub(crate) fn problems(definition: &Definition) -> Vec<Problem> {
         if environment.protected.as_ref().is_some_and(|p| !(1..=10).contains(&p.approvals)) {
             bad("protected.approvals", "write 1 to 10");
         }
+        let few = |p: &Protection| !p.approvers.is_empty() && p.approvers.len() < p.approvals as usize;
+        if environment.protected.as_ref().is_some_and(few) {
+            bad("protected.approvers", "name at least as many people as have to approve");
+        }
+        if environment.protected.as_ref().and_then(|p| p.backup_within).is_some_and(|b| b < Span::secs(60)) {
+            bad("protected.backup_within", "write 1m or more; 15m suits most");
+        }
         if let Some(infrastructure) = &environment.infrastructure {
             if infrastructure.terraform.as_deref().is_some_and(|folder| !inside(folder)) {
                 bad("infrastructure.terraform", "write a folder of this repository, as in infra/");
@@ -126,6 +139,12 @@ pub(crate) fn problems(definition: &Definition) -> Vec<Problem> {
             }
             if infrastructure.look_every < Span::secs(1) {
                 bad("infrastructure.look_every", "write 1s or more; 60s suits most");
+            }
+            if infrastructure.stop_within < Span::secs(1) {
+                bad("infrastructure.stop_within", "write 1s or more: a tool that is stopped has to save");
+            }
+            if infrastructure.approve_within < Span::secs(1) {
+                bad("infrastructure.approve_within", "write how long a plan may wait for people, as in 24h");
             }
             let name = |name: &String| {
                 !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
@@ -173,6 +192,8 @@ environments:
             ("[cache]", "[cache], image: 'a b'"),
             ("why: small", "why: ' '"),
             ("approvals: 2", "approvals: 0"),
+            ("approvals: 2", "approvals: 2, approvers: [ann]"),
+            ("approvals: 2", "approvals: 2, backup_within: 10s"),
             ("least: 90", "least: 0"),
             ("least: 90", "least: 101"),
             ("least: 90", "least: 90, with: production"),

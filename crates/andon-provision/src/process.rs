@@ -15,6 +15,8 @@ use tokio_util::sync::CancellationToken;
 
 /// How long the tool may take to save and unlock after SIGINT.
 pub const GRACE: Duration = Duration::from_secs(60);
+/// Looks at what is below a process that is being ended: it may fork between two of them.
+const ROUNDS: usize = 20;
 /// Between two looks at a process that is not our child.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -88,7 +90,7 @@ impl Running {
         let status = match tokio::time::timeout(GRACE, self.child.wait()).await {
             Ok(status) => status?,
             Err(_) => {
-                kill_group(self.pid, self.started);
+                kill_tree(self.pid, self.started);
                 self.child.wait().await?
             }
         };
@@ -116,11 +118,25 @@ pub fn interrupt(pid: u32, began: u64) {
     }
 }
 
-/// Ends it with everything in its group.
-pub fn kill_group(pid: u32, began: u64) {
-    if let Some(pid) = ours(pid, began) {
-        let _ = rustix::process::kill_process_group(pid, Signal::KILL);
+/// Ends it with everything in its group and everything below it, also what has a session of its own.
+pub fn kill_tree(pid: u32, began: u64) {
+    let Some(root) = ours(pid, began) else { return };
+    // It starts nothing more while those below it are ended.
+    let _ = rustix::process::kill_process(root, Signal::STOP);
+    for _ in 0..ROUNDS {
+        let below = andon_kit::tree::descendants(root);
+        let alive = |pid: &&rustix::process::Pid| {
+            stat(pid.as_raw_nonzero().get().unsigned_abs()).is_some_and(|(state, _)| state != "Z")
+        };
+        let mut left = below.iter().filter(alive).peekable();
+        if left.peek().is_none() {
+            break;
+        }
+        for pid in left {
+            let _ = rustix::process::kill_process(*pid, Signal::KILL);
+        }
     }
+    let _ = rustix::process::kill_process_group(root, Signal::KILL);
 }
 
 fn ours(pid: u32, began: u64) -> Option<Pid> {

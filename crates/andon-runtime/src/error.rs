@@ -61,6 +61,24 @@ pub enum RuntimeError {
         /// What is left.
         why: String,
     },
+    /// A host that joined said no.
+    #[error("host {host}: {why}")]
+    OnHost {
+        /// Its name.
+        host: String,
+        /// Its words.
+        why: String,
+    },
+    /// A host that joined does not answer.
+    #[error(
+        "host {host} is not reached: {why}\nhint: its agent (`andon host run`) may be down; `andon host list` shows since when"
+    )]
+    Silent {
+        /// Its name.
+        host: String,
+        /// What happened.
+        why: String,
+    },
     /// No shell is opened inside of it.
     #[error("no shell can be opened inside {id}: {why}\nhint: `andon env show` names the instances that run")]
     NoShell {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -58,6 +58,11 @@ const BELOW: u16 = 12_000;
 /// A port that nobody listens on and that is not in `used`. It lies below the range from which the system gives ports to outgoing
 /// connections, where it can: a service may start much later, and until then any connection could be given a port of that range.
 pub fn free_port(used: &BTreeSet<u16>) -> io::Result<u16> {
+    free_port_at(Ipv4Addr::LOCALHOST.into(), used)
+}
+
+/// The same on one address of the host.
+pub fn free_port_at(address: IpAddr, used: &BTreeSet<u16>) -> io::Result<u16> {
     let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
     let own = range.split_whitespace().next().and_then(|low| low.parse::<u16>().ok()).unwrap_or(32_768);
     let (low, count) = (own.saturating_sub(BELOW).max(1024), own.saturating_sub(1024).min(BELOW));
@@ -65,19 +70,19 @@ pub fn free_port(used: &BTreeSet<u16>) -> io::Result<u16> {
     let start = RandomState::new().build_hasher().finish();
     for offset in 0..u64::from(TRIES.min(count)) {
         let port = low + (start.wrapping_add(offset) % u64::from(count)) as u16;
-        if !used.contains(&port) && TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+        if !used.contains(&port) && TcpListener::bind((address, port)).is_ok() {
             return Ok(port);
         }
     }
-    given(used)
+    given(address, used)
 }
 
 /// As the operating system gives it.
-fn given(used: &BTreeSet<u16>) -> io::Result<u16> {
+fn given(address: IpAddr, used: &BTreeSet<u16>) -> io::Result<u16> {
     // Those refused are held until one is found, or the same would come again.
     let mut held = Vec::new();
     while held.len() <= used.len() {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let listener = TcpListener::bind((address, 0))?;
         let port = listener.local_addr()?.port();
         if !used.contains(&port) {
             return Ok(port);

@@ -17,6 +17,7 @@ mod manifest;
 mod packages;
 mod port;
 mod process;
+pub mod remote;
 pub mod sandbox;
 mod shell;
 mod spec;
@@ -24,7 +25,7 @@ mod unpack;
 
 pub use docker::{About, DockerRuntime};
 pub use error::RuntimeError;
-pub use health::{free_port, health};
+pub use health::{free_port, free_port_at, health};
 pub use manifest::{Difference, Entry, Inspector, Manifest, tree_digest};
 pub use port::{Isolation, Runtime};
 pub use process::{Foreign, Observed, Process, ProcessRuntime, shim_main};

@@ -47,7 +47,7 @@ impl std::fmt::Display for Entry {
 }
 
 /// One entry that is not as unpacked.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Difference {
     /// From the top of the release.
     pub path: String,

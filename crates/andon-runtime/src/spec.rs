@@ -37,6 +37,9 @@ pub struct Spec {
     /// The address it listens on; none: loopback.
     #[serde(default)]
     pub address: Option<IpAddr>,
+    /// The one address of the host itself that it binds to; none: as `address` says.
+    #[serde(default)]
+    pub bind: Option<IpAddr>,
     /// Its environment: instances of one may share a network.
     #[serde(default)]
     pub environment: Option<EnvironmentName>,
@@ -81,6 +84,7 @@ impl Spec {
             workdir: String::new(),
             port,
             address: None,
+            bind: None,
             environment: None,
             artifact: None,
             image: None,
@@ -102,6 +106,7 @@ impl Spec {
     /// What it binds to: loopback, or, with an address of its own, every address that it has.
     pub(crate) fn listens_on(&self) -> IpAddr {
         match self.address {
+            _ if self.bind.is_some() => self.bind.unwrap_or(Ipv4Addr::LOCALHOST.into()),
             None => Ipv4Addr::LOCALHOST.into(),
             Some(_) => Ipv4Addr::UNSPECIFIED.into(),
         }

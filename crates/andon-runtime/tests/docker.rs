@@ -123,7 +123,9 @@ fn what_takes_more_than_its_limit_is_ended() {
     let limits = Limits { memory: Some(32 << 20), cpu_millis: Some(500), processes: Some(20) };
     host.begin(&Spec { limits, ..spec });
     let ended = || host.runtime.list().unwrap().into_iter().find_map(|seen| seen.exit);
-    assert_eq!(until("it is ended", ended), Exit::Signal(9));
+    let exit = until("it is ended", ended);
+    assert_eq!(exit, Exit::OutOfMemory(limits.memory));
+    assert_eq!(exit.to_string(), "was killed: it used more memory than its limit of 32 MiB");
     assert_eq!(host.runtime.settings("i1").unwrap(), []);
 }
 

@@ -76,6 +76,35 @@ fn starts_at_the_same_time_start_one_process() {
 }
 
 #[test]
+fn who_looks_while_instances_start_takes_none_for_lost() {
+    let host = Host::new();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let looks: Vec<_> = (0..2)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut lost = Vec::new();
+                    while !done.load(std::sync::atomic::Ordering::SeqCst) {
+                        let all = host.runtime.list().unwrap();
+                        lost.extend(all.into_iter().filter(|one| one.exit == Some(Exit::Unseen)));
+                    }
+                    lost
+                })
+            })
+            .collect();
+        for n in 0..40 {
+            let id = format!("i{n}");
+            host.run(&id, "exec sleep 1000");
+            host.runtime.remove(&id).unwrap();
+        }
+        done.store(true, std::sync::atomic::Ordering::SeqCst);
+        for look in looks {
+            assert_eq!(look.join().unwrap(), []);
+        }
+    });
+}
+
+#[test]
 fn stopping_asks_first_and_waits_for_an_orderly_end() {
     let host = Host::new();
     let script = "trap 'echo bye; exit 7' TERM; echo $$ > $TMPDIR/up; while :; do sleep 0.01; done";

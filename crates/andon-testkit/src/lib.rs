@@ -2,3 +2,4 @@
 
 pub mod journal;
 pub mod leaks;
+pub mod postgres;

@@ -34,7 +34,7 @@ pub fn back(to: &str, said: Result<String, Refusal>) -> Response {
     answer
 }
 
-fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, Refusal> {
+pub(crate) fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, Refusal> {
     text.parse().map_err(|error: T::Err| Refusal::Bad(error.to_string()))
 }
 
@@ -269,6 +269,36 @@ pub async fn approve_infrastructure(
         })
     };
     back(&below(&name, &format!("environments/{environment}/infrastructure")), approved.await)
+}
+
+/// Asks a run of the infrastructure tool to save and end.
+pub async fn stop_infrastructure(
+    State(line): State<Arc<Line>>,
+    Who(caller): Who,
+    Path((name, environment, run)): Path<(String, String, String)>,
+) -> Response {
+    let stopped = async {
+        let run = parse::<InfraRunId>(&run)?;
+        line.stop_infrastructure(&*line.project(&name)?, &caller, run).await?;
+        Ok(format!("{run} is being stopped"))
+    };
+    back(&below(&name, &format!("environments/{environment}/infrastructure")), stopped.await)
+}
+
+/// Takes what a run left off the display.
+pub async fn forget_lost(
+    State(line): State<Arc<Line>>,
+    Who(caller): Who,
+    Path((name, environment)): Path<(String, String)>,
+    fields: Fields,
+) -> Response {
+    let forgotten = async {
+        let (place, address) = (parse::<EnvironmentName>(&environment)?, field(&fields, "address"));
+        let project = line.project(&name)?;
+        line.forget_lost(&project, &caller, &place, address, field(&fields, "why")).await?;
+        Ok(format!("{address} is not shown any more"))
+    };
+    back(&below(&name, &format!("environments/{environment}/infrastructure")), forgotten.await)
 }
 
 /// Makes an environment anew from code.

@@ -7,7 +7,7 @@ use andon_model::event::Role;
 use axum::routing::{MethodRouter, get, post};
 use http::Method;
 
-use crate::{account, act, assets, door, live, show};
+use crate::{account, act, assets, door, hosts, live, show};
 
 /// One route.
 #[derive(Debug, Clone)]
@@ -59,6 +59,8 @@ pub fn pages() -> Vec<Page> {
         see("/recovery", get(show::recovery)),
         form("/recovery/backup", Owner, post(act::back_up)),
         form("/recovery/drill", Owner, post(act::drill)),
+        see("/hosts", get(hosts::show)),
+        form("/hosts/{host}/{command}", Owner, post(hosts::treat)),
         see("/account", get(account::account)),
         form("/account/password", Viewer, post(account::password)),
         form("/account/tokens", Viewer, post(account::issue)),
@@ -81,6 +83,12 @@ pub fn pages() -> Vec<Page> {
             Deployer,
             post(act::approve_infrastructure),
         ),
+        form(
+            "/{project}/environments/{environment}/infrastructure/{infrarun}/stop",
+            Deployer,
+            post(act::stop_infrastructure),
+        ),
+        form("/{project}/environments/{environment}/infrastructure/forget", Deployer, post(act::forget_lost)),
         form("/{project}/environments/{environment}/deploy", Deployer, post(act::deploy)),
         form("/{project}/environments/{environment}/rollback", Releaser, post(act::roll_back)),
         form("/{project}/releases/{release}/{command}", Releaser, post(act::move_release)),

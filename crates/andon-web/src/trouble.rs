@@ -21,16 +21,7 @@ pub struct Trouble {
 
 impl From<Refusal> for Trouble {
     fn from(refusal: Refusal) -> Trouble {
-        let status = match &refusal {
-            Refusal::Forbidden(_) => StatusCode::FORBIDDEN,
-            Refusal::Unknown(_) => StatusCode::NOT_FOUND,
-            Refusal::Conflict(_) => StatusCode::CONFLICT,
-            Refusal::Bad(_) => StatusCode::BAD_REQUEST,
-            Refusal::Broken(_) => StatusCode::INTERNAL_SERVER_ERROR,
-        };
-        if status == StatusCode::INTERNAL_SERVER_ERROR {
-            tracing::error!(error = %refusal, "a page failed");
-        }
+        let status = StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         Trouble { status, words: refusal.to_string() }
     }
 }

@@ -130,6 +130,15 @@ impl Client {
         Ok(std::io::BufReader::new(answer.into_body().into_reader()))
     }
 
+    /// Reads a text as it stands.
+    pub fn text(&self, path: &str) -> Result<String, Failure> {
+        let mut text = String::new();
+        let read =
+            std::io::Read::read_to_string(&mut std::io::Read::take(self.lines(path)?, 64 << 20), &mut text);
+        read.map_err(|error| format!("the answer ended too early: {error}"))?;
+        Ok(text)
+    }
+
     fn url(&self, path: &str) -> String {
         format!("{}{path}", self.login.server)
     }

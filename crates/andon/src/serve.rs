@@ -33,6 +33,9 @@ pub struct Serve {
     /// Where users reach the services, by host name.
     #[arg(long, env = "ANDON_ROUTER", default_value = "127.0.0.1:7080")]
     router: SocketAddr,
+    /// Let other machines join as hosts here; they have to reach this address.
+    #[arg(long, env = "ANDON_HOSTS")]
+    hosts: Option<SocketAddr>,
     /// Where everything is kept.
     #[arg(long, env = "ANDON_DATA", default_value = "andon-data")]
     data: PathBuf,
@@ -76,6 +79,10 @@ fn cores() -> usize {
 async fn serve(options: Serve) -> Result<(), String> {
     let listener = bind(options.listen).await?;
     let router = bind(options.router).await?;
+    let hosts = match options.hosts {
+        Some(address) => Some(bind(address).await?),
+        None => None,
+    };
     let here = listener.local_addr().map_err(|error| error.to_string())?;
     let users = router.local_addr().map_err(|error| error.to_string())?;
     let url = options.url.clone().unwrap_or_else(|| format!("http://{here}"));
@@ -93,6 +100,9 @@ async fn serve(options: Serve) -> Result<(), String> {
     let line =
         Line::open(settings, Box::new(SystemClock::default())).await.map_err(|error| error.to_string())?;
     let stop = CancellationToken::new();
+    if let Some(hosts) = hosts {
+        line.open_to_hosts(hosts, stop.clone()).map_err(|error| error.to_string())?;
+    }
     let mut doors = andon_api::routes::doors();
     doors.extend(andon_api::git::doors());
     doors.extend(andon_api::ofrep::doors());

@@ -1,7 +1,8 @@
 //! Hosts set up by Ansible, end to end on the real binary with the real ansible-playbook: set up before services start, tampered by hand, seen
 //! with before and after, healed, rebuilt; unknown where a check says nothing; a server that is killed in the middle.
 //!
-//! Needs ansible-core. Without it the tests say SKIPPED, and fail where CI=true. Two names with a local connection stand for two hosts.
+//! Needs ansible-core, and one test terraform and an ssh server. Without them the tests say SKIPPED, and fail where CI=true. Two names with a
+//! local connection stand for two hosts.
 
 #![allow(clippy::print_stdout, reason = "a test says why it did not run")]
 #![allow(clippy::unwrap_used, reason = "all of it is test code")]
@@ -13,8 +14,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::{Value, json};
-use support::{HELLO, Repo, Server, of_type};
+use support::{HELLO, Repo, Server, of_type, terraform_is_there};
 
+/// The reason of runs that heal.
+const HEAL: &str = "reality differs from its code";
 const SECRET: &str = "hush-1b7f2c";
 
 fn ansible_is_there(test: &str) -> bool {
@@ -133,6 +136,15 @@ fn hosts_are_set_up_before_services_start_and_again_when_somebody_changes_them_b
     drifts_and_heals(&server, since, "host web2: The host's folder", "0755", "0700");
     assert_eq!((text(&password).unwrap().trim(), mode(&production.join("web2"))), (SECRET, Some(0o755)));
 
+    // A heal is one play: the look before it was its check, and the look after it tells that it helped.
+    let journal = server.journal();
+    let heals = of_type(&journal, "infra_queued").into_iter().filter(|e| e["event"]["why"] == HEAL);
+    for run in heals.map(|heal| &heal["event"]["run"]) {
+        let plays =
+            of_type(&journal, "infra_started").into_iter().filter(|e| e["event"]["run"] == *run).count();
+        assert!(plays <= 1, "{run} made {plays} plays");
+    }
+
     // When it is rebuilt, then what ends with it is gone in between, and everything is back.
     settled(&server);
     std::fs::write(production.join("web2/old"), "of before").unwrap();
@@ -153,7 +165,7 @@ fn hosts_are_set_up_before_services_start_and_again_when_somebody_changes_them_b
     // The secret is where it was put, and in nothing that anybody is told or that is kept.
     let runs = settled(&server)["runs"].as_array().unwrap().clone();
     for run in &runs {
-        let log = server.cli(&["infra", "log", run["run"].as_str().unwrap()]);
+        let log = server.cli(&["infra", "log", run["run"].as_str().unwrap(), "--json"]);
         let log = String::from_utf8_lossy(&log.stdout).into_owned();
         assert!(!log.contains(SECRET) && log.contains("\"andon\""), "{log}");
     }
@@ -186,6 +198,171 @@ fn small(tasks: &str, protected: &str) -> Vec<(String, String)> {
         ("setup/site.yml", &playbook),
     ];
     files.map(|(name, text)| (name.to_owned(), text.to_owned())).to_vec()
+}
+
+/// An ssh server of one's own, on the loopback and for one key.
+struct Host {
+    child: std::process::Child,
+    port: u16,
+    key: PathBuf,
+    known: PathBuf,
+}
+
+impl Host {
+    const SSHD: &str = "/usr/sbin/sshd";
+
+    fn is_there() -> bool {
+        let there = Path::new(Host::SSHD).exists();
+        if !there {
+            println!("SKIPPED: hosts over ssh ({} is not installed)", Host::SSHD);
+            assert_ne!(
+                std::env::var("CI").as_deref(),
+                Ok("true"),
+                "in CI a component that is missing is a failure"
+            );
+        }
+        there
+    }
+
+    fn start(room: &Path) -> Host {
+        std::fs::create_dir_all(room).unwrap();
+        let key = |name: &str| {
+            let file = room.join(name);
+            let made =
+                Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&file).status();
+            assert!(made.unwrap().success());
+            file
+        };
+        let (own, user, known) = (key("host"), key("user"), room.join("known"));
+        // Where root starts it, it wants an empty folder of this name; it says so if there is none.
+        let _ = std::fs::create_dir_all("/run/sshd");
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let words = std::fs::read_to_string(own.with_extension("pub")).unwrap();
+        std::fs::write(&known, format!("[127.0.0.1]:{port} {words}")).unwrap();
+        let mut host = Host { child: Host::serve(&own, &user, port), port, key: user, known };
+        host.wait();
+        host
+    }
+
+    fn serve(own: &Path, user: &Path, port: u16) -> std::process::Child {
+        let mut sshd = Command::new(Host::SSHD);
+        sshd.args(["-D", "-f", "/dev/null", "-p", &port.to_string(), "-h"]).arg(own);
+        let keys = format!("AuthorizedKeysFile={}", user.with_extension("pub").display());
+        let options = [
+            "ListenAddress=127.0.0.1",
+            "StrictModes=no",
+            "UsePAM=no",
+            "PidFile=none",
+            "PasswordAuthentication=no",
+            "Subsystem=sftp internal-sftp",
+            &keys,
+        ];
+        for option in options {
+            sshd.args(["-o", option]);
+        }
+        sshd.stdin(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap()
+    }
+
+    fn wait(&mut self) {
+        while std::net::TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+            assert!(self.child.try_wait().unwrap().is_none(), "sshd ended");
+            support::pause();
+        }
+    }
+
+    fn down(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    fn up(&mut self) {
+        self.child = Host::serve(&self.key.with_file_name("host"), &self.key, self.port);
+        self.wait();
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        self.down();
+    }
+}
+
+const OVER_SSH: &str = r#"
+version: 1
+pipeline: { jobs: { package: { run: 'mkdir dist && cp app.py dist/', artifact: dist } } }
+services: { web: { command: [python3, app.py, $PORT], health: / } }
+environments:
+  production:
+    infrastructure:
+      terraform: infra
+      look_every: 1h
+      variables: { port: "PORT_OF_HOST" }
+      ansible:
+        folder: setup
+        look_every: 3s
+        hosts:
+          web:
+            web1:
+              ansible_host: "${infrastructure.address}"
+              ansible_port: "${infrastructure.port}"
+              ansible_user: "USER"
+              ansible_ssh_private_key_file: "KEY"
+              ansible_ssh_common_args: "-o UserKnownHostsFile=KNOWN -o IdentitiesOnly=yes"
+"#;
+
+#[test]
+fn a_host_that_terraform_made_is_set_up_over_ssh_and_one_that_is_away_is_unknown_and_never_clean() {
+    let title = "hosts over ssh";
+    if !ansible_is_there(title) || !terraform_is_there(title) || !Host::is_there() {
+        return;
+    }
+    let (server, repo, place) = given(&small(
+        "    - { name: The folder, ansible.builtin.file: { path: PLACE, state: directory } }\n    - { name: The page, ansible.builtin.copy: { dest: PLACE/page, content: \"over ssh\\n\", mode: \"0644\" } }\n",
+        "",
+    ));
+    let mut host = Host::start(&server.room.path().join("sshd"));
+    let user = String::from_utf8(Command::new("id").arg("-un").output().unwrap().stdout).unwrap();
+    let line = OVER_SSH.replace("PORT_OF_HOST", &host.port.to_string()).replace("USER", user.trim());
+    let line = line.replace("KEY", host.key.to_str().unwrap()).replace("KNOWN", host.known.to_str().unwrap());
+    repo.write("andon.yaml", &line);
+    repo.write("setup/site.yml", &repo.read("setup/site.yml").replace("PLACE", place.to_str().unwrap()));
+    repo.write(
+        "infra/main.tf",
+        "variable \"port\" { type = number }\nresource \"terraform_data\" \"host\" { input = { address = \"127.0.0.1\", port = var.port } }\n\
+         output \"address\" { value = terraform_data.host.output.address }\noutput \"port\" { value = terraform_data.host.output.port }\n",
+    );
+    server.served(repo.propose("Set a host up over ssh"));
+    let page = place.join("page");
+    assert_eq!(text(&page).as_deref(), Some("over ssh\n"));
+    let journal = server.journal();
+    let tools: Vec<&str> =
+        of_type(&journal, "infra_started").iter().map(|e| e["event"]["tool"].as_str().unwrap()).collect();
+    assert!(
+        tools.first().unwrap().starts_with("terraform") && tools.last().unwrap().starts_with("ansible"),
+        "{tools:?}"
+    );
+
+    let since = server.journal().len();
+    std::fs::write(&page, "by hand\n").unwrap();
+    drifts_and_heals(&server, since, "host web1: The page", "over ssh", "by hand");
+    assert_eq!(text(&page).as_deref(), Some("over ssh\n"));
+
+    // Nobody knows how a host is that does not answer: that is no drift and nothing is healed.
+    settled(&server);
+    host.down();
+    std::fs::write(&page, "while it was away\n").unwrap();
+    let since = server.journal().len();
+    server.until("it is unknown", "/infrastructure/production", |view| {
+        view["unknown"].to_string().contains("web1")
+    });
+    assert!(of_type(&server.journal()[since..], "infra_queued").is_empty());
+    let shown = server.cli(&["infra", "show", "production"]);
+    let words = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(words.contains("▲ unknown: ") && words.contains("web1"), "{words}");
+    host.up();
+    server.until("it is healed", "/infrastructure/production", |view| {
+        view["unknown"] == json!([]) && text(&page).as_deref() == Some("over ssh\n")
+    });
 }
 
 #[test]

@@ -4,9 +4,7 @@
 
 mod support;
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-
+use andon_testkit::postgres::Cluster;
 use support::{Repo, Server};
 
 /// Serves what `psql` says, with the address that it is told: a service without a driver.
@@ -40,82 +38,12 @@ environments:
 const FIRST: &str = "CREATE TABLE users (id int PRIMARY KEY, email text);
 INSERT INTO users VALUES (1, 'canary@example.org')";
 
-struct Cluster {
-    room: tempfile::TempDir,
-    bin: PathBuf,
-    port: u16,
-}
-
-fn as_postgres(program: &Path) -> Command {
-    let root = Command::new("id").arg("-u").output().is_ok_and(|out| out.stdout == b"0\n");
-    if !root {
-        return Command::new(program);
-    }
-    let mut command = Command::new("setpriv");
-    command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups", "--"]).arg(program);
-    command
-}
-
-impl Cluster {
-    fn start() -> Option<Cluster> {
-        use std::os::unix::fs::PermissionsExt;
-        let installed = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
-        let bin =
-            installed.map(|entry| entry.path().join("bin")).filter(|bin| bin.join("initdb").exists()).max();
-        let Some(bin) = bin else {
-            println!("SKIPPED: postgres (no server programs below /usr/lib/postgresql)");
-            assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "PostgreSQL is missing");
-            return None;
-        };
-        let room = tempfile::tempdir().unwrap();
-        std::fs::set_permissions(room.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
-        let db = room.path().join("db");
-        let mut init = as_postgres(&bin.join("initdb"));
-        init.arg("-D").arg(&db).args(["-U", "postgres", "-A", "trust", "--no-sync", "-E", "UTF8"]);
-        assert!(init.output().unwrap().status.success());
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut start = as_postgres(&bin.join("pg_ctl"));
-        let options =
-            format!("-c listen_addresses=127.0.0.1 -p {port} -c fsync=off -k {}", room.path().display());
-        start.arg("-D").arg(&db).args(["-w", "-o", &options, "-l"]).arg(room.path().join("log")).arg("start");
-        assert!(
-            start
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .status()
-                .unwrap()
-                .success()
-        );
-        Some(Cluster { room, bin, port })
-    }
-
-    fn url(&self, database: &str) -> String {
-        format!("postgresql://postgres@127.0.0.1:{}/{database}", self.port)
-    }
-
-    fn ask(&self, database: &str, sql: &str) -> String {
-        let url = self.url(database);
-        let out = Command::new(self.bin.join("psql")).args(["-AtX", "-c", sql, &url]).output().unwrap();
-        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
-        String::from_utf8_lossy(&out.stdout).trim().to_owned()
-    }
-
-    /// Databases and roles of ours.
-    fn names(&self) -> String {
-        self.ask(
-            "postgres",
-            "SELECT string_agg(rolname, ' ' ORDER BY rolname) FROM pg_roles WHERE rolname LIKE 'andon%'",
-        )
-    }
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        let mut stop = as_postgres(&self.bin.join("pg_ctl"));
-        stop.arg("-D").arg(self.room.path().join("db")).args(["-m", "immediate", "stop"]);
-        let _ = stop.stdout(Stdio::null()).stderr(Stdio::null()).status();
-    }
+/// Databases and roles of ours.
+fn names(cluster: &Cluster) -> String {
+    cluster.ask(
+        "postgres",
+        "SELECT string_agg(rolname, ' ' ORDER BY rolname) FROM pg_roles WHERE rolname LIKE 'andon%'",
+    )
 }
 
 fn shop(cluster: &Cluster) -> (Server, Repo) {
@@ -156,7 +84,7 @@ fn an_environment_gets_a_masked_clone_that_goes_with_it_and_no_half_template_sta
     server.until("its database is dropped", "/data", |view| {
         view["databases"].as_array().is_some_and(|d| d.len() == 1)
     });
-    assert!(!cluster.names().contains("_try_"), "{}", cluster.names());
+    assert!(!names(&cluster).contains("_try_"), "{}", names(&cluster));
     let journal = serde_json::to_string(&server.journal()).unwrap();
     assert!(!journal.contains("postgresql://") && !journal.contains("canary@"));
 }
@@ -186,14 +114,14 @@ fn a_drill_makes_databases_again_beside_those_in_use_and_drops_them() {
     let (server, repo) = shop(&cluster);
     server.served(repo.propose("Begin"));
     cluster.ask("andon_shop_production_main", "INSERT INTO users VALUES (2, 'real@example.org')");
-    let before = cluster.names();
+    let before = names(&cluster);
     // When a drill is held, then the service comes back on a database of the drill
     let out = server.cli(&["drill", "--json"]);
     assert!(out.status.success(), "{}", said(&out));
     let drill: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
     assert!(drill["served"].as_str().is_some() && drill["instances"] == 1, "{drill}");
     // And nothing of that is left, and nothing of what is real was touched
-    assert_eq!(cluster.names(), before);
+    assert_eq!(names(&cluster), before);
     let databases = "SELECT count(*) FROM pg_database WHERE datname LIKE '%drill%'";
     assert_eq!(cluster.ask("postgres", databases), "0");
     assert_eq!(server.visit("web.production.shop.localhost", "/").1, "canary@example.org,real@example.org\n");

@@ -7,6 +7,7 @@
 
 mod support;
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
@@ -191,6 +192,78 @@ fn the_example_goes_as_its_readme_says() {
     assert!(said.ends_with("v1\n"), "{said}");
     run(reach_in);
     until("it is healed", || of_type(&server.journal(), "drift_healed").pop().map(drop));
+}
+
+const COMPOSE: &str = "services:
+  web:
+    build: .
+    ports: ['8080:9000']
+    environment: { GREETING: hello }
+    healthcheck: { test: [CMD, wget, -q, 'http://localhost:9000/healthz'] }
+    deploy: { replicas: 2, resources: { limits: { memory: 64M } } }
+  cache: { image: 'redis:7' }
+";
+
+/// The example's service, as a program that needs no image below it.
+fn build_alone(source: &Path, to: &Path) {
+    let about = Command::new("rustc").arg("-vV").output().unwrap();
+    let about = String::from_utf8(about.stdout).unwrap();
+    let target = about.lines().find_map(|line| line.strip_prefix("host: ")).unwrap();
+    let mut rustc = Command::new("rustc");
+    rustc.args(["--edition", "2021", "-O", "-C", "target-feature=+crt-static", "--target", target]);
+    assert!(rustc.arg(source).arg("-o").arg(to).status().unwrap().success());
+}
+
+#[test]
+fn a_repository_with_a_compose_file_goes_down_the_line_as_init_wrote_it() {
+    if !engine("a Compose file") {
+        return;
+    }
+    let server = Server::fresh();
+    let dir = server.room.path().join("shop");
+    std::fs::create_dir_all(&dir).unwrap();
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/docker/serve.rs");
+    build_alone(&example, &dir.join("serve"));
+    std::fs::write(dir.join("compose.yaml"), COMPOSE).unwrap();
+    std::fs::write(dir.join("Dockerfile"), "FROM scratch\nCOPY serve /serve\nCMD [\"/serve\"]\n").unwrap();
+    // What no file says, init asks for: how it is tested.
+    std::fs::write(dir.join("test.sh"), "#!/bin/sh\ntest -x serve\n").unwrap();
+    std::fs::set_permissions(dir.join("test.sh"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let git = |args: &[&str]| {
+        let mut git = Command::new("git");
+        git.args(args).current_dir(&dir).env("GIT_CONFIG_GLOBAL", "/dev/null");
+        for who in ["AUTHOR", "COMMITTER"] {
+            git.env(format!("GIT_{who}_NAME"), "Ann").env(format!("GIT_{who}_EMAIL"), "ann@example.com");
+        }
+        let out = git.output().unwrap();
+        assert!(out.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&out.stderr));
+    };
+    git(&["init", "-q", "-b", "main"]);
+    let init = server.cli_in(&dir, &["init"]);
+    let said = [init.stdout, init.stderr].concat();
+    let said = String::from_utf8_lossy(&said).into_owned();
+    assert!(init.status.success() && said.contains("cache (redis:7) is not built here"), "{said}");
+    assert!(said.contains("how are tests run?"), "{said}");
+    // A job gets nothing of the server's environment; where the engine is elsewhere it has to be told.
+    if let Ok(engine) = std::env::var("DOCKER_HOST") {
+        let yaml = std::fs::read_to_string(dir.join("andon.yaml")).unwrap();
+        let told = yaml
+            .replace("    package:\n", &format!("    package:\n      env: {{ DOCKER_HOST: '{engine}' }}\n"));
+        std::fs::write(dir.join("andon.yaml"), told).unwrap();
+    }
+    git(&["add", "-A"]);
+    git(&["commit", "-q", "-m", "Serve as before"]);
+    let remote = format!("http://dev:{}@127.0.0.1:{}/shop.git", server.token, server.http);
+    git(&["push", "-q", &remote, "HEAD:refs/for/main"]);
+    server.served(1);
+    assert_eq!(server.visit(HOST, "/"), (200, "v1\n".into()));
+    let label = Containers::of(&server).label();
+    let all =
+        docker(&["ps", "-q", "--filter", &label, "--filter", "label=andon.environment=production"]).unwrap();
+    assert_eq!(all.lines().count(), 2);
+    let of = |what: &str| docker(&["inspect", "-f", what, all.lines().next().unwrap()]).unwrap();
+    assert!(of("{{.Config.Env}}").contains("GREETING=hello"));
+    assert_eq!(of("{{.HostConfig.Memory}}"), (64_u64 << 20).to_string());
 }
 
 #[test]

@@ -133,6 +133,8 @@ fn filled(path: &str) -> String {
         ("{command}", "pause"),
         ("{*key}", "f"),
         ("{name}", "none.css"),
+        ("{host}", "n1"),
+        ("{shell}", "1"),
     ] {
         path = path.replace(place, value);
     }

@@ -77,6 +77,14 @@ fn what_differs_between_two_environments_is_told_and_what_may_differ_has_a_reaso
         view["percent"] == 100
             && view["rows"][0]["allowed"].as_str().is_some_and(|a| a.contains("it costs half"))
     });
+    // When a flag is opened in one of them only, then that is told as well
+    let flags = r#"{ "flags": { "gifts": { "state": "ENABLED", "variants": { "on": true, "off": false }, "defaultVariant": "off",
+        "targeting": { "if": [{ "==": [{ "var": "environment" }, "staging"] }, "on", null] } } } }"#;
+    let file = server.room.path().join("flags.json");
+    std::fs::write(&file, flags).unwrap();
+    assert!(server.cli(&["flag", "import", file.to_str().unwrap()]).status.success());
+    let out = server.cli(&["env", "diff", "staging", "production"]);
+    assert!(said(&out).contains("flags gifts: staging on | production off"), "{}", said(&out));
     // And an environment that is not there is named
     let out = server.cli(&["env", "diff", "staging", "nowhere"]);
     assert!(said(&out).contains("no environment nowhere"), "{}", said(&out));

@@ -112,6 +112,35 @@ fn terraform_keeps_its_state_here_and_goes_back_to_an_old_one() {
 }
 
 #[test]
+fn terraform_may_lock_by_post_and_unlock_by_delete_as_with_other_forges() {
+    if !terraform_is_there("locks by POST and DELETE") {
+        return;
+    }
+    let (server, _repo) = Server::with_project(&[]);
+    let ann = Person::new(&server, "ann", "staging", &server.token);
+    let run = |args: &[&str]| {
+        let mut command = ann.command(args);
+        let lock = format!("{}/lock", ann.address);
+        command.env("TF_HTTP_LOCK_ADDRESS", &lock).env("TF_HTTP_UNLOCK_ADDRESS", &lock);
+        let out = command.env("TF_HTTP_LOCK_METHOD", "POST").env("TF_HTTP_UNLOCK_METHOD", "DELETE").output();
+        let out = out.unwrap();
+        (out.status.success(), String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned())
+    };
+    let (ok, words) = run(&["init", "-no-color"]);
+    assert!(ok, "{words}");
+    let (ok, words) = run(&["apply", "-no-color", "-auto-approve"]);
+    assert!(ok, "{words}");
+    let journal = server.journal();
+    let of = |kind: &str| journal.iter().filter(|event| event["event"]["type"] == kind).count();
+    assert_eq!((of("state_locked"), of("state_unlocked")), (1, 1));
+    assert!(server.view("/infrastructure/staging")["states"][0]["lock"].is_null());
+    // Who comes by the other way meets the same lock.
+    assert!(server.cli(&["infra", "lock", "staging", "--why", "moving house"]).status.success());
+    let (ok, words) = run(&["plan", "-no-color"]);
+    assert!(!ok && words.replace('\n', " ").contains("moving house"), "{words}");
+}
+
+#[test]
 fn whoever_meets_a_lock_reads_in_terraforms_own_words_who_holds_it() {
     if !terraform_is_there("a lock conflict of the real terraform") {
         return;

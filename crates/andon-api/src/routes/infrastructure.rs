@@ -1,4 +1,4 @@
-//! Infrastructure: the http state backend of Terraform and OpenTofu, and what people ask of states and runs.
+//! Infrastructure: the http state backend of Terraform and OpenTofu, and what people ask of states. Runs are asked for in `infrastructure_runs`.
 //!
 //! The protocol is that of Terraform's http backend (developer.hashicorp.com/terraform/language/backend/http): GET, POST, DELETE on the
 //! state's address, LOCK and UNLOCK on the same; or, as GitLab and Gitea have it, POST and DELETE on `ADDRESS/lock`. A refused lock is 423
@@ -12,8 +12,8 @@ use andon_line::stations::infrastructure::backend::{LARGEST, Writer};
 use andon_line::stations::infrastructure::{Scope, StateRefusal};
 use andon_line::view;
 use andon_line::{Caller, Line, Project};
-use andon_model::event::{Actor, InfraAction, Role};
-use andon_model::{EnvironmentName, InfraRunId, StateName};
+use andon_model::event::{Actor, Role};
+use andon_model::{EnvironmentName, StateName};
 use axum::Json;
 use axum::extract::{Path, Query, Request, State};
 use axum::response::{IntoResponse, Response};
@@ -36,7 +36,7 @@ const CONTENT_MD5: HeaderName = HeaderName::from_static("content-md5");
 
 /// The doors of infrastructure. A state shows secrets, so that reading one needs the same role as writing it.
 pub(super) fn doors() -> Vec<Door> {
-    use Role::{Deployer, Developer, Viewer};
+    use Role::{Deployer, Viewer};
     let mut doors = vec![
         Door::new(Method::POST, "/api/v1/{project}/state/{environment}", Deployer, any(state)),
         Door::new(Method::POST, "/api/v1/{project}/state/{environment}/lock", Deployer, any(lock)),
@@ -47,22 +47,6 @@ pub(super) fn doors() -> Vec<Door> {
     doors.iter_mut().for_each(|door| door.any_length = true);
     doors.extend([
         Door::new(Method::GET, "/api/v1/{project}/infrastructure/{environment}", Viewer, get(show)),
-        Door::new(Method::POST, "/api/v1/{project}/infrastructure/{environment}/plan", Developer, post(plan)),
-        Door::new(
-            Method::POST,
-            "/api/v1/{project}/infrastructure/{environment}/apply",
-            Deployer,
-            post(apply),
-        ),
-        Door::new(Method::GET, "/api/v1/{project}/infrastructure-runs/{run}", Viewer, get(one_plan)),
-        Door::new(Method::GET, "/api/v1/{project}/infrastructure-runs/{run}/log", Deployer, get(log)),
-        Door::new(
-            Method::POST,
-            "/api/v1/{project}/infrastructure-runs/{run}/approve",
-            Deployer,
-            post(approve),
-        ),
-        Door::new(Method::POST, "/api/v1/{project}/infrastructure-runs/{run}/stop", Deployer, post(stop)),
         Door::new(
             Method::POST,
             "/api/v1/{project}/infrastructure/{environment}/restore",
@@ -293,72 +277,6 @@ async fn free(
 ) -> Answer {
     let (project, name) = (line.project(&project)?, named(&environment, what.layer)?);
     line.free_state(&project, &caller, &name, what.force).await?;
-    Ok(done())
-}
-
-async fn plan(
-    State(line): State<Arc<Line>>,
-    By(caller): By,
-    Path((project, environment)): Path<(String, String)>,
-) -> Answer {
-    let (project, name) = (line.project(&project)?, number(&environment)?);
-    let run = line.run_infrastructure(&project, &caller, &name, InfraAction::Plan).await?;
-    Ok(Json(json!({ "run": run.to_string() })))
-}
-
-async fn apply(
-    State(line): State<Arc<Line>>,
-    By(caller): By,
-    Path((project, environment)): Path<(String, String)>,
-) -> Answer {
-    let (project, name) = (line.project(&project)?, number(&environment)?);
-    let run = line.run_infrastructure(&project, &caller, &name, InfraAction::Apply).await?;
-    Ok(Json(json!({ "run": run.to_string() })))
-}
-
-async fn one_plan(
-    State(line): State<Arc<Line>>,
-    Path((project, run)): Path<(String, String)>,
-) -> Answer<view::InfraRunView> {
-    let (project, run) = (line.project(&project)?, number::<InfraRunId>(&run)?);
-    let plan = line.infrastructure_plan(&project, run).await?;
-    Ok(Json(view::infrastructure::run(&project, run, plan, line.now())?))
-}
-
-async fn log(
-    State(line): State<Arc<Line>>,
-    Path((project, run)): Path<(String, String)>,
-) -> Result<Response, Trouble> {
-    let project = line.project(&project)?;
-    let log = line.infrastructure_log(&project, number::<InfraRunId>(&run)?).await?;
-    Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], log).into_response())
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Approve {
-    environment: String,
-    #[serde(default)]
-    why: String,
-}
-
-async fn approve(
-    State(line): State<Arc<Line>>,
-    By(caller): By,
-    Path((project, run)): Path<(String, String)>,
-    Json(what): Json<Approve>,
-) -> Answer {
-    let (project, run) = (line.project(&project)?, number::<InfraRunId>(&run)?);
-    let missing = line.approve_infrastructure(&project, &caller, run, &what.environment, &what.why).await?;
-    Ok(Json(json!({ "run": run.to_string(), "missing": missing })))
-}
-
-async fn stop(
-    State(line): State<Arc<Line>>,
-    By(caller): By,
-    Path((project, run)): Path<(String, String)>,
-) -> Answer {
-    line.stop_infrastructure(&*line.project(&project)?, &caller, number::<InfraRunId>(&run)?).await?;
     Ok(done())
 }
 

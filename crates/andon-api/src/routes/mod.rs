@@ -3,7 +3,9 @@
 mod accounts;
 mod data;
 mod environments;
+mod hosts;
 mod infrastructure;
+mod infrastructure_runs;
 mod line;
 mod people;
 mod places;
@@ -79,12 +81,16 @@ pub fn doors() -> Vec<Door> {
         change("/api/v1/backups", Owner, post(recovery::back_up)),
         Door::new(Method::GET, "/api/v1/backups/{name}", Owner, get(recovery::backup)),
         change("/api/v1/drills", Owner, post(recovery::drill)),
+        read("/api/v1/hosts", get(hosts::hosts)),
+        change("/api/v1/hosts", Owner, post(hosts::invite)),
+        change("/api/v1/hosts/{host}/{command}", Owner, post(hosts::treat)),
         read("/api/v1/users", get(users)),
         change("/api/v1/users", Viewer, post(set_user)),
         change("/api/v1/tokens", Viewer, post(issue)),
         Door::new(Method::DELETE, "/api/v1/tokens/{digest}", Viewer, delete(revoke)),
     ];
     doors.extend(infrastructure::doors());
+    doors.extend(infrastructure_runs::doors());
     doors.extend(data::doors());
     doors.extend(shells::doors());
     doors

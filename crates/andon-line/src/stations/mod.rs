@@ -6,6 +6,7 @@ pub mod environment;
 pub mod environment_tests;
 pub mod flags;
 pub mod gate;
+mod hosts;
 pub mod infrastructure;
 pub mod pipeline;
 mod recovery;
@@ -31,6 +32,7 @@ pub async fn run(line: Arc<Line>, stop: CancellationToken) {
     let mut started = std::collections::BTreeSet::new();
     let mut running = tokio::task::JoinSet::new();
     running.spawn(recovery::run(Arc::clone(&line), stop.clone()));
+    running.spawn(hosts::run(Arc::clone(&line), stop.clone()));
     let (listening, ended) = (Arc::clone(&line), stop.clone());
     running.spawn(async move {
         // None: the server stops; it never ends by itself.

@@ -6,6 +6,7 @@ use andon_model::{EnvironmentName, ServiceName, Span, Time};
 use serde::{Deserialize, Serialize};
 
 use super::data::{DatabaseRow, databases};
+use super::isolation::isolation;
 use super::parity::{between, model};
 use super::shells::{self, ShellRow};
 use super::wall::{deployment_words, order, shown, signals};
@@ -89,6 +90,9 @@ pub struct EnvironmentView {
     pub isolated_by: Vec<String>,
     /// What does not, with the reason.
     pub not_isolated_by: Vec<(String, String)>,
+    /// There are other hosts than the server's own: the host of each instance is worth a word.
+    #[serde(default)]
+    pub several_hosts: bool,
     /// Its databases.
     #[serde(default)]
     pub databases: Vec<DatabaseRow>,
@@ -129,6 +133,9 @@ pub struct InstanceRow {
     pub words: String,
     /// Where it listens.
     pub address: String,
+    /// The host that runs it; none: the server's own.
+    #[serde(default)]
+    pub host: Option<String>,
 }
 
 /// A deployment.
@@ -305,7 +312,7 @@ pub fn environment(
         fact(found.heals.len().to_string(), "healed so far"),
     ];
     let runtime = state.estate.newest(name).map(|d| d.runtime).unwrap_or_default();
-    let isolation = project.runtime(runtime).map(|runtime| runtime.isolation(name)).unwrap_or_default();
+    let isolation = isolation(project, &state, name, runtime);
     let about = |event: &&andon_model::Recorded| concerns(&state, name, event);
     Ok(EnvironmentView {
         frame: frame(&state, project.name.as_str(), now),
@@ -336,6 +343,7 @@ pub fn environment(
             notes
         },
         scaled: found.scaled.iter().map(|(service, replicas)| (service.to_string(), *replicas)).collect(),
+        several_hosts: !line.hosts().joined.is_empty(),
         isolated_by: isolation.has,
         not_isolated_by: isolation.lacks,
         databases: databases(&state, name, now),
@@ -386,6 +394,7 @@ fn instance_row(instance: &Instance, now: Time) -> InstanceRow {
         mark,
         words,
         address: instance.address.to_string(),
+        host: instance.host.as_ref().map(ToString::to_string),
     }
 }
 

@@ -33,6 +33,18 @@ pub struct InfrastructureView {
     /// Of what the last look could not tell whether it is as the code says.
     #[serde(default)]
     pub unknown: Vec<String>,
+    /// What runs made, or were making, and no state knows.
+    #[serde(default)]
+    pub lost: Vec<LostView>,
+}
+
+/// Something that a run left.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LostView {
+    /// Its address in the code.
+    pub address: String,
+    /// All that is known of it.
+    pub words: String,
 }
 
 /// A state.
@@ -61,6 +73,9 @@ pub struct VersionView {
     pub bytes: u64,
     /// The version that was brought back with it.
     pub restored_from: Option<u32>,
+    /// The run that could not store it itself.
+    #[serde(default)]
+    pub recovered: Option<String>,
 }
 
 /// A run.
@@ -140,6 +155,8 @@ pub fn infrastructure(
         None => "Its state is kept here; the tool is run by people.".into(),
     };
     let unknown = [made, set_up].into_iter().flatten().flat_map(|applied| applied.unknown.clone()).collect();
+    let lost = state.estate.infrastructure.lost.of(environment);
+    let lost = lost.map(|l| LostView { address: l.address.clone(), words: l.sentence() }).collect();
     let outputs = made.map(|applied| applied.outputs.iter()).into_iter().flatten();
     let outputs = outputs.map(|(name, value)| (name.clone(), value.to_string())).collect();
     Ok(InfrastructureView {
@@ -151,6 +168,7 @@ pub fn infrastructure(
         runs,
         outputs,
         unknown,
+        lost,
     })
 }
 
@@ -175,6 +193,7 @@ fn one_state(name: &StateName, stored: &Stored, now: Time) -> StateView {
         by: version.by.to_string(),
         bytes: version.stored.bytes,
         restored_from: version.stored.restored_from,
+        recovered: version.stored.recovered.map(|run| run.to_string()),
     };
     StateView {
         name: name.to_string(),
@@ -190,6 +209,11 @@ fn one_run(state: &State, run: &Run, now: Time) -> InfraRunView {
     let (mark, words) = match (&run.finished, run.stage) {
         (Some(end), _) if end.ok => (Mark::Go, end.why.clone()),
         (Some(end), _) => (Mark::Stop, end.why.clone()),
+        (None, _) if run.stopping.is_some() => {
+            let forced = run.stopping.as_ref().is_some_and(|stopping| stopping.force);
+            let how = if forced { "is being ended by force" } else { "is being stopped: it saves and ends" };
+            (Mark::Wait, format!("{how}, {since}"))
+        }
         (None, Stage::Queued) => (Mark::Wait, format!("waits for {}, {since}", waits_for(state, run, now))),
         (None, Stage::Planning) => (Mark::Live, format!("is planning {since}")),
         (None, Stage::Waiting) => {

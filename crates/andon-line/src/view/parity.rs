@@ -2,10 +2,12 @@
 
 use andon_environment::parity::{Parity, Picture, Row, Subject};
 use andon_environment::{Environment, Exception, Serving};
+use andon_flags::{Context, evaluate};
 use andon_model::{EnvironmentName, Packages};
 use andon_pipeline::Definition;
 use serde::{Deserialize, Serialize};
 
+use super::isolation::isolation;
 use super::{Fact, Frame, Mark, count, fact, frame};
 use crate::stations::environment::exceptions;
 use crate::{Line, Project, Refusal, State};
@@ -77,7 +79,7 @@ pub fn parity(
     Ok(ParityView {
         frame: frame(&state, project.name.as_str(), now),
         heading,
-        sentence: "Versions, names of variables, shapes, limits, isolation, infrastructure, packages and tables of everything that serves.".into(),
+        sentence: "Versions, names of variables, shapes, limits, isolation, infrastructure, packages, tables and flags of everything that serves.".into(),
         here: here.to_string(),
         there: there.to_string(),
         percent: parity.percent(),
@@ -104,7 +106,7 @@ pub fn between(
     there: &EnvironmentName,
     now: andon_model::Time,
 ) -> Result<Parity, Refusal> {
-    let (one, other) = (picture(project, state, here)?, picture(project, state, there)?);
+    let (one, other) = (picture(project, state, here, now)?, picture(project, state, there, now)?);
     let definition = project.known_definition(state);
     let allowed = definition.map(|definition| differs(&definition, &[here, there])).unwrap_or_default();
     let mut found = Parity::between(&one, &other, &allowed, now);
@@ -133,7 +135,12 @@ pub(crate) fn differs(definition: &Definition, names: &[&EnvironmentName]) -> Ve
 }
 
 /// Everything that is known of an environment.
-pub(crate) fn picture(project: &Project, state: &State, name: &EnvironmentName) -> Result<Picture, Refusal> {
+pub(crate) fn picture(
+    project: &Project,
+    state: &State,
+    name: &EnvironmentName,
+    now: andon_model::Time,
+) -> Result<Picture, Refusal> {
     let environment: &Environment = state.estate.environments.get(name).ok_or_else(|| {
         Refusal::Unknown(format!(
             "there is no environment {name}\nhint: `andon env list` shows those there are"
@@ -143,14 +150,20 @@ pub(crate) fn picture(project: &Project, state: &State, name: &EnvironmentName) 
     let mut picture = Picture::of(environment, stable);
     let kinds = environment.serving.values().filter_map(stable).map(|deployment| deployment.runtime);
     for kind in kinds.collect::<std::collections::BTreeSet<_>>() {
-        let Ok(runtime) = project.runtime(kind) else { continue };
-        let isolation = runtime.isolation(name);
+        let isolation = isolation(project, state, name, kind);
         for has in isolation.has {
             picture.add(Subject::Isolation, has, "in force");
         }
         for (lacks, why) in isolation.lacks {
             picture.add(Subject::Isolation, lacks, format!("lacking: {why}"));
         }
+    }
+    // To somebody of whom nothing is known but where they are: rules that name the environment show here.
+    let context = Context::default().with("environment", name.as_str());
+    for flag in state.flags.iter() {
+        let said = evaluate(&state.flags, &flag.key, &context, now);
+        let value = said.variant.map_or_else(|| "what the code says".to_owned(), str::to_owned);
+        picture.add(Subject::Flags, flag.key.clone(), value);
     }
     for ((_, service), packages) in state.estate.packages.iter().filter(|((place, _), _)| place == name) {
         if environment.serving.contains_key(service) {

@@ -1,5 +1,5 @@
 //! What Ansible gets beside its code: the inventory, variables with secrets in a file of their own, our callback plugin, and an environment
-//! that holds nothing else. Secrets are masked in whatever it said.
+//! that holds nothing else.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -12,17 +12,12 @@ use andon_model::event::{Connection, Hosts, Playbook};
 use serde_json::{Value, json};
 
 use super::AnsibleError;
+use crate::mask::PASSED;
 use crate::process::{self, Order, Running};
 use crate::terraform::{Room, Tool};
 
 /// Our callback plugin; what it prints is read by [`super::stream`].
 const CALLBACK: &str = include_str!("callback.py");
-/// Variables of the server with this beginning reach the tool without it; those that are named secrets become variables of the play.
-const PASSED: &str = "ANDON_INFRA_";
-/// Stands for a secret.
-pub const MASK: &str = "(sensitive)";
-/// Parts of secrets that are shorter are not masked: they stand everywhere.
-const SHORTEST: usize = 4;
 
 /// What a playbook is played with.
 #[derive(Debug, Clone, Copy)]
@@ -174,52 +169,9 @@ fn env(room: &Room, asked: &Playbook) -> BTreeMap<String, String> {
     env
 }
 
-/// The text without any of these secrets. In a line of JSON its strings are looked at, also where they are JSON once more: nothing else of
-/// the line is changed.
-pub fn mask(text: &str, secrets: &BTreeMap<String, String>) -> String {
-    let parts = secrets.values().flat_map(|secret| secret.lines().chain([secret.as_str()]));
-    let mut forms: Vec<String> = Vec::new();
-    for part in parts.filter(|part| part.trim().len() >= SHORTEST) {
-        let quoted = json!(part).to_string();
-        forms.extend([part.to_owned(), quoted[1..quoted.len() - 1].to_owned()]);
-    }
-    forms.sort_by_key(|form| std::cmp::Reverse(form.len()));
-    forms.dedup();
-    if forms.is_empty() {
-        return text.to_owned();
-    }
-    let mut masked = String::with_capacity(text.len());
-    for line in text.split_inclusive('\n') {
-        match serde_json::from_str::<Value>(line) {
-            Ok(value) => {
-                masked.push_str(&masked_value(value, &forms).to_string());
-                masked.push('\n');
-            }
-            Err(_) => masked.push_str(&without(line, &forms)),
-        }
-    }
-    masked
-}
-
-fn without(text: &str, forms: &[String]) -> String {
-    forms.iter().fold(text.to_owned(), |text, form| text.replace(form.as_str(), MASK))
-}
-
-fn masked_value(value: Value, forms: &[String]) -> Value {
-    match value {
-        Value::String(text) => Value::String(without(&text, forms)),
-        Value::Array(all) => Value::Array(all.into_iter().map(|one| masked_value(one, forms)).collect()),
-        Value::Object(all) => Value::Object(
-            all.into_iter().map(|(key, one)| (without(&key, forms), masked_value(one, forms))).collect(),
-        ),
-        other => other,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
     #[test]
     fn the_inventory_names_groups_hosts_and_their_variables_and_templates_nothing() {
@@ -267,21 +219,5 @@ mod tests {
         assert!(playbook(&room, "site.yml").unwrap_err().to_string().contains("hint:"));
         std::fs::write(room.work().join("good.yml"), "[]").unwrap();
         assert!(playbook(&room, "good.yml").is_ok());
-    }
-
-    proptest! {
-        #[test]
-        fn no_secret_is_left_in_any_form_that_json_gives_it(secret in "[a-z\"\\\\\n\t ]{6,30}", around in "[A-Z]{0,9}") {
-            prop_assume!(secret.trim().len() >= SHORTEST && secret.lines().all(|line| line.trim().len() >= SHORTEST));
-            let secrets = BTreeMap::from([("s".to_owned(), secret.clone())]);
-            let text = json!({ "after": format!("{around}{secret}{around}"), "nested": json!([secret]).to_string() }).to_string();
-            let masked = mask(&text, &secrets);
-            let read: Value = serde_json::from_str(&masked).unwrap();
-            for line in secret.lines() {
-                prop_assert!(!read["after"].as_str().unwrap().contains(line), "{masked}");
-                let quoted = json!(line).to_string();
-                prop_assert!(!read["nested"].as_str().unwrap().contains(&quoted[1..quoted.len() - 1]), "{masked}");
-            }
-        }
     }
 }

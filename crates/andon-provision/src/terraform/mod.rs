@@ -1,8 +1,9 @@
 //! Terraform and OpenTofu: which binary there is, and one run of it in a room of its own.
 //!
-//! [`stream`] reads what `-json` prints, [`plan`] what `show -json` says, [`room`] prepares a working folder, [`process`] runs the binary so
+//! [`stream`] reads what `-json` prints, [`plan`] what `show -json` says, [`document`] what a state says, [`room`] prepares a working folder, [`process`] runs the binary so
 //! that it outlives us, and stops it gently.
 
+pub mod document;
 pub mod plan;
 pub use crate::process;
 pub mod room;

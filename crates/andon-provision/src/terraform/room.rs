@@ -9,13 +9,12 @@ use std::path::{Path, PathBuf};
 
 use super::process::{self, Order};
 use super::{Running, TerraformError, Tool};
+use crate::mask::{PASSED, mask, with_passed};
 
 /// Written beside the code: states are kept here, whatever the code says about its backend. An override file wins over a block of its own.
 const BACKEND: &str = "terraform {\n  backend \"http\" {}\n}\n";
 /// Its name; the tool reads `*_override.tf` last.
 const BACKEND_FILE: &str = "andon_backend_override.tf";
-/// Variables of the server with this beginning reach the tool without it: credentials of clouds.
-const PASSED: &str = "ANDON_INFRA_";
 /// How long it waits for the state's lock before it gives up.
 const LOCK_WAIT: &str = "-lock-timeout=300s";
 
@@ -183,6 +182,17 @@ impl Room {
         args
     }
 
+    /// Arguments of `import`: takes what exists into the state.
+    pub fn import_args(&self, address: &str, id: &str) -> Vec<OsString> {
+        // An id comes from outside: none of them is an option.
+        ["import", "-no-color", "-input=false", LOCK_WAIT, "--", address, id].map(OsString::from).to_vec()
+    }
+
+    /// Arguments of `state rm`: what is gone already is taken out of the state.
+    pub fn forget_args(&self, address: &str) -> Vec<OsString> {
+        ["state", "rm", LOCK_WAIT, "--", address].map(OsString::from).to_vec()
+    }
+
     /// Reads the saved plan through the tool.
     pub async fn show(
         &self,
@@ -193,17 +203,17 @@ impl Room {
         command.args(["show", "-json", "-no-color"]).arg(self.plan()).current_dir(self.work());
         let out = command.env_clear().envs(env).kill_on_drop(true).output().await?;
         if !out.status.success() {
-            return Err(TerraformError::Failed(
-                String::from_utf8_lossy(&out.stderr).chars().take(2000).collect(),
-            ));
+            let words = mask(&String::from_utf8_lossy(&out.stderr), &with_passed(&BTreeMap::new()));
+            return Err(TerraformError::Failed(words.chars().take(2000).collect()));
         }
-        super::plan::read(&out.stdout)
+        // What the code does not call sensitive may be so all the same.
+        let plan = mask(&String::from_utf8_lossy(&out.stdout), &with_passed(&BTreeMap::new()));
+        super::plan::read(plan.as_bytes())
     }
 
-    /// What the tool printed in a phase, as text; nothing where it did not begin.
+    /// What the tool printed in a phase, as text and without the secrets that the server gave it; nothing where it did not begin.
     pub fn said(&self, phase: &str) -> String {
-        std::fs::read(self.output(phase))
-            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-            .unwrap_or_default()
+        let raw = std::fs::read(self.output(phase)).unwrap_or_default();
+        mask(&String::from_utf8_lossy(&raw), &with_passed(&BTreeMap::new()))
     }
 }

@@ -28,6 +28,10 @@ pub enum Message {
         complete: bool,
         /// Over, and not well.
         failed: bool,
+        /// What is done to it: `create`, `update`, `delete`.
+        action: String,
+        /// What its maker calls it, where that is told.
+        id: Option<String>,
     },
     /// Sums of a plan or an apply.
     Summary {
@@ -71,6 +75,10 @@ struct Raw {
 struct Hook {
     #[serde(default)]
     resource: Addressed,
+    #[serde(default)]
+    action: String,
+    #[serde(default)]
+    id_value: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -117,7 +125,8 @@ pub fn read(line: &str) -> Result<Message, TerraformError> {
         ("change_summary", _, Some(changes), _) => Message::Summary { operation: short(&changes.operation) },
         (kind @ ("apply_start" | "apply_progress" | "apply_complete" | "apply_errored"), Some(hook), ..) => {
             let (complete, failed) = (kind == "apply_complete", kind == "apply_errored");
-            Message::Resource { address: short(&hook.resource.addr), words, complete, failed }
+            let (action, id) = (short(&hook.action), hook.id_value.map(|id| short(&id)));
+            Message::Resource { address: short(&hook.resource.addr), words, complete, failed, action, id }
         }
         _ => Message::Other(words),
     })
@@ -134,12 +143,28 @@ pub struct Said {
     pub last: String,
     /// Resources that were begun and not ended.
     pub under_way: Vec<String>,
+    /// Of those, the ones that were being made.
+    pub making: Vec<String>,
+    /// Resources that came to be, in order.
+    pub made: Vec<Made>,
+}
+
+/// A resource that came to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Made {
+    /// Its address in the code.
+    pub address: String,
+    /// What its maker calls it.
+    pub id: String,
+    /// Another one of this address had ended before.
+    pub instead: bool,
 }
 
 impl Said {
     /// Reads a whole stream; the last line may be half written.
     pub fn of(text: &str) -> Result<Said, TerraformError> {
         let mut said = Said::default();
+        let mut gone = std::collections::BTreeSet::new();
         for line in text.lines().filter(|line| !line.trim().is_empty()) {
             match read(line)? {
                 Message::Diagnostic { error: true, summary, detail } => {
@@ -151,11 +176,27 @@ impl Said {
                     });
                 }
                 Message::Summary { operation } => said.complete = Some(operation),
-                Message::Resource { address, words, complete, failed } => {
+                Message::Resource { address, words, complete, failed, action, id } => {
                     said.last = words;
                     said.under_way.retain(|other| *other != address);
-                    if !complete && !failed {
-                        said.under_way.push(address);
+                    said.making.retain(|other| *other != address);
+                    let create = action == "create";
+                    match id {
+                        _ if !complete && !failed => {
+                            said.under_way.push(address.clone());
+                            if create {
+                                said.making.push(address);
+                            }
+                        }
+                        Some(id) if complete && create && !id.is_empty() => {
+                            let instead = gone.contains(&address);
+                            said.made.push(Made { address, id, instead });
+                        }
+                        _ if complete && action == "delete" => {
+                            said.made.retain(|made| made.address != address);
+                            gone.insert(address);
+                        }
+                        _ => {}
                     }
                 }
                 Message::Other(words) if !words.is_empty() => said.last = words,
@@ -192,6 +233,30 @@ mod tests {
         let cut: String = APPLY.lines().take(2).collect::<Vec<_>>().join("\n");
         let said = Said::of(&(cut + "\n{\"@message\":\"terr")).unwrap();
         assert_eq!((said.complete, said.under_way), (None, vec!["terraform_data.a".to_owned()]));
+    }
+
+    #[test]
+    fn what_came_to_be_is_known_by_address_and_id_also_where_it_replaced_another() {
+        let line = |kind: &str, action: &str, address: &str, id: &str| {
+            format!(
+                r#"{{"@message":"m","hook":{{"resource":{{"addr":"{address}"}},"action":"{action}","id_key":"id","id_value":"{id}"}},"type":"{kind}"}}"#
+            )
+        };
+        let text = [
+            line("apply_complete", "create", "a.new", "1"),
+            line("apply_complete", "delete", "a.other", "2"),
+            line("apply_complete", "create", "a.other", "3"),
+            line("apply_complete", "update", "a.old", "4"),
+            line("apply_start", "create", "a.begun", ""),
+            line("apply_start", "delete", "a.ending", "5"),
+        ];
+        let said = Said::of(&text.join("\n")).unwrap();
+        let made: Vec<_> = said.made.iter().map(|m| (m.address.as_str(), m.id.as_str(), m.instead)).collect();
+        assert_eq!(made, [("a.new", "1", false), ("a.other", "3", true)]);
+        assert_eq!(
+            (said.making, said.under_way),
+            (vec!["a.begun".to_owned()], vec!["a.begun".to_owned(), "a.ending".to_owned()])
+        );
     }
 
     #[test]

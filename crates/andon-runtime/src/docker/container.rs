@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 use std::sync::atomic::Ordering;
 
-use andon_model::{EnvironmentName, Span, Time};
+use andon_model::{EnvironmentName, Limits, Span, Time};
 use bollard::container::LogOutput;
+use bollard::errors::Error;
 use bollard::models::{
     ContainerCreateBody, ContainerInspectResponse, ContainerStateStatusEnum, ContainerSummary,
     EndpointIpamConfig, EndpointSettings, HostConfig, HostConfigLogConfig, ImageInspect, NetworkingConfig,
@@ -19,7 +20,7 @@ use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 use sha2::Digest as _;
 
-use super::engine::{About, Failure, or_absent};
+use super::engine::{About, Failure, or_absent, settled};
 use super::{DockerRuntime, archive, label};
 use crate::Observed;
 use crate::error::RuntimeError;
@@ -43,7 +44,7 @@ impl DockerRuntime {
     pub(super) fn inspect(&self, id: &str) -> Result<Option<ContainerInspectResponse>, RuntimeError> {
         let name = self.name(id)?;
         let found = self.engine.try_ask("look at a container", |docker| async move {
-            docker.inspect_container(&name, None).await
+            settled(|| docker.inspect_container(&name, None)).await
         })?;
         Ok(or_absent(found)?)
     }
@@ -259,17 +260,22 @@ impl DockerRuntime {
     /// Every container of this project.
     pub(super) fn containers(&self) -> Result<Vec<ContainerSummary>, RuntimeError> {
         let options = ListContainersOptionsBuilder::new().all(true).filters(&self.ours()).build();
-        self.engine
-            .ask("list containers", |docker| async move { docker.list_containers(Some(options)).await })
+        self.engine.ask("list containers", |docker| async move {
+            settled(|| docker.list_containers(Some(options.clone()))).await
+        })
     }
 
     /// Every container of this project, in full. One that goes meanwhile is left out.
     pub(super) fn inspected(&self) -> Result<Vec<ContainerInspectResponse>, RuntimeError> {
         let ids: Vec<String> = self.containers()?.into_iter().filter_map(|found| found.id).collect();
         let all = self.engine.ask("look at containers", |docker| async move {
-            Ok(join_all(ids.iter().map(|id| docker.inspect_container(id, None))).await)
+            let looks = ids.iter().map(|id| settled(|| docker.inspect_container(id, None)));
+            let gone = |answer: &Result<_, Error>| {
+                matches!(answer, Err(Error::DockerResponseServerError { status_code: 404, .. }))
+            };
+            join_all(looks).await.into_iter().filter(|answer| !gone(answer)).collect()
         })?;
-        Ok(all.into_iter().flatten().collect())
+        Ok(all)
     }
 
     pub(super) fn observe(&self) -> Result<Vec<Observed>, RuntimeError> {
@@ -333,6 +339,11 @@ fn observed(found: ContainerInspectResponse) -> Option<Observed> {
         _ if !ended => None,
         _ if state.error.as_ref().is_some_and(|error| !error.is_empty()) => {
             Some(Exit::NotStarted(state.error.unwrap_or_default()))
+        }
+        // The engine heard of it from the kernel; the status alone is that of any kill.
+        137 if state.oom_killed == Some(true) => {
+            let limits = labels.get(label::LIMITS).and_then(|text| serde_json::from_str::<Limits>(text).ok());
+            Some(Exit::OutOfMemory(limits.and_then(|limits| limits.memory)))
         }
         // As shells and engines say it: 128 and the signal.
         129..=192 => Some(Exit::Signal(code - 128)),

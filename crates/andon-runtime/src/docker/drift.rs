@@ -30,7 +30,11 @@ impl DockerRuntime {
             .try_ask("compare files", |docker| async move { docker.container_changes(&name).await })?;
         let changes = or_absent(changes)?.flatten().unwrap_or_default();
         let mut all = Vec::new();
-        let files = relevant(changes, &mounted(&found));
+        let mut own = mounted(&found);
+        if self.about()?.names_users {
+            own.extend(["/etc/passwd", "/etc/group"].map(str::to_owned));
+        }
+        let files = relevant(changes, &own);
         if files.is_empty() {
             return Ok(all);
         }

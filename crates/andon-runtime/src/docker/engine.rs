@@ -12,6 +12,9 @@ use crate::error::RuntimeError;
 const SOCKET: &str = "unix:///var/run/docker.sock";
 /// The longest that one answer may take, in seconds: what stops an instance waits for it that long.
 const ANSWER: u64 = 600;
+/// How often a container between two states is looked at, and the pause between.
+const LOOKS: u32 = 50;
+const BETWEEN: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// What an engine says of itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -26,6 +29,8 @@ pub struct About {
     pub cpu: bool,
     /// It can limit the number of processes.
     pub processes: bool,
+    /// It writes names of users into containers.
+    pub names_users: bool,
     /// It filters system calls.
     pub seccomp: bool,
     /// It runs without root: its networks are not reachable from here.
@@ -132,6 +137,21 @@ impl Engine {
     }
 }
 
+/// Looks, and looks again while a container is between two states: Podman has a name for that which the interface does not know.
+pub(super) async fn settled<T, F>(look: impl Fn() -> F) -> Result<T, bollard::errors::Error>
+where
+    F: Future<Output = Result<T, bollard::errors::Error>>,
+{
+    use bollard::errors::Error::{JsonDataError, JsonSerdeError};
+    for _ in 0..LOOKS {
+        match look().await {
+            Err(JsonDataError { .. } | JsonSerdeError { .. }) => tokio::time::sleep(BETWEEN).await,
+            answer => return answer,
+        }
+    }
+    look().await
+}
+
 /// What an engine says comes from outside: control characters go, and so does what is too long for a line of a page.
 fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(600).collect::<String>().trim().to_owned()
@@ -159,6 +179,7 @@ async fn probe(host: &str) -> Result<(Docker, About), String> {
         memory: info.memory_limit.unwrap_or(false),
         cpu: info.cpu_cfs_quota.unwrap_or(false),
         processes: info.pids_limit.unwrap_or(false),
+        names_users: product == "Podman",
         seccomp: options.iter().any(|option| option.contains("seccomp")),
         rootless: options.iter().any(|option| option.contains("rootless")),
     };

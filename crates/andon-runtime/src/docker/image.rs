@@ -187,7 +187,10 @@ impl DockerRuntime {
             .engine
             .ask("list images", |docker| async move { docker.list_images(Some(options)).await })?;
         let ours = format!("{}:", self.repository());
-        Ok(found.into_iter().flat_map(|image| image.repo_tags).filter(|tag| tag.starts_with(&ours)).collect())
+        // Podman names what came from nowhere by where it is.
+        let plain = |tag: String| tag.strip_prefix("localhost/").map(str::to_owned).unwrap_or(tag);
+        let tags = found.into_iter().flat_map(|image| image.repo_tags).map(plain);
+        Ok(tags.filter(|tag| tag.starts_with(&ours)).collect())
     }
 }
 

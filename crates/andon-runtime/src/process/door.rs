@@ -8,9 +8,9 @@ use std::path::Path;
 use andon_model::{EnvironmentName, Packages, RuntimeKind};
 
 use super::watch::Watcher;
-use super::{Foreign, Observed, Process, ProcessRuntime, read};
+use super::{Foreign, Observed, Process, ProcessRuntime, lock, read};
 use crate::error::RuntimeError;
-use crate::health::free_port;
+use crate::health::{free_port, free_port_at};
 use crate::manifest::Difference;
 use crate::packages;
 use crate::port::{Isolation, Runtime};
@@ -42,7 +42,15 @@ impl Runtime for ProcessRuntime {
         used: &BTreeSet<SocketAddr>,
         port: Option<u16>,
     ) -> Result<SocketAddr, RuntimeError> {
+        if let Some(address) = self.bind {
+            let taken = used.iter().filter(|at| at.ip() == address).map(SocketAddr::port).collect();
+            let port = free_port_at(address, &taken);
+            return port
+                .map(|port| SocketAddr::from((address, port)))
+                .map_err(RuntimeError::disk("find a free port on", address.to_string()));
+        }
         if let (Some(port), Ok(())) = (port, &self.means().network) {
+            let _turn = lock(&self.wiring);
             let address = self.networks().place(environment, used).map_err(RuntimeError::Network)?;
             return Ok(SocketAddr::from((address, port)));
         }
@@ -115,6 +123,7 @@ impl Runtime for ProcessRuntime {
     }
 
     fn clear(&self, environment: &EnvironmentName) -> Result<(), RuntimeError> {
+        let _turn = lock(&self.wiring);
         self.networks().clear(environment).map_err(RuntimeError::Network)
     }
 }

@@ -9,7 +9,7 @@ use andon_model::EnvironmentName;
 use sha2::Digest as _;
 
 use super::network::{Cable, Networks};
-use super::{ProcessRuntime, plan, read, shim};
+use super::{ProcessRuntime, lock, plan, read, shim};
 use crate::sandbox::Means;
 use crate::spec::{self, Spec};
 
@@ -29,6 +29,9 @@ impl ProcessRuntime {
             let mut means = Means::find(rehearse, &empty, &self.host_name());
             // The cable to the host is laid from outside, which takes root and not only a user namespace.
             means.network = match &means.namespaces {
+                _ if self.bind.is_some() => {
+                    Err("on a host that joined, instances listen on the host's own address".into())
+                }
                 Ok(false) => self.networks().tried(),
                 Ok(true) => Err("it takes the rights of root".into()),
                 Err(why) => Err(why.clone()),
@@ -91,6 +94,7 @@ impl ProcessRuntime {
             return Ok(None);
         }
         self.means().network.clone().map_err(|why| format!("it cannot have the address {address}: {why}"))?;
+        let _turn = lock(&self.wiring);
         self.networks().ensure(environment, address)?;
         Ok(Some(self.networks().cable(environment, &spec.instance, address)))
     }

@@ -18,6 +18,7 @@ mod watch;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::io::Read;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,6 +29,7 @@ use self::shim::PATH;
 use self::watch::Watcher;
 use andon_model::Time;
 use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
 
 use crate::error::RuntimeError;
 use crate::manifest::{self, Difference, Inspector, Manifest};
@@ -49,9 +51,13 @@ pub struct ProcessRuntime {
     hide: Vec<PathBuf>,
     /// What the host permits, once somebody asked.
     means: OnceLock<Means>,
+    /// The address of the host that all of them bind to; none: each has its own, or loopback.
+    bind: Option<IpAddr>,
     /// None: this host tells nobody of changes.
     watcher: Option<Watcher>,
     unique: AtomicU64,
+    /// One at a time makes or removes networks: where two look for a free one, they would take the same.
+    wiring: Mutex<()>,
     /// Shells that are open inside of instances.
     shells: shell::Shells,
     /// One at a time starts, stops or removes an instance.
@@ -59,7 +65,7 @@ pub struct ProcessRuntime {
 }
 
 /// One instance as found on the disk.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Observed {
     /// Its directory's name.
     pub id: String,
@@ -78,7 +84,7 @@ pub struct Observed {
 }
 
 /// A process among the instances that none of them accounts for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Foreign {
     /// Which.
     pub process: Process,
@@ -105,6 +111,7 @@ impl ProcessRuntime {
         Ok(ProcessRuntime {
             hide: vec![root.clone()],
             means: OnceLock::new(),
+            bind: None,
             watcher: Watcher::new()
                 .inspect_err(|error| tracing::warn!(%error, "changes of releases are not heard of"))
                 .ok(),
@@ -112,6 +119,7 @@ impl ProcessRuntime {
             exe,
             inspector: Mutex::default(),
             unique: AtomicU64::new(0),
+            wiring: Mutex::default(),
             shells: shell::Shells::default(),
             turns: Mutex::default(),
         })
@@ -120,6 +128,12 @@ impl ProcessRuntime {
     /// Instances see nothing below this directory either, but for their own: the server's data.
     pub fn hiding(mut self, data: &Path) -> ProcessRuntime {
         self.hide.push(data.canonicalize().unwrap_or_else(|_| data.to_owned()));
+        self
+    }
+
+    /// Instances listen on this address of the host, each on a port of its own, instead of in networks of their environments.
+    pub fn listening_on(mut self, address: IpAddr) -> ProcessRuntime {
+        self.bind = Some(address);
         self
     }
 
@@ -173,6 +187,8 @@ impl ProcessRuntime {
         }
         // Its shim may have been killed: what it left would hold the port.
         self.sweep(id, &dir)?;
+        let bound = self.bind.map(|_| Spec { bind: self.bind, address: None, ..spec.clone() });
+        let spec = bound.as_ref().unwrap_or(spec);
         let path = dir.join(spec::SPEC);
         spec::write(&path, spec).map_err(RuntimeError::disk("write", path))?;
         let cable = self.cable(spec).map_err(|why| RuntimeError::NotStarted { id: id.clone(), why })?;
@@ -211,16 +227,20 @@ impl ProcessRuntime {
         for id in self.ids()? {
             let dir = self.root.join(&id);
             let Some(spec) = read::<Spec>(&dir.join(spec::SPEC))? else { continue };
-            // In this order: a shim writes its last word before it lets the lock go.
+            // In this order: a shim writes its state once it has the lock, and its last word before it lets it go.
+            let before: Option<State> = read(&dir.join(spec::STATE))?;
             let held = self.held(&dir)?;
             let state: Option<State> = read(&dir.join(spec::STATE))?;
             let exit = state.as_ref().and_then(|state| state.exit.clone());
-            let exit = exit.or_else(|| (!held && state.is_some()).then_some(Exit::Unseen));
+            // One that wrote its state only after the look at its lock is just beginning.
+            let began = |state: &Option<State>| state.as_ref().map(|state| state.shim);
+            let unseen = !held && state.is_some() && began(&before) == began(&state);
+            let exit = exit.or_else(|| unseen.then_some(Exit::Unseen));
             found.push(Observed {
                 id,
                 labels: spec.labels,
                 port: spec.port,
-                alive: held && exit.is_none(),
+                alive: exit.is_none() && (held || state.is_some()),
                 pid: state.as_ref().and_then(|state| state.main).map(|main| main.pid),
                 started_at: state.map(|state| state.started_at),
                 exit,

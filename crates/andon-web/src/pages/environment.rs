@@ -16,7 +16,7 @@ pub fn environments(view: &EnvironmentsView, caller: &Caller) -> Markup {
     let declared: Vec<String> =
         view.rows.iter().filter(|row| row.standing).map(|row| row.name.clone()).collect();
     html! {
-        (head(&view.heading, &view.sentence, html! { a.btn href="/recovery" { "Recovery" } (create(project, &declared, caller)) }))
+        (head(&view.heading, &view.sentence, html! { a.btn href="/hosts" { "Hosts" } a.btn href="/recovery" { "Recovery" } (create(project, &declared, caller)) }))
         (sheet("environments", "In the order in which a change passes", html! {
             @if view.rows.is_empty() { p.soft { "Declare them under " code { "environments:" } " in andon.yaml; they appear when that lands." } }
             ul.rows { @for row in &view.rows { (self::row(project, row)) } }
@@ -185,19 +185,20 @@ fn service(view: &EnvironmentView, service: &ServicePlace, caller: &Caller) -> M
             }
             div.scroll { table {
                 caption.unseen { "Instances of " (service.name) }
-                thead { tr { th scope="col" { "Instance" } th scope="col" { "Revision" } th scope="col" { "State" } th.num scope="col" { "Address" } th scope="col" { "Output" } } }
-                tbody { @for instance in &service.instances { (self::instance(&view.frame.project, instance)) } }
+                thead { tr { th scope="col" { "Instance" } th scope="col" { "Revision" } th scope="col" { "State" } @if view.several_hosts { th scope="col" { "Host" } } th.num scope="col" { "Address" } th scope="col" { "Output" } } }
+                tbody { @for instance in &service.instances { (self::instance(&view.frame.project, instance, view.several_hosts)) } }
             } }
         }
     }
 }
 
-fn instance(project: &str, instance: &InstanceRow) -> Markup {
+fn instance(project: &str, instance: &InstanceRow, several_hosts: bool) -> Markup {
     html! {
         tr id={ "instance-" (instance.id) } {
             th scope="row" { (instance.id) }
             td { code { (instance.revision) } }
             td { (state(instance.mark, &instance.words)) }
+            @if several_hosts { td { a href={ "/hosts#host-" (instance.host.as_deref().unwrap_or("here")) } { (instance.host.as_deref().unwrap_or("here")) } } }
             td.num { (instance.address) }
             td { a href={ "/api/v1/" (project) "/instances/" (instance.id) "/log" } { "read" } }
         }

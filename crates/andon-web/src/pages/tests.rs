@@ -58,7 +58,9 @@ fn harmless(name: &str, page: &str) {
 #[test]
 fn the_page_of_infrastructure_escapes_what_resources_states_and_people_are_called() {
     use andon_environment::blueprint::{Action, Attribute, Plan, ResourceChange};
-    use andon_line::view::infrastructure::{InfraRunView, InfrastructureView, StateView, VersionView};
+    use andon_line::view::infrastructure::{
+        InfraRunView, InfrastructureView, LostView, StateView, VersionView,
+    };
     let attribute = Attribute { path: text(), before: Some(text()), after: Some(text()) };
     let change = ResourceChange {
         address: text(),
@@ -90,8 +92,9 @@ fn the_page_of_infrastructure_escapes_what_resources_states_and_people_are_calle
         tool: Some(text()),
         plan: Some(plan),
     };
+    let (restored_from, recovered) = (Some(1), Some(text()));
     let version =
-        VersionView { number: 1, serial: 1, at: Time(0), by: text(), bytes: 1, restored_from: Some(1) };
+        VersionView { number: 1, serial: 1, at: Time(0), by: text(), bytes: 1, restored_from, recovered };
     let view = InfrastructureView {
         frame: frame(),
         environment: text(),
@@ -101,6 +104,7 @@ fn the_page_of_infrastructure_escapes_what_resources_states_and_people_are_calle
         runs: vec![run],
         outputs: vec![(text(), text())],
         unknown: vec![text()],
+        lost: vec![LostView { address: text(), words: text() }],
     };
     harmless("infrastructure", &super::infrastructure::infrastructure(&view, &owner()).0);
 }
@@ -211,8 +215,14 @@ fn the_pages_of_environments_escape_what_was_found_in_them() {
         change: Some(1),
         parity: Some((7, text())),
     };
-    let instance =
-        InstanceRow { id: "i1".into(), revision: text(), mark: Mark::Go, words: text(), address: text() };
+    let instance = InstanceRow {
+        id: "i1".into(),
+        revision: text(),
+        mark: Mark::Go,
+        words: text(),
+        address: text(),
+        host: Some(text()),
+    };
     let service = ServicePlace {
         name: "web".into(),
         address: "http://web.staging.shop.localhost:1".into(),
@@ -234,6 +244,7 @@ fn the_pages_of_environments_escape_what_was_found_in_them() {
     let all =
         view::EnvironmentsView { frame: frame(), heading: text(), sentence: text(), rows: vec![row.clone()] };
     let view = view::EnvironmentView {
+        several_hosts: true,
         frame: frame(),
         heading: text(),
         sentence: text(),

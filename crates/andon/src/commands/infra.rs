@@ -5,7 +5,7 @@ use andon_model::{InfraRunId, StateName, Time};
 use clap::Subcommand;
 use serde_json::json;
 
-use super::Place;
+use super::{Place, infra_log as log};
 use crate::cli::Common;
 use crate::client::{Failure, status};
 use crate::say::say;
@@ -42,15 +42,31 @@ pub enum Infra {
         #[arg(long, default_value = "")]
         why: String,
     },
-    /// Stop a run: it saves and ends.
+    /// Stop a run: it saves and ends; what does not in time is ended by force.
     Stop {
-        /// The run, as `T4`.
+        /// The run, as `T4`; or an environment: the run that works there.
         run: String,
+        /// Return when it is over.
+        #[arg(long)]
+        wait: bool,
     },
-    /// Everything that the tool said in a run.
+    /// Take what a run left off the display: you looked after it.
+    Forget {
+        /// The environment.
+        environment: String,
+        /// Its address, as `andon infra show` prints it.
+        address: String,
+        /// What became of it.
+        #[arg(long)]
+        why: String,
+    },
+    /// Everything that the tool said in a run; with --json as the tool said it, one value a line.
     Log {
-        /// The run, as `T4`.
+        /// The run, as `T4`; or an environment: the run that works there, else the newest.
         run: String,
+        /// Go on until the run is over or waits for people.
+        #[arg(short, long)]
+        follow: bool,
     },
     /// The versions of its states, and who holds them.
     State {
@@ -117,20 +133,28 @@ pub fn infra(common: &Common, infra: Infra) -> Result<(), Failure> {
             };
             place.command(&format!("/infrastructure-runs/{run}/approve"), &body, words).map(drop)
         }
-        Infra::Stop { run } => {
-            let run = number(&run)?;
-            place
-                .command(&format!("/infrastructure-runs/{run}/stop"), &json!({}), |_| {
-                    format!("{run} is being stopped")
-                })
-                .map(drop)
+        Infra::Stop { run, wait } => {
+            let path = match run.parse::<InfraRunId>() {
+                Ok(run) => format!("/infrastructure-runs/{run}/stop"),
+                Err(_) => format!("{}/stop", at(&run)?),
+            };
+            let words = |answer: &serde_json::Value| {
+                format!("{} is being stopped", answer["run"].as_str().unwrap_or(&run))
+            };
+            if !wait {
+                return place.command(&path, &json!({}), words).map(drop);
+            }
+            let answer = place.client.post(&format!("{}{path}", place.base), &json!({}))?;
+            let run = number(answer["run"].as_str().unwrap_or(&run))?;
+            until_ended(&place, &run)?;
+            place.show(&format!("/infrastructure-runs/{run}"), show_plan).map(drop)
         }
-        Infra::Log { run } => {
-            let log =
-                place.client.get(&format!("{}/infrastructure-runs/{}/log", place.base, number(&run)?))?;
-            say!("{}", log.as_str().unwrap_or_default());
-            Ok(())
+        Infra::Forget { environment, address, why } => {
+            let body = json!({ "address": address, "why": why });
+            let words = |_: &serde_json::Value| format!("{address} is not shown any more");
+            place.command(&format!("{}/forget", at(&environment)?), &body, words).map(drop)
         }
+        Infra::Log { run, follow } => log::print(&place, &run, follow),
         Infra::State { environment } => place.show(&at(&environment)?, show_states).map(drop),
         Infra::Restore { state, version } => {
             let (path, layer) = named(&state)?;
@@ -158,7 +182,7 @@ fn usage(words: String) -> Failure {
 }
 
 /// The path of an environment's infrastructure. Its name is checked here: it becomes part of an address.
-fn at(environment: &str) -> Result<String, Failure> {
+pub(super) fn at(environment: &str) -> Result<String, Failure> {
     let name: andon_model::EnvironmentName =
         environment.parse().map_err(|error: andon_model::name::NotAName| usage(error.to_string()))?;
     Ok(format!("/infrastructure/{name}"))
@@ -170,7 +194,7 @@ fn named(state: &str) -> Result<(String, Option<String>), Failure> {
     Ok((at(name.environment.as_str())?, name.layer.map(String::from)))
 }
 
-fn number(run: &str) -> Result<InfraRunId, Failure> {
+pub(super) fn number(run: &str) -> Result<InfraRunId, Failure> {
     run.parse().map_err(|error: andon_model::id::NotAnId| usage(error.to_string()))
 }
 
@@ -191,6 +215,21 @@ fn until_over(place: &Place, run: &InfraRunId) -> Result<InfraRunView, Failure> 
             super::read(place.client.get(&format!("{}/infrastructure-runs/{run}", place.base))?)?;
         let held = !view.guarded.is_empty() && view.mark == Mark::Wait;
         if view.place.is_none() || held {
+            return Ok(view);
+        }
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    }
+}
+
+/// Waits for the end of a run, whatever it waits for.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the command line looks at another process until what it waits for is there"
+)]
+fn until_ended(place: &Place, run: &InfraRunId) -> Result<InfraRunView, Failure> {
+    loop {
+        let view = until_over(place, run)?;
+        if view.place.is_none() {
             return Ok(view);
         }
         std::thread::sleep(std::time::Duration::from_millis(200));
@@ -233,6 +272,12 @@ fn show(view: &InfrastructureView) {
             say!("        ▲ {address}");
         }
     }
+    for what in &view.unknown {
+        say!("▲ unknown: {what}");
+    }
+    for lost in &view.lost {
+        say!("■ in no state: {}", lost.words);
+    }
     for (name, value) in &view.outputs {
         say!("  {name} = {value}");
     }
@@ -253,8 +298,11 @@ fn show_states(view: &InfrastructureView) {
     for state in &view.states {
         say!("  {:<24} {:>7} {:>7}  {:<20} {:>10}  by", state.name, "version", "serial", "when", "bytes");
         for version in &state.versions {
-            let from =
+            let mut from =
                 version.restored_from.map_or_else(String::new, |from| format!(" (version {from} again)"));
+            if let Some(run) = &version.recovered {
+                from.push_str(&format!(" (found after {run}, which could not store it)"));
+            }
             let when = |at: Time| at.rfc3339().chars().take(19).collect::<String>().replace('T', " ");
             say!(
                 "  {:<24} {:>7} {:>7}  {:<20} {:>10}  {}{from}",

@@ -5,7 +5,9 @@ pub mod changes;
 pub mod data;
 pub mod environments;
 pub mod file;
+pub mod hosts;
 pub mod infra;
+mod infra_log;
 pub mod people;
 pub mod places;
 pub mod recovery;
@@ -69,6 +71,9 @@ pub enum Ask {
     Drill,
     /// Backups and drills. Exit status 1 when the last drill is red.
     Recovery,
+    /// Hosts: the machines that instances run on.
+    #[command(subcommand)]
+    Host(hosts::Host),
     /// Infrastructure: states, versions, locks, plans.
     #[command(subcommand)]
     Infra(infra::Infra),
@@ -112,6 +117,7 @@ pub fn run(common: &Common, ask: Ask) -> Result<(), Failure> {
         Ask::Restore(options) => recovery::restore(common, &options),
         Ask::Drill => recovery::drill(common),
         Ask::Recovery => recovery::recovery(common),
+        Ask::Host(host) => hosts::host(common, host),
         Ask::Infra(infra) => infra::infra(common, infra),
         Ask::Data(data) => data::data(common, data),
         Ask::Release(release) => places::release(common, release),

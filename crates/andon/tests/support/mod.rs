@@ -362,6 +362,16 @@ impl Server {
 
     /// The command line in a directory.
     pub fn cli_in(&self, dir: &Path, args: &[&str]) -> Output {
+        self.cli_command(dir, args).output().unwrap()
+    }
+
+    /// The command line, begun: whoever waits for it reads all it says.
+    pub fn cli_begun(&self, args: &[&str]) -> Child {
+        let mut command = self.cli_command(self.room.path(), args);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+
+    fn cli_command(&self, dir: &Path, args: &[&str]) -> Command {
         let mut command = Command::new(andon());
         command
             .args(args)
@@ -369,7 +379,7 @@ impl Server {
             .env("ANDON_TOKEN", &self.token)
             .env("ANDON_PROJECT", "shop");
         command.env("XDG_CONFIG_HOME", self.room.path().join("config")).current_dir(dir);
-        command.output().unwrap()
+        command
     }
 }
 

@@ -40,6 +40,18 @@ const PRODUCTION: &str = "production";
 #[derive(Clone)]
 pub struct Address(pub String);
 
+impl Address {
+    /// Whether it can be reached from the server's own host only.
+    pub fn is_here(&self) -> bool {
+        let rest = self.0.split_once("://").map_or(self.0.as_str(), |(_, rest)| rest);
+        let rest = rest.rsplit_once('@').map_or(rest, |(_, rest)| rest);
+        let host = rest.split(['/', '?']).next().unwrap_or_default();
+        let local = ["127.", "localhost", "[::1]"];
+        // Without a host, or with a path as one, it is a socket in the file system.
+        host.is_empty() || host.starts_with("%2F") || local.iter().any(|name| host.starts_with(name))
+    }
+}
+
 impl std::fmt::Debug for Address {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Address")
@@ -413,5 +425,27 @@ impl Line {
             env.insert(format!("{}_URL", database.as_str().to_uppercase().replace('-', "_")), url);
         }
         Ok(env)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_on_loopback_or_a_socket_is_here_and_no_other_is() {
+        let is_here = |address: &str| Address(address.to_owned()).is_here();
+        for here in [
+            "postgresql://u:p@127.0.0.1:5432/postgres",
+            "postgresql://u@localhost/x",
+            "postgresql:///x",
+            "postgresql://u:p@[::1]:5432/x",
+            "postgresql://u@%2Fvar%2Frun/x",
+        ] {
+            assert!(is_here(here), "{here}");
+        }
+        for there in ["postgresql://u:p%40@10.0.0.5:5432/postgres", "postgresql://u:127.0.0.1@db.example/x"] {
+            assert!(!is_here(there), "{there}");
+        }
     }
 }

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use andon_environment::hosts::Standing;
 use andon_environment::{DeploymentState, upkeep};
 use andon_model::event::{Actor, Drift, Event, InfraTool, Revision};
-use andon_model::{EnvironmentName, InstanceId, PlannedService, RuntimeKind, ServiceName};
+use andon_model::{EnvironmentName, HostName, InstanceId, PlannedService, RuntimeKind, ServiceName};
 use andon_runtime::{Foreign, RuntimeError, Spec};
 
+use super::look::At;
 use super::{DEPLOYMENT, Hands};
 use crate::stations::infrastructure;
 use crate::{Line, Project, Refusal};
@@ -21,13 +23,13 @@ pub(super) async fn act(
     project: &Arc<Project>,
     hands: &Arc<Hands>,
     decision: upkeep::Decision,
-    foreign: &[Foreign],
+    foreign: &[(Option<HostName>, Foreign)],
 ) -> Result<(), Refusal> {
     use upkeep::Decision;
     let tell = |station: &'static str, event: Event| line.tell(project, station, vec![event]);
     match decision {
-        Decision::Plan { environment, service, revision } => {
-            plan_instance(line, project, environment, service, revision).await
+        Decision::Plan { environment, service, revision, host } => {
+            plan_instance(line, project, (environment, service, revision), host).await
         }
         Decision::Start(instance) => {
             start(line, project, hands, instance);
@@ -38,7 +40,7 @@ pub(super) async fn act(
             tell(DEPLOYMENT, Event::InstanceRetired { instance, why }).await
         }
         Decision::Remove(instance) => {
-            remove(project, hands, instance);
+            remove(line, project, hands, instance);
             Ok(())
         }
         Decision::Up(deployment) => {
@@ -56,11 +58,17 @@ pub(super) async fn act(
             tell(DRIFT, Event::DriftHealed { environment, what, how }).await
         }
         Decision::Kill { pid, .. } => {
-            if let Some(stray) = foreign.iter().find(|stray| stray.process.pid == pid) {
-                for runtime in project.runtimes() {
-                    let killed = runtime.kill_foreign(stray.process);
-                    killed.map_err(|error| Refusal::Broken(error.to_string()))?;
-                }
+            // Processes of two hosts may have one number.
+            for (host, stray) in foreign.iter().filter(|(_, stray)| stray.process.pid == pid) {
+                let runtimes: Vec<_> = match host {
+                    None => project.runtimes().cloned().collect(),
+                    Some(_) => vec![project.runtime_on(RuntimeKind::Process, host.as_ref())?],
+                };
+                let process = stray.process;
+                let kill = move || runtimes.iter().try_for_each(|at| at.kill_foreign(process).map(drop));
+                let killed = tokio::task::spawn_blocking(kill).await;
+                let killed = killed.map_err(|error| Refusal::Broken(error.to_string()))?;
+                killed.map_err(|error| Refusal::Broken(error.to_string()))?;
             }
             Ok(())
         }
@@ -84,33 +92,36 @@ async fn see(
 async fn plan_instance(
     line: &Line,
     project: &Project,
-    environment: EnvironmentName,
-    service: ServiceName,
-    revision: Revision,
+    (environment, service, revision): (EnvironmentName, ServiceName, Revision),
+    host: Option<HostName>,
 ) -> Result<(), Refusal> {
-    // Addresses of all projects: they share the host.
-    let used = line
-        .projects()
-        .iter()
-        .flat_map(|p| p.state().estate.instances.values().map(|i| i.address).collect::<Vec<_>>())
-        .collect();
+    // Addresses of all projects: they share the hosts.
+    let on_it = |p: &Arc<Project>| {
+        let state = p.state();
+        let there = state.estate.instances.values().filter(|i| i.host == host);
+        there.map(|i| i.address).collect::<Vec<_>>()
+    };
+    let used = line.projects().iter().flat_map(on_it).collect();
     let (kind, port) = {
         let state = project.state();
         let deployment = state.estate.of_revision(&environment, &revision);
         let port = deployment.and_then(|d| d.service(&service)).and_then(|s| s.port);
         (deployment.map(|d| d.runtime), port)
     };
-    let runtime = project.runtime(kind.unwrap_or_default())?;
+    let runtime = project.runtime_on(kind.unwrap_or_default(), host.as_ref())?;
     let at = environment.clone();
     let placed = tokio::task::spawn_blocking(move || runtime.place(&at, &used, port)).await;
     let placed = match placed.map_err(|error| Refusal::Broken(error.to_string()))? {
         Ok(placed) => placed,
         Err(error) => return no_place(line, project, &environment, &revision, &service, &error).await,
     };
-    let (port, address) = (placed.port(), Some(placed.ip()).filter(|ip| !ip.is_loopback()));
+    let address = Some(placed.ip()).filter(|ip| host.is_some() || !ip.is_loopback());
+    let port = placed.port();
     line.decide(project, Actor::line(DEPLOYMENT), |state, _| {
         let instance = state.estate.next_instance();
-        Ok((vec![Event::InstancePlanned { instance, environment, service, revision, port, address }], ()))
+        let planned =
+            Event::InstancePlanned { instance, environment, service, revision, port, address, host };
+        Ok((vec![planned], ()))
     })
     .await
 }
@@ -147,9 +158,9 @@ async fn no_place(
 }
 
 /// Removes in the background what runs and is not in the journal: what was made by a server whose journal was lost or set back.
-pub(super) fn sweep(project: &Arc<Project>, hands: &Arc<Hands>, orphans: Vec<(RuntimeKind, InstanceId)>) {
-    for (kind, id) in orphans {
-        let Ok(runtime) = project.runtime(kind) else { continue };
+pub(super) fn sweep(project: &Arc<Project>, hands: &Arc<Hands>, orphans: Vec<(At, InstanceId)>) {
+    for ((kind, host), id) in orphans {
+        let Ok(runtime) = project.runtime_on(kind, host.as_ref()) else { continue };
         if !hands.take(id) {
             continue;
         }
@@ -251,31 +262,49 @@ fn start_now(line: &Line, project: &Project, id: InstanceId) -> Result<(), Strin
         writes: service.writes.clone(),
         ..Spec::new(&name, &[], instance.address.port())
     };
-    let runtime = project.runtime(deployment.runtime).map_err(|error| error.to_string())?;
-    runtime.prepare(&spec, &mut std::io::BufReader::new(artifact)).map_err(|error| error.to_string())?;
-    runtime.start(&spec).map_err(|error| error.to_string())
+    let host = instance.host.as_ref();
+    let runtime = project.runtime_on(deployment.runtime, host).map_err(|error| error.to_string())?;
+    let mut artifact = std::io::BufReader::new(artifact);
+    match runtime.prepare(&spec, &mut artifact).and_then(|()| runtime.start(&spec)) {
+        // Whether it started shows when its host is reached again; if it did not, it is started then.
+        Err(error @ RuntimeError::Silent { .. }) => {
+            tracing::warn!(%error, "{id} could not be started yet");
+            Ok(())
+        }
+        done => done.map_err(|error| error.to_string()),
+    }
 }
 
 /// Stops and removes in the background; what is gone is forgotten.
-fn remove(project: &Arc<Project>, hands: &Arc<Hands>, id: InstanceId) {
+fn remove(line: &Arc<Line>, project: &Arc<Project>, hands: &Arc<Hands>, id: InstanceId) {
     if !hands.take(id) {
         return;
     }
-    let (project, hands) = (Arc::clone(project), Arc::clone(hands));
+    let (line, project, hands) = (Arc::clone(line), Arc::clone(project), Arc::clone(hands));
     tokio::task::spawn_blocking(move || {
-        if let Err(error) = remove_now(&project, id) {
+        if let Err(error) = remove_now(&line, &project, id) {
             tracing::error!(%error, "{id} could not be removed, it is tried again");
         }
         hands.leave(id);
     });
 }
 
-fn remove_now(project: &Project, id: InstanceId) -> Result<(), String> {
-    let (kind, environment) = {
+fn remove_now(line: &Line, project: &Project, id: InstanceId) -> Result<(), String> {
+    let (environment, host) = {
         let estate = &project.state().estate;
-        (estate.runtime_of(id), estate.instances.get(&id).map(|i| i.environment.clone()))
+        let instance = estate.instances.get(&id);
+        (instance.map(|i| i.environment.clone()), instance.and_then(|i| i.host.clone()))
     };
-    let runtime = project.runtime(kind).map_err(|error| error.to_string())?;
+    if host.is_some() && line.places().standing(host.as_ref()) == Standing::Lost {
+        // If its host comes back with it, nobody knows it any more, and it is removed as that.
+        project.with_state(|state| state.estate.forget(id));
+        return Ok(());
+    }
+    if host.as_ref().is_some_and(|host| !line.fleet.reaches(host)) {
+        // It comes back soon or is lost: either way this is asked again.
+        return Ok(());
+    }
+    let runtime = project.runtime_of(id).map_err(|error| error.to_string())?;
     runtime.remove(&id.to_string()).map_err(|error| error.to_string())?;
     project.with_state(|state| state.estate.forget(id));
     let Some(environment) = environment else { return Ok(()) };

@@ -257,8 +257,7 @@ impl Line {
         instance: InstanceId,
         lines: usize,
     ) -> Result<String, Refusal> {
-        let kind = project.state().estate.runtime_of(instance);
-        let runtime = project.runtime(kind)?;
+        let runtime = project.runtime_of(instance)?;
         let read = tokio::task::spawn_blocking(move || runtime.logs(&instance.to_string(), lines)).await;
         let read = read.map_err(|error| Refusal::Broken(error.to_string()))?;
         read.map_err(|error| Refusal::Unknown(error.to_string()))

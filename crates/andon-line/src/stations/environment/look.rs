@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use andon_environment::Instance;
 use andon_environment::upkeep::{Observation, Seen};
-use andon_model::{InstanceId, RuntimeKind, Span, Time};
+use andon_model::{HostName, InstanceId, RuntimeKind, Span, Time};
 use andon_runtime::{Foreign, Observed, Runtime, RuntimeError};
 
 use super::Hands;
@@ -20,13 +20,16 @@ const SWEEP: Span = Span::secs(60);
 /// How long a health check may take.
 const HEALTH: Duration = Duration::from_secs(2);
 
+/// What runs it, and on which host; none: the server's own.
+pub(super) type At = (RuntimeKind, Option<HostName>);
+
 /// What nobody accounts for.
 #[derive(Default)]
 pub(super) struct Strays {
-    /// Processes.
-    pub foreign: Vec<Foreign>,
-    /// Instances that the journal does not know.
-    pub orphans: Vec<(RuntimeKind, InstanceId)>,
+    /// Processes, with the host they are on.
+    pub foreign: Vec<(Option<HostName>, Foreign)>,
+    /// Instances that the journal does not know, or knows elsewhere.
+    pub orphans: Vec<(At, InstanceId)>,
 }
 
 /// Everything that is found, and what nobody accounts for.
@@ -57,27 +60,32 @@ pub(super) async fn observe(
         return Ok((Observation::default(), Strays::default()));
     }
     let looked = Arc::clone(project);
-    let to_compare: Vec<(InstanceId, RuntimeKind)> = {
+    let to_compare: Vec<(InstanceId, At)> = {
         let estate = &project.state().estate;
         let settled = |i: &&Instance| i.retired.is_none() && i.healthy.is_some();
-        instances.iter().filter(settled).map(|i| (i.id, estate.runtime_of(i.id))).collect()
+        let at = |i: &Instance| (i.id, (estate.runtime_of(i.id), i.host.clone()));
+        instances.iter().filter(settled).map(at).collect()
     };
+    let (runtimes, silent) = line.runtimes(project);
     let pending = Arc::clone(hands);
     let known: BTreeSet<InstanceId> = instances.iter().map(|i| i.id).collect();
     let host = tokio::task::spawn_blocking(move || {
-        let mut host = Host::default();
+        let mut host = Host {
+            unseen: silent.into_iter().map(|name| (RuntimeKind::Process, Some(name))).collect(),
+            ..Host::default()
+        };
         let mut touched = pending.touched.lock().unwrap_or_else(PoisonError::into_inner);
-        for runtime in looked.runtimes_in_use() {
+        for (name, runtime) in runtimes {
+            let at = (runtime.kind(), name);
             let told = runtime.touched();
             let all = if told.is_some() { sweep_due } else { files_due };
             touched.extend(told.into_iter().flatten().filter_map(|id| id.parse::<InstanceId>().ok()));
-            let of_it =
-                to_compare.iter().filter(|(_, runs_in)| *runs_in == runtime.kind()).map(|(id, _)| *id);
+            let of_it = to_compare.iter().filter(|(_, runs_at)| *runs_at == at).map(|(id, _)| *id);
             let to_compare: Vec<InstanceId> = of_it.filter(|id| touched.remove(id) || all).collect();
-            if let Err(error) = host.look(runtime.as_ref(), &to_compare, files_due) {
-                let kind = runtime.kind();
+            if let Err(error) = host.look(&at, runtime.as_ref(), &to_compare, files_due) {
+                let kind = at.0;
                 tracing::warn!(project = %looked.name, %kind, %error, "what runs there cannot be seen; nothing is done to it");
-                host.unseen.insert(kind);
+                host.unseen.insert(at);
             }
         }
         // Of those that are gone nothing will be compared; one that is not healthy yet is compared when it is.
@@ -89,8 +97,16 @@ pub(super) async fn observe(
     let Host { found, files, settings, foreign, unseen } =
         host.await.map_err(|error| Refusal::Broken(error.to_string()))?;
     let mut seen = Observation { files, settings, ..Observation::default() };
-    for (_, observed, words) in &found {
+    let stands = |id: &InstanceId, at: &At| {
+        let estate = &project.state().estate;
+        // A copy of it on another host is not it.
+        estate.instances.get(id).is_some_and(|i| i.host == at.1)
+    };
+    for (at, observed, words) in &found {
         let Ok(id) = observed.id.parse::<InstanceId>() else { continue };
+        if !stands(&id, at) {
+            continue;
+        }
         let entry = match words {
             _ if observed.alive => Seen::Alive { health: None, failing: Span(0) },
             Some((exit, log)) => {
@@ -103,9 +119,21 @@ pub(super) async fn observe(
         };
         seen.instances.insert(id, entry);
     }
+    // A host whose agent is silent may be as well as before: its instances are asked themselves.
+    let on = |i: &&Instance| i.host.is_some() && unseen.contains(&(RuntimeKind::Process, i.host.clone()));
+    for instance in instances.iter().filter(on) {
+        seen.instances.insert(instance.id, Seen::Alive { health: None, failing: Span(0) });
+    }
     ask_health(&instances, &services, &mut seen, hands, now).await;
+    // A bad answer says nothing there: the host may be cut off. It is back soon, or lost with all that it has.
+    for instance in instances.iter().filter(on) {
+        if let Some(Seen::Alive { health: Some(Err(_)), .. }) = seen.instances.get(&instance.id) {
+            seen.instances.insert(instance.id, Seen::Alive { health: None, failing: Span(0) });
+        }
+    }
     let state = project.state();
-    for instance in instances.iter().filter(|i| unseen.contains(&state.estate.runtime_of(i.id))) {
+    let dark = |i: &&Instance| i.host.is_none() && unseen.contains(&(state.estate.runtime_of(i.id), None));
+    for instance in instances.iter().filter(dark) {
         seen.instances.insert(instance.id, Seen::Alive { health: None, failing: Span(0) });
     }
     for instance in instances.iter().filter(|i| i.retired.is_some()) {
@@ -114,17 +142,21 @@ pub(super) async fn observe(
             seen.idle.insert(instance.id);
         }
     }
-    for stray in &foreign {
+    for (at, stray) in &foreign {
         let place = stray.instance.parse::<InstanceId>().ok().and_then(|id| state.estate.instances.get(&id));
+        let place = place.filter(|instance| instance.host == *at);
         // Of an instance that is already gone: still killed, on display nowhere.
         if let Some(place) = place.map(|instance| instance.environment.clone()) {
             seen.foreign.push((place, stray.process.pid, crate::intake::plain(&stray.command)));
         }
     }
-    // Asked after the look: whatever was made since is known by now.
-    let known = |id: &InstanceId| state.estate.instances.contains_key(id);
-    let ids = found.iter().filter_map(|(kind, observed, _)| Some((*kind, observed.id.parse().ok()?)));
-    let orphans = ids.filter(|(_, id)| !known(id)).collect();
+    // Asked after the look: whatever was made since is known by now. Before it: what was removed meanwhile is nobody's orphan.
+    let known = |at: &At, id: &InstanceId| {
+        let before = instances.iter().find(|instance| instance.id == *id);
+        before.or_else(|| state.estate.instances.get(id)).is_some_and(|instance| instance.host == at.1)
+    };
+    let ids = found.iter().filter_map(|(at, observed, _)| Some((at.clone(), observed.id.parse().ok()?)));
+    let orphans = ids.filter(|(at, id)| !known(at, id)).collect();
     Ok((seen, Strays { foreign, orphans }))
 }
 
@@ -134,22 +166,22 @@ type Ended = (String, String);
 /// What the runtimes tell.
 #[derive(Default)]
 struct Host {
-    found: Vec<(RuntimeKind, Observed, Option<Ended>)>,
+    found: Vec<(At, Observed, Option<Ended>)>,
     files: Vec<(InstanceId, String, String, String)>,
     settings: Vec<(InstanceId, String, String, String)>,
-    foreign: Vec<Foreign>,
+    foreign: Vec<(Option<HostName>, Foreign)>,
     /// Those that did not answer: what they run may be as it was, or not.
-    unseen: BTreeSet<RuntimeKind>,
+    unseen: BTreeSet<At>,
 }
 
 impl Host {
     fn look(
         &mut self,
+        at: &At,
         runtime: &dyn Runtime,
         to_compare: &[InstanceId],
         files_due: bool,
     ) -> Result<(), RuntimeError> {
-        let kind = runtime.kind();
         for id in to_compare {
             // An instance that is just being replaced has no files to compare: that is seen by its absence.
             let differences = runtime.differences(&id.to_string()).unwrap_or_default();
@@ -161,10 +193,10 @@ impl Host {
             let ended = observed.exit.as_ref().filter(|_| !observed.alive);
             let last_words = || runtime.logs(&observed.id, 3).unwrap_or_default();
             let words = ended.map(|exit| (exit.to_string(), last_words()));
-            self.found.push((kind, observed, words));
+            self.found.push((at.clone(), observed, words));
         }
         if files_due {
-            self.foreign.extend(runtime.foreign()?);
+            self.foreign.extend(runtime.foreign()?.into_iter().map(|stray| (at.1.clone(), stray)));
         }
         Ok(())
     }

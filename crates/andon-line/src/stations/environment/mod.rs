@@ -17,7 +17,7 @@ use andon_environment::promote::{self, Candidate, Declared};
 use andon_environment::upkeep::{self, Wishes};
 use andon_environment::{DeploymentState, Exception};
 use andon_model::event::{Actor, DataWanted, Event, InfraWanted, Revision};
-use andon_model::{DeploymentId, EnvironmentName, InstanceId, Oid, RuntimeKind, Span, Time};
+use andon_model::{DeploymentId, EnvironmentName, HostName, InstanceId, Oid, Span, Time};
 use andon_pipeline::Definition;
 use andon_pipeline::definition::DeployWhen;
 use andon_runtime::Runtime;
@@ -69,7 +69,7 @@ struct Hands {
     packages: Mutex<BTreeSet<InstanceId>>,
     pub(super) testing: Mutex<BTreeSet<DeploymentId>>,
     woken: tokio::sync::Notify,
-    listening: Mutex<BTreeSet<RuntimeKind>>,
+    listening: Mutex<BTreeSet<look::At>>,
 }
 
 impl Hands {
@@ -81,8 +81,9 @@ impl Hands {
     }
 
     /// Hears from now on what a runtime tells of its instances.
-    fn listen(self: &Arc<Hands>, runtime: &dyn Runtime, stop: &CancellationToken) {
-        if !self.listening.lock().unwrap_or_else(PoisonError::into_inner).insert(runtime.kind()) {
+    fn listen(self: &Arc<Hands>, host: Option<HostName>, runtime: &dyn Runtime, stop: &CancellationToken) {
+        let at = (runtime.kind(), host);
+        if !self.listening.lock().unwrap_or_else(PoisonError::into_inner).insert(at.clone()) {
             return;
         }
         let Some(mut news) = runtime.watch() else { return };
@@ -91,7 +92,11 @@ impl Hands {
             loop {
                 tokio::select! {
                     () = stop.cancelled() => return,
-                    more = news.changed() => if more.is_err() { return },
+                    more = news.changed() => if more.is_err() {
+                        // A host that left may come again.
+                        hands.listening.lock().unwrap_or_else(PoisonError::into_inner).remove(&at);
+                        return;
+                    },
                 }
                 *hands.looked_at_files.lock().unwrap_or_else(PoisonError::into_inner) = None;
                 hands.woken.notify_one();
@@ -357,8 +362,8 @@ async fn keep_up(
     hands: &Arc<Hands>,
     stop: &CancellationToken,
 ) -> Result<(), Refusal> {
-    for runtime in project.runtimes_in_use() {
-        hands.listen(runtime.as_ref(), stop);
+    for (host, runtime) in line.runtimes(project).0 {
+        hands.listen(host, runtime.as_ref(), stop);
     }
     let (seen, found) = look::observe(line, project, hands).await?;
     let look::Strays { foreign, orphans } = found;
@@ -368,7 +373,7 @@ async fn keep_up(
     let decisions = {
         let state = project.state();
         let ignores = definition.map(|definition| ignores(definition, &state)).unwrap_or_default();
-        let wishes = Wishes { keep_warm: keep_warm(&state, now), ignores };
+        let wishes = Wishes { keep_warm: keep_warm(&state, now), ignores, places: line.places() };
         upkeep::plan(&state.estate, &seen, &wishes, now)
     };
     for decision in decisions {

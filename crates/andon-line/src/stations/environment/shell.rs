@@ -63,8 +63,15 @@ impl Line {
         caller.may(Role::Owner)?;
         let wanted = plain(wanted)?;
         let instance = choose(project, &environment, wanted.instance)?;
-        let kind = project.state().estate.runtime_of(instance.id);
-        let runtime = project.runtime(kind)?;
+        if let Some(host) = &instance.host {
+            // Said before anything is tainted by it.
+            let (id, hint) =
+                (instance.id, "name an instance of the server's own host: `andon env show` lists them");
+            return Err(Refusal::Conflict(format!(
+                "{id} runs on the host {host}, and shells are opened on the server's own host only\nhint: {hint}"
+            )));
+        }
+        let runtime = project.runtime_of(instance.id)?;
         let secrets = secrets(self, project, &instance)?;
         let hidden = |text: &str| crate::intake::plain(&hide(text, &secrets));
         let (id, why) = (instance.id, hidden(&wanted.why));

@@ -47,7 +47,7 @@ pub(crate) fn waits_for(
 }
 
 /// Why an environment would not be enough like the one that it is measured by, if it got this landing. It is measured as it would be: what
-/// code makes of it, on what runs it now. Tables are left out: the change brings its own migrations. What only instances show is left out
+/// code makes of it, on what runs it now. Tables are left out: the change brings its own migrations; and flags, which are opened apart from deployments. What only instances show is left out
 /// while there are none.
 pub(crate) fn unlike(
     project: &Project,
@@ -68,14 +68,14 @@ pub(crate) fn unlike(
     let (services, runtime) = (&resolved.services, resolved.runtime);
     let mut planned =
         parity::Picture::planned(services, artifact, runtime, &landing.pins, &environment.scaled);
-    let mut aside = vec![Subject::Schema];
+    let mut aside = vec![Subject::Schema, Subject::Flags];
     let runs = state.estate.instances_in(name).any(|i| i.retired.is_none() && i.healthy.is_some());
-    match picture(project, state, name) {
-        Ok(now) if runs => planned.observed(&now),
+    match picture(project, state, name, now) {
+        Ok(found) if runs => planned.observed(&found),
         _ => aside.extend([Subject::Isolation, Subject::Packages]),
     }
     // One that is not there yet is like nothing.
-    let model = picture(project, state, &with).unwrap_or_default().without(&aside);
+    let model = picture(project, state, &with, now).unwrap_or_default().without(&aside);
     let mut found = Parity::between(&model, &planned.without(&aside), &differs(trunk, &[&with, name]), now);
     name_packages(project, &mut found);
     let why = found.short_of(alike.least, with.as_str(), name.as_str())?;

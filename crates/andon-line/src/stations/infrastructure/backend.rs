@@ -231,6 +231,19 @@ impl Line {
         lock: Option<String>,
         document: Vec<u8>,
     ) -> Result<(), StateRefusal> {
+        self.keep_state(project, writer, name, lock, document, None).await
+    }
+
+    /// As [`Line::store_state`]; `recovered`: found after a run that could not store it itself.
+    pub(super) async fn keep_state(
+        &self,
+        project: &Project,
+        writer: &Writer,
+        name: &StateName,
+        lock: Option<String>,
+        document: Vec<u8>,
+        recovered: Option<InfraRunId>,
+    ) -> Result<(), StateRefusal> {
         let read: Document = serde_json::from_slice(&document).map_err(|error| {
             Refusal::Bad(format!(
                 "this is not a state: {error}\nhint: the body is the JSON that terraform sends"
@@ -251,7 +264,9 @@ impl Line {
         let done = self.decide(project, writer.by.clone(), |state, _| {
             let may = state.states.may_store(name, &offer);
             let Offer { serial, lineage, digest, lock } = offer;
-            let version = StoredState { serial, lineage, digest, blob, bytes, lock, restored_from: None };
+            let restored_from = None;
+            let version =
+                StoredState { serial, lineage, digest, blob, bytes, lock, restored_from, recovered };
             let event = Event::StateStored { state: name.clone(), version };
             Ok(apart(may.map(|new| if new { vec![event] } else { vec![] })))
         });

@@ -41,7 +41,9 @@ impl Line {
             }
             let lineage = old.stored.lineage.clone();
             let restored_from = Some(version);
-            let version = StoredState { serial, lineage, digest, blob, bytes, lock: None, restored_from };
+            let (lock, recovered) = (None, None);
+            let version =
+                StoredState { serial, lineage, digest, blob, bytes, lock, restored_from, recovered };
             Ok((vec![Event::StateStored { state: name.clone(), version }], Ok(())))
         });
         done.await??;

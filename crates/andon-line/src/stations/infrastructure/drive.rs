@@ -14,7 +14,6 @@ use andon_provision::terraform::room::Backend;
 use andon_provision::terraform::{Ended, Room, Running, Said, TerraformError, process};
 use tokio_util::sync::CancellationToken;
 
-use super::backend::Writer;
 use super::{Hands, STATION, playbook};
 use crate::intake::plain;
 use crate::{Line, Project, Refusal};
@@ -62,17 +61,22 @@ pub(super) async fn drive(
     let Some(run) = found else { return Ok(()) };
     let work = Work::of(line, project, &run);
     work.until_alone(run.process).await;
+    if work.stopping().is_some() {
+        return work.stopped(hands).await;
+    }
     let done = match run.stage {
         Stage::Queued | Stage::Planning | Stage::Ready | Stage::Applying if run.asked.playbook.is_some() => {
             work.play(hands).await
         }
         Stage::Queued => work.plan(hands).await,
-        Stage::Planning | Stage::Applying => work.settle().await,
+        Stage::Planning | Stage::Applying => work.settle(hands).await,
         Stage::Ready => work.apply(hands).await,
         Stage::Waiting | Stage::Ended => return Ok(()),
     };
     match done {
         Ok(()) => Ok(()),
+        // It did not fail: somebody ended it.
+        Err(Failed::Run(_)) if work.stopping().is_some() => work.stopped(hands).await,
         Err(Failed::Run(why)) => work.finish(false, &why).await,
         Err(Failed::Server(refusal)) => Err(refusal),
     }
@@ -88,7 +92,7 @@ pub(super) struct Work<'a> {
     pub(super) project: &'a Project,
     pub(super) run: &'a Run,
     pub(super) room: Room,
-    state: StateName,
+    pub(super) state: StateName,
 }
 
 impl<'a> Work<'a> {
@@ -97,7 +101,7 @@ impl<'a> Work<'a> {
         Work { line, project, run, room, state: StateName::of(run.asked.environment.clone()) }
     }
 
-    fn env(&self) -> std::io::Result<BTreeMap<String, String>> {
+    pub(super) fn env(&self) -> std::io::Result<BTreeMap<String, String>> {
         environment(
             self.line,
             self.project,
@@ -124,7 +128,9 @@ impl<'a> Work<'a> {
         self.room.furnish()?;
         let env = self.env()?;
         let init = self.room.start(tool, &env, "init", self.room.init_args())?;
+        self.started(&init, tool.to_string()).await?;
         self.end(init, "init").await?;
+        self.unless_stopping()?;
         let destroy = asked.action == InfraAction::Destroy;
         let plan = self.room.start(tool, &env, "plan", self.room.plan_args(destroy, false))?;
         self.started(&plan, tool.to_string()).await?;
@@ -147,8 +153,11 @@ impl<'a> Work<'a> {
             _ => 0,
         };
         let guarded = ends.into_iter().map(|g| format!("{} {}", g.what, plain(&g.address))).collect();
-        let planned = InfraPlanned { run: self.run.id(), counts: plan.counts(), shown, guarded, approvals };
-        let counts = planned.counts;
+        let (run, counts) = (self.run.id(), plan.counts());
+        let held = protected.filter(|_| approvals > 0);
+        let backup_within = held.as_ref().and_then(|protected| protected.backup_within);
+        let approvers = held.map(|protected| protected.approvers).unwrap_or_default();
+        let planned = InfraPlanned { run, counts, shown, guarded, approvals, approvers, backup_within };
         self.tell(vec![Event::InfraPlanned(planned)]).await?;
         if looks_only {
             return Ok(self.finish(true, &format!("{counts}; nothing was changed")).await?);
@@ -172,12 +181,13 @@ impl<'a> Work<'a> {
                 .open(self.room.plan())
         };
         std::io::Write::write_all(&mut options()?, &clear)?;
+        self.unless_stopping()?;
         let env = self.env()?;
         let apply = self.room.start(tool, &env, "apply", self.room.apply_args())?;
         self.started(&apply, tool.to_string()).await?;
         let ended = self.end(apply, "apply").await;
         let _ = std::fs::remove_file(self.room.plan());
-        self.recover().await?;
+        self.salvage(hands).await?;
         match ended {
             Err(Failed::Run(_)) if Said::of(&self.room.said("apply")).is_ok_and(|said| said.stale()) => {
                 Ok(self.again().await?)
@@ -188,8 +198,8 @@ impl<'a> Work<'a> {
     }
 
     /// What a dead server left: its process has ended by now. What it did is in the state; whether it did all, its last words say.
-    async fn settle(&self) -> Result<(), Failed> {
-        self.recover().await?;
+    async fn settle(&self, hands: &Hands) -> Result<(), Failed> {
+        self.salvage(hands).await?;
         let said = Said::of(&self.room.said("apply")).unwrap_or_default();
         let whole =
             said.errors.is_empty() && said.complete.is_some() && said.complete.as_deref() != Some("plan");
@@ -206,40 +216,13 @@ impl<'a> Work<'a> {
         self.tell(vec![Event::InfraQueued(self.run.asked.clone())]).await
     }
 
-    /// A state that the tool could not store lies beside its code: it is stored now. Then its lock goes, if it is still there.
-    async fn recover(&self) -> Result<(), Refusal> {
-        let lock = {
-            let state = self.project.state();
-            let lock = state.states.get(&self.state).and_then(|stored| stored.lock.as_ref());
-            lock.filter(|lock| lock.info.run == Some(self.run.id())).map(|lock| lock.info.id.clone())
-        };
-        let by = Actor::line(&format!("{STATION} {}", self.run.id()));
-        if let Ok(document) = tokio::fs::read(self.room.errored()).await {
-            let writer = Writer { by: by.clone(), run: Some(self.run.id()) };
-            let stored =
-                self.line.store_state(self.project, &writer, &self.state, lock.clone(), document).await;
-            match stored {
-                Ok(()) => drop(tokio::fs::remove_file(self.room.errored()).await),
-                // Older than what there is: the tool stored a later one itself.
-                Err(super::StateRefusal::Denied(denied)) => {
-                    tracing::warn!(run = %self.run.id(), %denied, "a state that was left behind is not needed");
-                }
-                Err(super::StateRefusal::Other(refusal)) => return Err(refusal),
-            }
-        }
-        if lock.is_some() {
-            self.line.force_unlock(self.project, by, &self.state, "its run is over").await?;
-        }
-        Ok(())
-    }
-
     pub(super) async fn started(&self, running: &Running, tool: String) -> Result<(), Refusal> {
         let (pid, started) = (running.pid, running.started);
         self.tell(vec![Event::InfraStarted { run: self.run.id(), pid, started, tool }]).await
     }
 
     /// Waits for a phase's end; a failure is told in the tool's first error.
-    async fn end(&self, running: Running, phase: &str) -> Result<(), Failed> {
+    pub(super) async fn end(&self, running: Running, phase: &str) -> Result<(), Failed> {
         let Ended { ok, stopped } = running.end(&CancellationToken::new(), MOST).await?;
         if ok {
             return Ok(());
@@ -347,15 +330,22 @@ pub(super) async fn alone(room: &Room) {
     let _ = tokio::time::timeout(process::GRACE, alone).await;
 }
 
-/// How trunk protects an environment.
-async fn protection(project: &Project, environment: &EnvironmentName) -> Result<Option<Protected>, Refusal> {
+/// How trunk protects an environment. One that was asked for is in no definition, and so not protected, whatever it is like: it is made to
+/// end, and an end that waits for people would never come.
+pub(super) async fn protection(
+    project: &Project,
+    environment: &EnvironmentName,
+) -> Result<Option<Protected>, Refusal> {
     let defined = project.trunk_definition().await?;
     let definition = defined.as_deref().and_then(|defined| defined.as_ref().ok());
     let rules =
         definition.and_then(|definition| definition.resolve(environment)).map(|resolved| resolved.rules);
-    Ok(rules
-        .and_then(|rules| rules.protection)
-        .map(|p| Protected { approvals: p.approvals, harmless: p.harmless }))
+    Ok(rules.and_then(|rules| rules.protection).map(|p| Protected {
+        approvals: p.approvals,
+        harmless: p.harmless,
+        approvers: p.approvers,
+        backup_within: p.backup_within,
+    }))
 }
 
 /// The first error of plain output: `init` has no other.

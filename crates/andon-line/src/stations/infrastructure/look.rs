@@ -5,25 +5,28 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use andon_environment::infrastructure::Applied;
+use andon_environment::blueprint::Plan;
+use andon_environment::due::HEAL;
+use andon_environment::infrastructure::{Applied, Run};
 use andon_environment::upkeep::{HOST, found_by};
 use andon_model::event::{Actor, Drift, Event, InfraAction, InfraQueued, InfraTool};
-use andon_model::{EnvironmentName, Span, StateName, Time};
+use andon_model::{EnvironmentName, InfraRunId, Span, StateName, Time};
 use andon_provision::terraform::Room;
 use tokio_util::sync::CancellationToken;
 
 use super::drive::{environment, rooms};
 use super::{Hands, STATION, playbook};
 use crate::intake::plain;
-use crate::{Line, Project, Refusal};
+use crate::{Line, Project, Refusal, State};
 
 /// Longest look.
 pub(super) const MOST: Duration = Duration::from_secs(600);
 /// Between two looks where trunk does not say.
 const EVERY: Span = Span::secs(60);
+/// How long what a look found is as good as a check of the run that heals it.
+const MOMENT: Span = Span::secs(60);
 /// Differences recorded of one look.
 const SHOWN: usize = 50;
-
 /// Unknown things recorded of one look.
 const UNKNOWN: usize = 200;
 
@@ -36,16 +39,34 @@ pub(super) struct Found {
     pub(super) unknown: Vec<String>,
     /// Hosts of which not everything was seen: what differed there is not taken for healed.
     pub(super) blind: BTreeSet<String>,
+    /// What a run would do about it, where the look knows.
+    pub(super) plan: Option<Plan>,
 }
 
 /// Looks of this process, by environment and tool.
-
 #[derive(Debug, Default)]
 pub(crate) struct Looks {
     /// When the last one of each environment ended.
     pub(crate) last: BTreeMap<(EnvironmentName, InfraTool), Time>,
     /// Environments that are being looked at.
     pub(crate) under_way: BTreeSet<(EnvironmentName, InfraTool)>,
+    /// What a run would do about what the last look at hosts found, until one did.
+    pub(super) plans: BTreeMap<EnvironmentName, (InfraRunId, Time, Plan)>,
+}
+
+impl Looks {
+    /// Whether reality was looked at since the last run of this tool ended here. A server that has just started knows of no look.
+    pub(super) fn since_applied(&self, state: &State, name: &EnvironmentName, tool: InfraTool) -> bool {
+        let applied = state.estate.infrastructure.in_force(name, tool);
+        let last = self.last.get(&(name.clone(), tool)).copied().unwrap_or_default();
+        applied.is_some_and(|applied| last >= applied.at)
+    }
+
+    /// What the look that called for a healing run found, if that was a moment ago; it is used once.
+    pub(super) fn plan_for(&mut self, run: &Run, applied: InfraRunId, now: Time) -> Option<Plan> {
+        let (of, at, plan) = self.plans.remove(&run.asked.environment)?;
+        (run.asked.why == HEAL && of == applied && now.since(at) < MOMENT).then_some(plan)
+    }
 }
 
 /// Begins the looks that are due.
@@ -107,9 +128,14 @@ pub(super) async fn step(
                     tracing::warn!(project = %project.name, environment = %key.0, %error, "reality could not be looked at");
                 },
             }
-            let mut looks = project.looks.lock().unwrap_or_else(PoisonError::into_inner);
-            looks.under_way.remove(&key);
-            looks.last.insert(key, line.now());
+            {
+                let mut looks = project.looks.lock().unwrap_or_else(PoisonError::into_inner);
+                looks.under_way.remove(&key);
+                looks.last.insert(key, line.now());
+            }
+            // What it found is healed without waiting for the clock.
+            let last = project.state().feed.back().cloned();
+            last.iter().for_each(|event| line.nudge(event));
         });
     }
     Ok(())
@@ -148,10 +174,18 @@ async fn look(
                     let hosts = applied.playbook.iter().flat_map(|playbook| playbook.hosts.values());
                     let blind = hosts.flat_map(|hosts| hosts.keys().cloned()).collect();
                     let unknown = vec![format!("nothing could be looked at: {}", plain(&error.to_string()))];
-                    Found { drifts: Vec::new(), unknown, blind }
+                    Found { unknown, blind, ..Found::default() }
                 }
             }
         }
+    };
+    let found = match found {
+        Found { plan: Some(plan), .. } if !found.drifts.is_empty() => {
+            let mut looks = project.looks.lock().unwrap_or_else(PoisonError::into_inner);
+            looks.plans.insert(name.clone(), (applied.run, line.now(), plan));
+            Found { plan: None, ..found }
+        }
+        found => found,
     };
     record(line, project, name, *tool, applied, found).await
 }
@@ -196,7 +230,7 @@ async fn record(
     applied: &Applied,
     found: Found,
 ) -> Result<(), Refusal> {
-    let Found { drifts: mut found, mut unknown, blind } = found;
+    let Found { drifts: mut found, mut unknown, blind, .. } = found;
     found.truncate(SHOWN);
     unknown.truncate(UNKNOWN);
     line.decide(project, Actor::line(STATION), |state, _| {

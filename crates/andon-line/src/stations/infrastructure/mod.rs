@@ -1,13 +1,16 @@
 //! Infrastructure: the state backend that Terraform and OpenTofu speak with, and the runs of the tool that the line makes itself.
-//! `backend` keeps states, `drive` takes a run through its stages (`playbook` one of Ansible), `look` holds reality against code, `commands` is what people ask. What
+//! `backend` keeps states, `drive` takes a run through its stages (`playbook` one of Ansible), `salvage` saves what a tool left, `ending` is
+//! how runs end before their time, `look` holds reality against code, `commands` is what people ask. What
 //! is due and what is guarded is decided in andon-environment; the tool is driven by andon-provision.
 
 pub mod backend;
 mod commands;
 mod drive;
+mod ending;
 mod look;
 mod playbook;
 mod runs;
+mod salvage;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -17,14 +20,15 @@ use std::time::Duration;
 use andon_environment::due;
 use andon_environment::infrastructure::OUTPUT;
 use andon_environment::infrastructure::Stage;
-use andon_model::InfraRunId;
 use andon_model::event::{Actor, Event};
+use andon_model::{EnvironmentName, InfraRunId};
+use andon_pipeline::definition::Infrastructure;
 use andon_provision::ansible::{self, AnsibleError};
 use andon_provision::terraform::{self, Tool};
 use tokio_util::sync::CancellationToken;
 
 use super::Pulse;
-use crate::{Line, Project, Refusal};
+use crate::{Line, Project, Refusal, State};
 
 pub use backend::{Scope, StateRefusal};
 pub(crate) use look::Looks;
@@ -42,6 +46,8 @@ const ANSIBLE: &str = "ANDON_ANSIBLE";
 #[derive(Default)]
 struct Hands {
     driving: Mutex<BTreeSet<InfraRunId>>,
+    /// Processes that were asked to end, by pid and start time.
+    stopping: Mutex<BTreeSet<(u32, u64)>>,
     tool: tokio::sync::OnceCell<Tool>,
     ansible: tokio::sync::OnceCell<Tool>,
 }
@@ -77,17 +83,26 @@ async fn step(
     hands: &Arc<Hands>,
     stop: &CancellationToken,
 ) -> Result<(), Refusal> {
-    if !due::due(&project.state().estate, line.now()).is_empty() {
+    let queued = |state: &State, now| {
+        let looks = project.looks.lock().unwrap_or_else(PoisonError::into_inner);
+        due::due(&state.estate, now, &|name, tool| looks.since_applied(state, name, tool))
+    };
+    let due = queued(&project.state(), line.now());
+    if !due.is_empty() {
         line.decide(project, Actor::line(STATION), |state, now| {
-            Ok((due::due(&state.estate, now).into_iter().map(Event::InfraQueued).collect(), ()))
+            Ok((queued(state, now).into_iter().map(Event::InfraQueued).collect(), ()))
         })
         .await?;
     }
     line.free_dead_locks(project).await?;
+    ending::expire(line, project).await?;
+    ending::stop(line, project, hands, stop).await?;
+    ending::sweep(line, project, hands)?;
     let turns: Vec<InfraRunId> = {
         let state = project.state();
         let turns = state.estate.infrastructure.turns().into_iter();
-        turns.filter(|run| run.stage != Stage::Waiting).map(|run| run.id()).collect()
+        let go = turns.filter(|run| run.stage != Stage::Waiting || run.stopping.is_some());
+        go.map(|run| run.id()).collect()
     };
     for run in turns {
         if !hands.driving.lock().unwrap_or_else(PoisonError::into_inner).insert(run) {
@@ -110,6 +125,18 @@ async fn step(
         });
     }
     look::step(line, project, hands, stop).await
+}
+
+/// What trunk says of an environment's infrastructure.
+async fn said(project: &Project, name: &EnvironmentName) -> Result<Option<Infrastructure>, Refusal> {
+    let like = {
+        let state = project.state();
+        let place = state.estate.environments.get(name);
+        place.and_then(|place| place.like.clone().filter(|_| !place.standing))
+    };
+    let defined = project.trunk_definition().await?;
+    let definition = defined.as_deref().and_then(|defined| defined.as_ref().ok());
+    Ok(definition.and_then(|definition| definition.resolve(like.as_ref().unwrap_or(name))?.infrastructure))
 }
 
 /// An environment variable of a service with the output values of its infrastructure.

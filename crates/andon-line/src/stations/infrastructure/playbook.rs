@@ -3,15 +3,18 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::PoisonError;
 
+use andon_environment::blueprint::Plan;
 use andon_environment::infrastructure::Stage;
 use andon_model::event::{Event, Hosts, InfraAction, InfraQueued, InfraTool, Playbook};
 use andon_provision::ansible::plan::{self, unknowns};
 use andon_provision::ansible::{self, AnsibleError, Input, Said, room};
+use andon_provision::mask::mask;
 use andon_provision::terraform::{Ended, Room, Running, Tool};
 use tokio_util::sync::CancellationToken;
 
-use super::drive::{FRESH, Failed, MOST, Work, alone};
+use super::drive::{FRESH, Failed, MOST, Work, alone, protection};
 use super::{Hands, fill_in};
 use crate::{Line, Project, Refusal};
 
@@ -47,11 +50,30 @@ impl Work<'_> {
         let tool = hands.ansible().await?;
         self.room.make()?;
         self.project.repository.check_out(&self.run.asked.commit, &self.room.tree()).await?;
+        if let Some(plan) = self.looked().await? {
+            return self.planned(&plan).await;
+        }
         let said = self.played(tool, asked, file, true).await?;
         if let Some(why) = said.errors.first().filter(|_| reaches_nobody(&said)) {
             return Err(Failed::Run(why.clone()));
         }
         self.planned(&plan::of(&said, &tool.to_string())).await
+    }
+
+    /// What a look found a moment ago, where nobody has to approve what is done about it: the very check that this run would make.
+    async fn looked(&self) -> Result<Option<Plan>, Refusal> {
+        let environment = &self.run.asked.environment;
+        if protection(self.project, environment).await?.is_some() {
+            return Ok(None);
+        }
+        let state = self.project.state();
+        let applied = state.estate.infrastructure.in_force(environment, InfraTool::Ansible);
+        let Some(applied) = applied.filter(|applied| self.run.asked.tree == applied.tree).map(|a| a.run)
+        else {
+            return Ok(None);
+        };
+        let mut looks = self.project.looks.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(looks.plan_for(self.run, applied, self.line.now()))
     }
 
     async fn act(&self, hands: &Hands, asked: &Playbook, file: &str) -> Result<(), Failed> {
@@ -121,7 +143,8 @@ pub(super) async fn look(
     room.remove()?;
     let said = whole(said.map_err(broken)?, ended?.ok, true).map_err(Refusal::Broken)?;
     let plan = plan::of(&said, &tool.to_string());
-    Ok(super::look::Found { drifts: plan::drifts(&plan), unknown: unknowns(&plan), blind: said.blind() })
+    let (drifts, unknown, blind) = (plan::drifts(&plan), unknowns(&plan), said.blind());
+    Ok(super::look::Found { drifts, unknown, blind, plan: Some(plan) })
 }
 
 /// Hosts with the output of Terraform filled in.
@@ -160,7 +183,7 @@ fn begin(
 }
 
 fn read(at: &Room, phase: &str, secrets: &BTreeMap<String, String>) -> Result<Said, AnsibleError> {
-    Said::of(room::mask(&at.said(phase), secrets).as_bytes())
+    Said::of(mask(&at.said(phase), secrets).as_bytes())
 }
 
 /// What was said, if it can be gone by.
@@ -191,10 +214,10 @@ fn did(said: &Said) -> String {
 
 /// Everything that the tool said in a run, without its secrets.
 pub(super) fn said(at: &Room, asked: &InfraQueued) -> String {
-    let text = ["init", "plan", "apply"].map(|phase| at.said(phase)).concat();
+    let text = ["init", "plan", "apply", "salvage"].map(|phase| at.said(phase)).concat();
     let Some(playbook) = &asked.playbook else { return text };
     match room::secrets(&playbook.secrets) {
-        Ok(secrets) => room::mask(&text, &secrets),
+        Ok(secrets) => mask(&text, &secrets),
         Err(error) => format!("not shown, for its secrets cannot be taken out: {error}\n"),
     }
 }

@@ -5,7 +5,7 @@ use andon_environment::guard;
 use andon_environment::infrastructure::{Run, Stage};
 use andon_model::event::{Event, InfraAction, InfraFinished, InfraQueued, InfraTool, Role};
 use andon_model::{EnvironmentName, InfraRunId};
-use andon_provision::terraform::{Room, process};
+use andon_provision::terraform::Room;
 
 use super::drive::rooms;
 use super::playbook;
@@ -125,9 +125,11 @@ impl Line {
     ) -> Result<u32, Refusal> {
         caller.may(Role::Deployer)?;
         let why = plain(why);
-        self.decide(project, caller.actor(), |state, _| {
+        let backup = self.recovery().backups.last().map(|made| made.at);
+        self.decide(project, caller.actor(), |state, now| {
             let found = one(&state.estate.infrastructure.runs, run)?;
-            guard::may_approve(found, &caller.user, typed).map_err(|no| Refusal::Conflict(no.to_string()))?;
+            guard::may_approve(found, &caller.user, typed, backup, now)
+                .map_err(|no| Refusal::Conflict(no.to_string()))?;
             Ok((vec![Event::InfraApproved { run, why }], found.missing().saturating_sub(1)))
         })
         .await
@@ -142,33 +144,67 @@ impl Line {
     ) -> Result<(), Refusal> {
         caller.may(Role::Deployer)?;
         let by = format!("taken back by {}", caller.user);
-        let works = self.decide(project, caller.actor(), |state, now| {
-            let found = one(&state.estate.infrastructure.runs, run)?;
-            match found.stage {
-                Stage::Ended => Err(Refusal::Conflict(format!("{run} is over"))),
-                Stage::Queued | Stage::Waiting | Stage::Ready => {
-                    let took = now.since(found.at);
-                    let end = InfraFinished {
-                        run,
-                        ok: false,
-                        why: by,
-                        outputs: Default::default(),
-                        log: None,
-                        took,
-                    };
-                    Ok((vec![Event::InfraFinished(end)], None))
+        self.decide(project, caller.actor(), |state, now| {
+            let infrastructure = &state.estate.infrastructure;
+            let found = one(&infrastructure.runs, run)?;
+            let first = infrastructure.open(&found.asked.environment).next().map(Run::id) == Some(run);
+            let idle = found.stage == Stage::Waiting || (found.stage == Stage::Queued && !first);
+            let events = match (found.stage, &found.stopping) {
+                (Stage::Ended, _) => return Err(Refusal::Conflict(format!("{run} is over"))),
+                (_, Some(stopping)) => {
+                    let why = format!(
+                        "{run} is being stopped already, since {} by {}",
+                        stopping.at.hh_mm_ss(),
+                        stopping.by
+                    );
+                    return Err(Refusal::Conflict(why));
                 }
-                Stage::Planning | Stage::Applying => Ok((vec![], found.process)),
+                _ if idle => {
+                    let (outputs, log, took) = (Default::default(), None, now.since(found.at));
+                    vec![Event::InfraFinished(InfraFinished { run, ok: false, why: by, outputs, log, took })]
+                }
+                // Somebody works for it: the station interrupts them, and ends it when they are gone.
+                _ => vec![Event::InfraStopping { run, force: false }],
+            };
+            Ok((events, ()))
+        })
+        .await
+    }
+
+    /// Takes back the run of an environment whose turn it is.
+    pub async fn stop_infrastructure_of(
+        &self,
+        project: &Project,
+        caller: &Caller,
+        environment: &EnvironmentName,
+    ) -> Result<InfraRunId, Refusal> {
+        let first = project.state().estate.infrastructure.open(environment).next().map(Run::id);
+        let run = first.ok_or_else(|| {
+            Refusal::Conflict(format!("no run of the infrastructure tool is open in {environment}"))
+        })?;
+        self.stop_infrastructure(project, caller, run).await?;
+        Ok(run)
+    }
+
+    /// Takes what a run left off the display: a person looked after it.
+    pub async fn forget_lost(
+        &self,
+        project: &Project,
+        caller: &Caller,
+        environment: &EnvironmentName,
+        address: &str,
+        why: &str,
+    ) -> Result<(), Refusal> {
+        caller.may(Role::Deployer)?;
+        let (address, why) = (plain(address), plain(why));
+        self.decide(project, caller.actor(), |state, _| {
+            if !state.estate.infrastructure.lost.of(environment).any(|lost| lost.address == address) {
+                let why = format!("nothing of the address {address} is lost in {environment}\nhint: `andon infra show {environment}` lists what is");
+                return Err(Refusal::Unknown(why));
             }
-        });
-        let Some((pid, started)) = works.await? else { return Ok(()) };
-        process::interrupt(pid, started);
-        tokio::spawn(async move {
-            if tokio::time::timeout(process::GRACE, process::gone(pid, started)).await.is_err() {
-                process::kill_group(pid, started);
-            }
-        });
-        Ok(())
+            Ok((vec![Event::InfraForgotten { environment: environment.clone(), address, why }], ()))
+        })
+        .await
     }
 
     /// Everything that the tool said in a run, until now.
