@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use andon_model::{EnvironmentName, HostName, ProjectName, RuntimeKind};
+use andon_model::{EnvironmentName, HostName, Packages, ProjectName, RuntimeKind};
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, Limited, StreamBody};
@@ -325,6 +325,10 @@ impl Runtime for RemoteRuntime {
 
     fn settings(&self, id: &str) -> Result<Vec<Difference>, RuntimeError> {
         self.ask(&Ask::Settings(id.to_owned()), QUICK)
+    }
+
+    fn packages(&self, id: &str) -> Result<Option<Packages>, RuntimeError> {
+        self.ask(&Ask::Packages(id.to_owned()), STARTS)
     }
 
     fn touched(&self) -> Option<BTreeSet<String>> {

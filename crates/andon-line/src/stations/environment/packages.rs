@@ -35,7 +35,7 @@ pub(super) fn look(line: &Arc<Line>, project: &Arc<Project>, hands: &Arc<Hands>)
 }
 
 async fn one(line: &Arc<Line>, project: &Arc<Project>, instance: &Instance) -> Result<(), Refusal> {
-    let runtime = project.runtime(project.state().estate.runtime_of(instance.id))?;
+    let runtime = project.runtime_of(instance.id)?;
     let (id, blobs) = (instance.id.to_string(), line.blobs.clone());
     let place = (instance.environment.clone(), instance.service.clone());
     let before = project.state().estate.packages.get(&place).cloned();
