@@ -126,6 +126,9 @@ fn a_shell_is_recorded_and_nothing_goes_into_its_environment_until_it_is_rebuilt
     // And the environment says so, on its page and on the wall
     assert!(notes(&server, "production").contains("tainted by owner: the queue hangs"));
     assert!(server.view("/wall").to_string().contains("tainted by owner: the queue hangs; rebuild it"));
+    let page = server.get("/shop/environments/production").1.to_string();
+    assert!(page.contains("Shells that people opened") && page.contains("/shells/S1/recording"), "{page}");
+    assert!(server.get("/shop").1.to_string().contains("tainted by owner: the queue hangs"));
     // When a change comes, then it goes as far as staging
     let change = second(&server, &repo);
     until("staging has it", || serves(&server, "staging", "v2"));
@@ -337,4 +340,36 @@ fn a_change_waits_in_front_of_a_production_that_it_would_not_make_enough_like_st
         assert!(staging["kind"] == "dpkg" && staging["count"].as_u64() > Some(10), "{staging}");
     }
     assert!(!server.view("/environments/staging/diff/production")["rows"].to_string().contains("packages"));
+}
+
+#[test]
+fn what_means_nothing_on_the_wire_ends_the_shell_and_nothing_else() {
+    let (server, repo) = Server::with_project(&[("andon.yaml", LINE), ("app.py", HELLO)]);
+    server.served(repo.propose("Begin"));
+    let order = json!({ "why": "to see", "command": ["sleep", "1000"] }).to_string();
+    for (place, garbage) in
+        [&[9, 0, 0, 0, 0][..], &[0, 255, 255, 255, 255], &[2, 0, 0, 0, 1, 7]].iter().enumerate()
+    {
+        let mut wire = std::net::TcpStream::connect(("127.0.0.1", server.http)).unwrap();
+        wire.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        let head = format!(
+            "POST /api/v1/shop/environments/production/shell HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer {}\r\n\
+             connection: upgrade\r\nupgrade: andon-shell\r\ncontent-length: {}\r\n\r\n{order}",
+            server.token,
+            order.len()
+        );
+        wire.write_all(head.as_bytes()).unwrap();
+        let mut answer = [0; 12];
+        wire.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 101");
+        wire.write_all(garbage).unwrap();
+        // The server lets go; a connection that is reset has ended as well.
+        let _ = wire.read_to_end(&mut Vec::new());
+        server.until("it is over", "/shells", |view| {
+            let rows = view["rows"].as_array().unwrap();
+            rows.len() == place + 1 && rows[0]["words"].to_string().contains("went away")
+        });
+        until("nothing of it runs", || marked(&format!("/shop/S{}\0", place + 1)).is_empty());
+    }
+    assert!(serves(&server, "production", "v1"));
 }
