@@ -377,7 +377,12 @@ async fn listen(link: Arc<Link>, path: String, changed: watch::Sender<u64>) {
             }
             let mut line = serde_json::to_vec(&Ask::Watch(seen)).unwrap_or_default();
             line.push(b'\n');
-            match link.ask::<Option<u64>>(&path, one(line.into()), THINKS).await {
+            // A question on its way keeps its connection open: it is given up with that.
+            let answer = tokio::select! {
+                answer = link.ask::<Option<u64>>(&path, one(line.into()), THINKS) => answer,
+                _ = wires.wait_for(|wire| wire.as_ref().is_none_or(|wire| wire.number != number)) => continue,
+            };
+            match answer {
                 Ok(Some(count)) if count == seen => {}
                 Ok(Some(count)) => {
                     seen = count;

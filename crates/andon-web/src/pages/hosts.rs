@@ -41,11 +41,7 @@ fn host(host: &HostRow, caller: &Caller) -> Markup {
                 @if may(caller, Role::Owner) { div.acts { (acts(host)) } }
             }
             @if host.services.is_empty() { p.soft { "Nothing runs here." } } @else {
-                div.scroll { table {
-                    caption.unseen { "Instances on " (host.name) }
-                    thead { tr { th scope="col" { "Service" } th.num scope="col" { "Instances" } } }
-                    tbody { @for (service, many) in &host.services { tr { th scope="row" { (service) } td.num { (many) } } } }
-                } }
+                ul.rows { @for (service, many) in &host.services { li.row { (many) " × " (service) } } }
             }
             @if !host.waits.is_empty() { ul.rows { @for waits in &host.waits { li.row { (state(andon_line::view::Mark::Wait, waits)) } } } }
         }
