@@ -18,13 +18,16 @@ use crate::station::until;
 
 const EXE: &str = env!("CARGO_BIN_EXE_andon-shim-test");
 
+/// What ends an agent, and how it ended.
+type Agent = (CancellationToken, JoinHandle<Result<(), String>>);
+
 /// A fleet with one host.
 pub struct Joined {
     pub tokio: tokio::runtime::Runtime,
     pub fleet: Arc<Fleet>,
     pub host: HostName,
     pub data: PathBuf,
-    agent: Mutex<Option<(CancellationToken, JoinHandle<Result<(), String>>)>>,
+    agent: Mutex<Option<Agent>>,
     stop: CancellationToken,
 }
 
