@@ -3,6 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
 
 use andon_model::Packages;
 
@@ -78,10 +81,10 @@ fn apk(fields: &BTreeMap<&str, &str>, into: &mut BTreeMap<String, String>) {
 }
 
 /// The records below this root, if there are some.
-pub(crate) fn of_root(root: &std::path::Path) -> io::Result<Packages> {
+pub(crate) fn of_root(root: &Path) -> io::Result<Packages> {
     for (path, kind) in RECORDS {
         let at = root.join(path.trim_start_matches('/'));
-        let text = |path: &std::path::Path| -> io::Result<String> {
+        let text = |path: &Path| -> io::Result<String> {
             let mut bytes = Vec::new();
             std::fs::File::open(path)?.take(LARGEST).read_to_end(&mut bytes)?;
             Ok(String::from_utf8_lossy(&bytes).into_owned())
@@ -102,6 +105,32 @@ pub(crate) fn of_root(root: &std::path::Path) -> io::Result<Packages> {
     Ok(Packages::default())
 }
 
+/// The packages below one root, read again only when their records were written since.
+#[derive(Default)]
+pub(crate) struct Known(Mutex<Option<(Stamp, Packages)>>);
+
+/// Which records, when they were written last, and how long they are.
+type Stamp = Option<(&'static str, SystemTime, u64)>;
+
+impl Known {
+    pub(crate) fn of_root(&self, root: &Path) -> io::Result<Packages> {
+        let stamp = RECORDS.iter().find_map(|(path, _)| {
+            let meta = std::fs::metadata(root.join(path.trim_start_matches('/'))).ok()?;
+            Some((*path, meta.modified().ok()?, meta.len()))
+        });
+        // Held while they are read: many instances ask at the same time, and once is enough.
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((at, found)) = known.as_ref()
+            && *at == stamp
+        {
+            return Ok(found.clone());
+        }
+        let found = of_root(root)?;
+        *known = Some((stamp, found.clone()));
+        Ok(found)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,6 +141,23 @@ mod tests {
 
     fn pairs(all: &[(&str, &str)]) -> Vec<(String, String)> {
         all.iter().map(|(name, version)| ((*name).to_owned(), (*version).to_owned())).collect()
+    }
+
+    #[test]
+    fn records_that_were_written_since_are_read_again() {
+        let root = tempfile::tempdir().unwrap();
+        let (known, dir) = (Known::default(), root.path().join("var/lib/dpkg"));
+        assert_eq!(known.of_root(root.path()).unwrap(), Packages::default());
+        std::fs::create_dir_all(&dir).unwrap();
+        for (text, many) in [
+            ("", 0),
+            ("Package: a\nVersion: 1\n", 1),
+            ("Package: a\nVersion: 1\n\nPackage: b\nVersion: 2\n", 2),
+        ] {
+            std::fs::write(dir.join("status"), text).unwrap();
+            assert_eq!(known.of_root(root.path()).unwrap().versions.len(), many);
+            assert_eq!(known.of_root(root.path()).unwrap().versions.len(), many);
+        }
     }
 
     #[test]

@@ -12,7 +12,6 @@ use super::{Foreign, Observed, Process, ProcessRuntime, lock, read};
 use crate::error::RuntimeError;
 use crate::health::{free_port, free_port_at};
 use crate::manifest::Difference;
-use crate::packages;
 use crate::port::{Isolation, Runtime};
 use crate::shell::{Shell, ShellOrder};
 use crate::spec::{self, Spec};
@@ -113,7 +112,8 @@ impl Runtime for ProcessRuntime {
 
     /// Instances see the programs of the host, whatever else is hidden from them.
     fn packages(&self, _id: &str) -> Result<Option<Packages>, RuntimeError> {
-        packages::of_root(Path::new("/"))
+        self.packages
+            .of_root(Path::new("/"))
             .map(Some)
             .map_err(RuntimeError::disk("read the packages below", "/"))
     }
