@@ -60,5 +60,5 @@ pub fn open(line: Arc<Line>, doors: Vec<Door>) -> Router {
         router = router.route(door.path, guarded.layer(limit));
     }
     let router = router.fallback(guard::nothing_here).layer(from_fn(guard::shape));
-    router.layer(from_fn(guard::headers)).with_state(line)
+    router.layer(from_fn(guard::headers)).layer(from_fn(guard::whole)).with_state(line)
 }

@@ -55,6 +55,8 @@ pub struct Run {
     pub tool: Option<String>,
     /// Its plan.
     pub planned: Option<InfraPlanned>,
+    /// How often it was planned: again when what was planned fits no more.
+    pub attempt: u32,
     /// Who wants it ended.
     pub stopping: Option<Stopping>,
     /// Who approved it, when, and why.
@@ -249,6 +251,7 @@ impl Infrastructure {
                 authors.dedup();
                 // Planned anew: who asked, who wrote it and who wants it ended is as before.
                 let before = self.runs.remove(&asked.run);
+                let attempt = before.as_ref().map_or(0, |before| before.attempt) + 1;
                 let (by, first, authors, stopping) = match before {
                     Some(before) => (before.by, before.at, before.authors, before.stopping),
                     None => (recorded.by.clone(), at, authors, None),
@@ -262,6 +265,7 @@ impl Infrastructure {
                     process: None,
                     tool: None,
                     planned: None,
+                    attempt,
                     stopping,
                     approvals: Vec::new(),
                     authors,

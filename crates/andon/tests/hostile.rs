@@ -52,6 +52,35 @@ fn no_escapes(words: &str) {
 }
 
 #[test]
+fn whoever_hangs_up_in_the_middle_of_a_command_stops_nobody_else() {
+    let (server, _repo) = Server::with_project(&[]);
+    let mut dice = support::Dice::of_environment();
+    for n in 0..300 {
+        let head = format!(
+            "POST /api/v1/shop/flags/f{n}/create HTTP/1.1\r\nhost: andon\r\nauthorization: Bearer {}",
+            server.token
+        );
+        let mut socket = TcpStream::connect(("127.0.0.1", server.http)).unwrap();
+        socket
+            .write_all(
+                format!("{head}\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{{}}")
+                    .as_bytes(),
+            )
+            .unwrap();
+        support::pass(dice.between(0, 5));
+        // Gone, whatever the server was doing for it.
+    }
+    let (status, said) = server.post("/api/v1/shop/flags/after/create", &json!({}));
+    assert_eq!(status, 200, "{said}");
+    // What was begun was done whole: it is told as it is kept.
+    let told = server.view("/flags").to_string();
+    for event in of_type(&server.journal(), "flag_changed") {
+        let flag = event["event"]["flag"].as_str().unwrap();
+        assert!(told.contains(&format!("\"{flag}\"")), "{flag} is in the journal and not known");
+    }
+}
+
+#[test]
 fn a_file_with_mistakes_is_refused_with_its_place_and_a_hint() {
     let (server, repo) = Server::with_project(&[("andon.yaml", GREEN)]);
     server.decided(repo.propose("Begin"));

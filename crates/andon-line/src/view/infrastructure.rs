@@ -101,6 +101,9 @@ pub struct InfraRunView {
     pub at: Time,
     /// By whom.
     pub by: String,
+    /// How often it was planned; what the tool said begins anew with each.
+    #[serde(default)]
+    pub attempt: u32,
     /// The tool and its version.
     pub tool: Option<String>,
     /// The plan itself, where one was asked for.
@@ -233,6 +236,7 @@ fn one_run(state: &State, run: &Run, now: Time) -> InfraRunView {
         approvals: run.approvals.iter().map(|(user, ..)| user.to_string()).collect(),
         at: run.at,
         by: run.by.to_string(),
+        attempt: run.attempt,
         tool: run.tool.clone(),
         plan: None,
     }

@@ -89,6 +89,7 @@ fn the_page_of_infrastructure_escapes_what_resources_states_and_people_are_calle
         approvals: vec![text()],
         at: Time(0),
         by: text(),
+        attempt: 1,
         tool: Some(text()),
         plan: Some(plan),
     };

@@ -15,14 +15,16 @@ use crate::say::say;
 )]
 pub fn print(place: &Place, run: &str, follow: bool) -> Result<(), Failure> {
     let run = wanted(place, run)?;
-    let mut from = 0;
+    let (mut from, mut attempt) = (0, 0);
     loop {
         // Asked before the text: what was said until its end is in the text then.
-        let over = !follow || {
-            let view: InfraRunView =
-                read(place.client.get(&format!("{}/infrastructure-runs/{run}", place.base))?)?;
-            view.place.is_none() || (view.mark == Mark::Wait && !view.guarded.is_empty())
-        };
+        let view: InfraRunView =
+            read(place.client.get(&format!("{}/infrastructure-runs/{run}", place.base))?)?;
+        let held = view.mark == Mark::Wait && !view.guarded.is_empty();
+        let over = !follow || view.place.is_none() || held;
+        if view.attempt != attempt {
+            (from, attempt) = (0, view.attempt);
+        }
         let path = format!("{}/infrastructure-runs/{run}/log?from={from}&whole={over}", place.base);
         let text = place.client.text(&path)?;
         from += text.len();
