@@ -1,14 +1,13 @@
 //! `cargo xtask bench environments`: how quickly environments come, are rebuilt and go, twenty at once, and what a thousand of them leave.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Instant;
 
 use serde_json::{Value, json};
 
 use crate::figure::{Figure, keep, quantile};
-use crate::house::{House, binary, pause};
+use crate::house::{House, binary, pause, sum};
 
 /// Environments at once.
 const AT_ONCE: usize = 20;
@@ -284,8 +283,7 @@ fn instances(house: &House) -> PathBuf {
 
 /// What carries the server's name on the host, once nothing of it changes any more.
 fn left(house: &House) -> Result<Vec<String>, String> {
-    let root = instances(house).canonicalize().map_err(|error| error.to_string())?;
-    let server = format!("andon-{}", &sum(&root.to_string_lossy())?[..8]);
+    let server = house.name_on_the_host()?;
     let device = format!("an{}", &sum(&server)?[..6]);
     let mut last = Vec::new();
     for _ in 0..200 {
@@ -297,21 +295,6 @@ fn left(house: &House) -> Result<Vec<String>, String> {
         pause(2000);
     }
     Err("what is on the host never stood still".into())
-}
-
-/// As the runtime names what it makes, told from outside.
-fn sum(text: &str) -> Result<String, String> {
-    let mut child = Command::new("sha256sum")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .map_err(|error| format!("sha256sum: {error}"))?;
-    if let Some(mut input) = child.stdin.take() {
-        input.write_all(text.as_bytes()).map_err(|error| format!("sha256sum: {error}"))?;
-    }
-    let said = child.wait_with_output().map_err(|error| format!("sha256sum: {error}"))?;
-    let said = String::from_utf8_lossy(&said.stdout).into_owned();
-    if said.len() < 64 { Err(format!("sha256sum: {said:?}")) } else { Ok(said) }
 }
 
 fn traces(house: &House, names: &[&str]) -> Vec<String> {
