@@ -213,7 +213,7 @@ fn emptied(house: &House) -> Result<(), String> {
 }
 
 /// Does it so many times at the same time.
-fn at_once<T: Send>(
+pub(crate) fn at_once<T: Send>(
     times: usize,
     what: impl Fn(usize) -> Result<T, String> + Sync,
 ) -> Result<Vec<T>, String> {
