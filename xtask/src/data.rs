@@ -5,7 +5,7 @@ use std::time::Instant;
 use andon_testkit::postgres::Cluster;
 use serde_json::json;
 
-use crate::environments::{at_once, create, end, rebuild};
+use crate::environments::{at_once, create, cycles, end, rebuild};
 use crate::figure::{Figure, keep, quantile};
 use crate::house::{House, binary};
 
@@ -15,8 +15,6 @@ const ALONE: usize = 20;
 const HANDS: usize = 4;
 /// Clones of the large database.
 const CLONES: usize = 10;
-/// Environments that come and go.
-const CYCLES: usize = 1000;
 /// The large one, as notes and issues speak of it.
 const LARGE: f64 = 325.0;
 
@@ -85,9 +83,9 @@ pub fn run() -> Result<(), String> {
         let of = |what: &str| cluster.ask("postgres", &format!("SELECT {what} LIKE 'andon%' ORDER BY 1"));
         (of("datname FROM pg_database WHERE datname"), of("rolname FROM pg_roles WHERE rolname"))
     };
-    let before = names();
+    let (before, cycles) = (names(), cycles());
     at_once(HANDS, |hand| {
-        for n in (hand..CYCLES).step_by(HANDS) {
+        for n in (hand..cycles).step_by(HANDS) {
             create(&house, &format!("cycle-{n}"))?;
             end(&house, &format!("cycle-{n}"))?;
         }
@@ -100,7 +98,7 @@ pub fn run() -> Result<(), String> {
     let (databases, roles) = names();
     let left = databases.lines().chain(roles.lines());
     let left = left.filter(|name| !before.0.contains(name) && !before.1.contains(name)).count();
-    let what = format!("databases and roles left by {CYCLES} environments that came and went");
+    let what = format!("databases and roles left by {cycles} environments that came and went");
     figures.push(Figure::lower(what, left as f64, "", Some(0.0)));
 
     let production = "andon_shop_production_main";
