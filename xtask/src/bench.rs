@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use crate::figure::{Figure, keep};
-use crate::{data, environments, line, recovery, states, traffic};
+use crate::{containers, data, environments, line, recovery, states, traffic};
 
 const RELEASE_NOTES: &str = "By simulation of whole releases with the very code that decides: users with unequal numbers of requests, a look each second. The \
     numbers do not depend on the machine.";
@@ -13,7 +13,7 @@ pub fn run(area: Option<&str>) -> Result<(), String> {
     match area {
         Some("line") => line::run(),
         Some("environments") => environments::run(),
-        Some("docker") => environments::run_docker(),
+        Some("docker") => containers::run(),
         Some("data") => data::run(),
         Some("recovery") => recovery::run(),
         Some("states") => states::run(),

@@ -5,12 +5,14 @@ use std::time::Instant;
 use andon_testkit::postgres::Cluster;
 use serde_json::json;
 
-use crate::environments::{create, end, rebuild};
+use crate::environments::{at_once, create, cycles, end, rebuild};
 use crate::figure::{Figure, keep, quantile};
 use crate::house::{House, binary};
 
 /// Environments made one after the other.
 const ALONE: usize = 20;
+/// At the same time.
+const HANDS: usize = 4;
 /// Clones of the large database.
 const CLONES: usize = 10;
 /// The large one, as notes and issues speak of it.
@@ -76,6 +78,28 @@ pub fn run() -> Result<(), String> {
         "s",
         Some(10.0),
     ));
+
+    let names = || {
+        let of = |what: &str| cluster.ask("postgres", &format!("SELECT {what} LIKE 'andon%' ORDER BY 1"));
+        (of("datname FROM pg_database WHERE datname"), of("rolname FROM pg_roles WHERE rolname"))
+    };
+    let (before, cycles) = (names(), cycles());
+    at_once(HANDS, |hand| {
+        for n in (hand..cycles).step_by(HANDS) {
+            create(&house, &format!("cycle-{n}"))?;
+            end(&house, &format!("cycle-{n}"))?;
+        }
+        Ok(())
+    })?;
+    let begun = Instant::now();
+    while names() != before && begun.elapsed().as_secs() < 60 {
+        crate::house::pause(200);
+    }
+    let (databases, roles) = names();
+    let left = databases.lines().chain(roles.lines());
+    let left = left.filter(|name| !before.0.contains(name) && !before.1.contains(name)).count();
+    let what = format!("databases and roles left by {cycles} environments that came and went");
+    figures.push(Figure::lower(what, left as f64, "", Some(0.0)));
 
     let production = "andon_shop_production_main";
     let rows = "INSERT INTO users SELECT i, 'user' || i || '@example.org', repeat(md5(i::text), 8) FROM generate_series(1, 1000000) i";

@@ -1,19 +1,17 @@
 //! `cargo xtask bench environments`: how quickly environments come, are rebuilt and go, twenty at once, and what a thousand of them leave.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use serde_json::{Value, json};
 
 use crate::figure::{Figure, keep, quantile};
-use crate::house::{House, binary, pause};
+use crate::house::{House, binary, pause, sum};
 
 /// Environments at once.
 const AT_ONCE: usize = 20;
 /// Environments made and rebuilt one after the other.
-const ALONE: usize = 20;
+pub(crate) const ALONE: usize = 20;
 /// Environments that come and go; `ANDON_BENCH_CYCLES` says another number.
 const CYCLES: usize = 1000;
 /// Files tampered with.
@@ -102,8 +100,7 @@ pub fn run() -> Result<(), String> {
     ));
     keep("environments", figures.clone(), NOTES)?;
 
-    let cycles =
-        std::env::var("ANDON_BENCH_CYCLES").ok().and_then(|text| text.parse().ok()).unwrap_or(CYCLES);
+    let cycles = cycles();
     let before = left(&house)?;
     let hands = 4;
     let begun = Instant::now();
@@ -139,82 +136,13 @@ pub fn run() -> Result<(), String> {
     keep("environments", figures, NOTES)
 }
 
-const DOCKER_NOTES: &str = "The release binary and Docker Engine: the same three services, each a container with an image that is at hand (the artifact on an \
-    empty one) and limits, in a network of their environment. *Create* and *rebuild* as with processes.";
-
-/// The same with containers.
-pub fn run_docker() -> Result<(), String> {
-    let house = House::open(&binary()?)?;
-    let source = std::fs::read_to_string(crate::root().join("examples/docker/serve.rs"));
-    let source = source.map_err(|error| format!("examples/docker/serve.rs: {error}"))?;
-    let service = |name: &str| {
-        format!(
-            "  {name}: {{ command: [./serve], health: /healthz, limits: {{ memory: 64MiB, cpu: 1, processes: 32 }} }}\n"
-        )
-    };
-    let yaml = format!(
-        "version: 1
-pipeline:
-  jobs:
-    package:
-      run: |
-        mkdir dist
-        target=$(rustc -vV | sed -n 's/^host: //p')
-        rustc --edition 2021 -O -C target-feature=+crt-static --target $target serve.rs -o dist/serve
-      artifact: dist
-services:
-{}{}{}environments: {{ production: {{ runtime: docker, release: way }} }}
-releases: {{ way: {{ blue-green: {{ keep: 1s }} }} }}
-",
-        service("web"),
-        service("cart"),
-        service("mail"),
-    );
-    house.served(house.propose("Begin", &[("andon.yaml", &yaml), ("serve.rs", &source)])?)?;
-    let (mut made, mut rebuilt) = (Vec::new(), Vec::new());
-    for n in 0..ALONE {
-        let name = format!("alone-{n}");
-        made.push(create(&house, &name)?);
-        rebuilt.push(rebuild(&house, &name)?);
-        end(&house, &name)?;
-    }
-    let figures = vec![
-        Figure::lower("create with 3 services: median", quantile(&mut made, 0.5), "s", None),
-        Figure::lower("create with 3 services: p95", quantile(&mut made, 0.95), "s", Some(15.0)),
-        Figure::lower("rebuild: median", quantile(&mut rebuilt, 0.5), "s", None),
-        Figure::lower("rebuild: p95", quantile(&mut rebuilt, 0.95), "s", Some(10.0)),
-    ];
-    emptied(&house)?;
-    keep("docker", figures, DOCKER_NOTES)
-}
-
-/// Removes what the bench's own server has with the engine: it goes on running there else.
-fn emptied(house: &House) -> Result<(), String> {
-    let server = house.room.join("data/docker/server");
-    let server =
-        std::fs::read_to_string(&server).map_err(|error| format!("{}: {error}", server.display()))?;
-    let label = format!("label=andon.server={}", server.trim());
-    for (list, remove) in [
-        (["ps", "-aq"], ["rm", "-f"]),
-        (["images", "-q"], ["rmi", "-f"]),
-        (["network", "ls"], ["network", "rm"]),
-    ] {
-        let quiet: &[&str] = if list[0] == "network" { &["-q"] } else { &[] };
-        let docker = |args: Vec<&str>| {
-            let out =
-                Command::new("docker").args(args).output().map_err(|error| format!("docker: {error}"))?;
-            Ok::<_, String>(String::from_utf8_lossy(&out.stdout).into_owned())
-        };
-        let found = docker([&list[..], quiet, &["--filter", &label]].concat())?;
-        for id in found.lines() {
-            docker([&remove[..], &[id]].concat())?;
-        }
-    }
-    Ok(())
+/// Environments that come and go.
+pub(crate) fn cycles() -> usize {
+    std::env::var("ANDON_BENCH_CYCLES").ok().and_then(|text| text.parse().ok()).unwrap_or(CYCLES)
 }
 
 /// Does it so many times at the same time.
-fn at_once<T: Send>(
+pub(crate) fn at_once<T: Send>(
     times: usize,
     what: impl Fn(usize) -> Result<T, String> + Sync,
 ) -> Result<Vec<T>, String> {
@@ -284,8 +212,7 @@ fn instances(house: &House) -> PathBuf {
 
 /// What carries the server's name on the host, once nothing of it changes any more.
 fn left(house: &House) -> Result<Vec<String>, String> {
-    let root = instances(house).canonicalize().map_err(|error| error.to_string())?;
-    let server = format!("andon-{}", &sum(&root.to_string_lossy())?[..8]);
+    let server = house.name_on_the_host()?;
     let device = format!("an{}", &sum(&server)?[..6]);
     let mut last = Vec::new();
     for _ in 0..200 {
@@ -297,21 +224,6 @@ fn left(house: &House) -> Result<Vec<String>, String> {
         pause(2000);
     }
     Err("what is on the host never stood still".into())
-}
-
-/// As the runtime names what it makes, told from outside.
-fn sum(text: &str) -> Result<String, String> {
-    let mut child = Command::new("sha256sum")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .map_err(|error| format!("sha256sum: {error}"))?;
-    if let Some(mut input) = child.stdin.take() {
-        input.write_all(text.as_bytes()).map_err(|error| format!("sha256sum: {error}"))?;
-    }
-    let said = child.wait_with_output().map_err(|error| format!("sha256sum: {error}"))?;
-    let said = String::from_utf8_lossy(&said.stdout).into_owned();
-    if said.len() < 64 { Err(format!("sha256sum: {said:?}")) } else { Ok(said) }
 }
 
 fn traces(house: &House, names: &[&str]) -> Vec<String> {

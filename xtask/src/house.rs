@@ -1,6 +1,6 @@
 //! A server of one's own to measure: the release binary on free ports with an empty data directory and a repository. Judges nothing.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -315,16 +315,29 @@ impl House {
 }
 
 impl House {
+    /// What instances have on the host is named after their directory.
+    pub fn name_on_the_host(&self) -> Result<String, String> {
+        let root = self.room.join("data/instances/shop").canonicalize().map_err(|error| error.to_string())?;
+        Ok(format!("andon-{}", &sum(&root.to_string_lossy())?[..8]))
+    }
+
     /// Services outlive their server on purpose: those of this room are taken down. Asked first: a shim that is killed cannot take away
     /// the groups it made.
     fn end(&mut self) {
         self.kill();
+        let named = self.name_on_the_host();
         self.signal("-15");
         let asked = Instant::now();
         while !self.processes().is_empty() && asked.elapsed() < Duration::from_secs(10) {
             pause(20);
         }
         self.signal("-9");
+        // Networks go with their environment, which is not ended here.
+        let networks = std::fs::read_dir("/run/netns").into_iter().flatten().flatten();
+        let names = networks.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        for name in names.filter(|name| named.as_ref().is_ok_and(|named| name.starts_with(named))) {
+            let _ = Command::new("ip").args(["netns", "del", &name]).status();
+        }
     }
 }
 
@@ -333,6 +346,21 @@ impl Drop for House {
         self.end();
         let _ = std::fs::remove_dir_all(&self.room);
     }
+}
+
+/// As the runtime names what it makes, told from outside.
+pub fn sum(text: &str) -> Result<String, String> {
+    let mut child = Command::new("sha256sum")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|error| format!("sha256sum: {error}"))?;
+    if let Some(mut input) = child.stdin.take() {
+        input.write_all(text.as_bytes()).map_err(|error| format!("sha256sum: {error}"))?;
+    }
+    let said = child.wait_with_output().map_err(|error| format!("sha256sum: {error}"))?;
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    if said.len() < 64 { Err(format!("sha256sum: {said:?}")) } else { Ok(said) }
 }
 
 fn read(path: &str, answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Result<Value, String> {

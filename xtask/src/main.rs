@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout, reason = "chores say what they found")]
 
 mod bench;
+mod containers;
 mod data;
 mod environments;
 mod figure;

@@ -5,11 +5,10 @@ use std::sync::Arc;
 use andon_line::Line;
 use andon_model::event::Role;
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request};
-use axum::middleware::{Next, from_fn, from_fn_with_state};
-use axum::response::{IntoResponse, Response};
+use axum::extract::DefaultBodyLimit;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::MethodRouter;
-use http::{Method, StatusCode};
+use http::Method;
 
 use crate::guard::{self, Guard, Watch};
 
@@ -61,18 +60,5 @@ pub fn open(line: Arc<Line>, doors: Vec<Door>) -> Router {
         router = router.route(door.path, guarded.layer(limit));
     }
     let router = router.fallback(guard::nothing_here).layer(from_fn(guard::shape));
-    router.layer(from_fn(guard::headers)).layer(from_fn(to_the_end)).with_state(line)
-}
-
-/// What a request began is brought to its end, also when whoever asked hangs up: a command that is dropped between the journal and what is known
-/// of it would leave the two apart.
-async fn to_the_end(request: Request, next: Next) -> Response {
-    match tokio::spawn(next.run(request)).await {
-        Ok(response) => response,
-        Err(failed) => match failed.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            // The server stops.
-            Err(_) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
-        },
-    }
+    router.layer(from_fn(guard::headers)).layer(from_fn(guard::whole)).with_state(line)
 }

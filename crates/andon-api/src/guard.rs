@@ -243,6 +243,19 @@ pub async fn shape(request: Request, next: Next) -> Response {
     shaped
 }
 
+/// What was begun is done whole, even for somebody who hangs up: what is recorded and not taken in would make the server know less than its
+/// journal, and nothing more could be recorded.
+pub async fn whole(request: Request, next: Next) -> Response {
+    match tokio::spawn(next.run(request)).await {
+        Ok(answer) => answer,
+        Err(broken) => {
+            tracing::error!(%broken, "a request failed");
+            Trouble(StatusCode::INTERNAL_SERVER_ERROR, "the server broke off: its log says why".into())
+                .into_response()
+        }
+    }
+}
+
 /// Headers of every answer.
 pub async fn headers(request: Request, next: Next) -> Response {
     let mut answer = next.run(request).await;

@@ -25,6 +25,8 @@ pub struct Label {
 pub enum Use {
     /// An environment's own.
     Environment(EnvironmentName),
+    /// Like an environment's own, for as long as a drill lasts.
+    Drill(EnvironmentName),
     /// Others are cloned from it; made at this time, in milliseconds.
     Template(u64),
 }
@@ -34,6 +36,7 @@ pub fn name(project: &ProjectName, of: &Use, database: &DatabaseName) -> String 
     let of = match of {
         Use::Environment(environment) => environment.to_string(),
         // An environment's name begins otherwise.
+        Use::Drill(environment) => format!("-drill-{environment}"),
         Use::Template(made) => format!("-template-{made}"),
     };
     let whole = format!("andon_{project}_{of}_{database}");

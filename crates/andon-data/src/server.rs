@@ -128,7 +128,15 @@ impl Server {
 
     /// Makes a database with a role of its own, or completes it. Returns its name.
     pub async fn make(&self, wanted: &Wanted<'_>) -> Result<String, DataError> {
-        let of = Use::Environment(wanted.environment.clone());
+        self.make_as(wanted, Use::Environment(wanted.environment.clone())).await
+    }
+
+    /// The same for a drill: beside the environment's own, under another name.
+    pub async fn make_for_drill(&self, wanted: &Wanted<'_>) -> Result<String, DataError> {
+        self.make_as(wanted, Use::Drill(wanted.environment.clone())).await
+    }
+
+    async fn make_as(&self, wanted: &Wanted<'_>, of: Use) -> Result<String, DataError> {
         let label = self.label(wanted.project, wanted.database, of);
         let name = name(wanted.project, &label.of, wanted.database);
         let mut admin = self.admin(None).await?;

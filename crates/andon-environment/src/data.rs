@@ -9,7 +9,9 @@ pub mod migration;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use andon_model::event::{DataMigrated, DataWanted, Event, MigrationRan, Phase, Recorded, TemplateSealed};
+use andon_model::event::{
+    DataMigrated, DataWanted, Event, MigrationRan, Phase, PlannedService, Recorded, TemplateSealed,
+};
 use andon_model::{DatabaseName, DeploymentId, Digest, EnvironmentName, Time};
 use serde::Serialize;
 
@@ -219,9 +221,14 @@ pub fn due(estate: &Estate, warm: &BTreeSet<EnvironmentName>) -> Vec<Due> {
     due
 }
 
-/// Whether a deployment is the newest in its environment and nobody is on the way to or from it.
+/// Whether a deployment is the newest in its environment, everybody is on it, and nobody is on the way to or from it. Who went back to the
+/// revision before still needs what it would take away.
 fn settled(estate: &Estate, id: DeploymentId, environment: &EnvironmentName) -> bool {
-    let newest = estate.newest(environment).is_some_and(|newest| newest.id == id);
-    let place = estate.environments.get(environment);
-    newest && place.is_some_and(|place| place.serving.values().all(|serving| serving.incoming.is_none()))
+    let Some(newest) = estate.newest(environment).filter(|newest| newest.id == id) else { return false };
+    let Some(place) = estate.environments.get(environment) else { return false };
+    let on_it = |service: &PlannedService| {
+        place.serving.get(&service.name).and_then(|serving| serving.stable.as_ref())
+            == Some(&newest.revision())
+    };
+    newest.services.iter().all(on_it) && place.serving.values().all(|serving| serving.incoming.is_none())
 }

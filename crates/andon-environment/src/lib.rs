@@ -1,7 +1,7 @@
 //! Desired state of environments, drift and the plan that heals it. No Docker, no Terraform, no processes.
 //!
 //! [`estate`] is the fold over line events: environments, deployments, instances, and what serves. [`promote`] says which artifact goes into
-//! which environment next. [`parity`] holds two environments against each other. [`upkeep`] compares what should run with what was observed and says what to do about it;
+//! which environment next. [`parity`] holds two environments against each other. [`glass`] knows who opened a shell where. [`upkeep`] compares what should run with what was observed and says what to do about it;
 //! [`hosts`] is the fold over the machines that instances run on, [`rotation`] says on which of them.
 
 pub mod blueprint;

@@ -101,28 +101,59 @@ pub fn candidate(estate: &Estate, name: &EnvironmentName, landing: &Landing) -> 
     })
 }
 
-/// Why this landing may not go there yet: an environment before it has not released the same change. None: it may.
+/// What keeps a landing out of an environment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// The reason.
+    pub why: String,
+    /// What to do about it.
+    pub hint: String,
+}
+
+/// Why this landing may not go there yet: somebody had a hand in it or in one before, it is held, or an environment before it has not
+/// released the same change. None: it may.
 pub fn refusal(
     estate: &Estate,
     declared: &[Declared],
     name: &EnvironmentName,
     landing: &Landing,
-) -> Option<String> {
-    let before = declared.iter().take_while(|d| &d.name != name);
+) -> Option<Refused> {
     // An environment that somebody asked for stands beside the order.
     let known = declared.iter().any(|d| &d.name == name);
-    let lacking = before.into_iter().find(|d| known && !released_in(estate, &d.name, landing))?;
-    let there = estate.deployments.values().rev().filter(|d| d.environment == lacking.name);
+    let before = || declared.iter().take_while(|d| known && &d.name != name).map(|d| &d.name);
+    let tainted = |name: &EnvironmentName| {
+        let taint = estate.environments.get(name)?.tainted.as_ref()?;
+        Some(Refused {
+            why: format!("{name} is {taint}"),
+            hint: format!("make it clean again: andon env rebuild {name}"),
+        })
+    };
+    let held = || {
+        let (_, why) = estate.environments.get(name)?.held.as_ref()?;
+        Some(Refused {
+            why: format!("{name} is held: {why}"),
+            hint: format!("let it go: andon env unhold {name}"),
+        })
+    };
+    let closed = tainted(name).or_else(held).or_else(|| before().find_map(tainted));
+    closed.or_else(|| {
+        let lacking = before().find(|before| !released_in(estate, before, landing))?;
+        let hint = "the same change goes everywhere in the order of andon.yaml: deploy it there first".into();
+        Some(Refused { why: lacks(estate, lacking, landing), hint })
+    })
+}
+
+fn lacks(estate: &Estate, lacking: &EnvironmentName, landing: &Landing) -> String {
+    let there = estate.deployments.values().rev().filter(|d| &d.environment == lacking);
     let same_artifact =
         there.clone().find(|d| Some(&d.artifact) == landing.artifact.as_ref() && d.tested_well());
-    Some(match same_artifact {
+    match same_artifact {
         Some(other) if !other.carries(landing) => format!(
-            "{} ran this artifact with other things beside it: {} differs",
-            lacking.name,
+            "{lacking} ran this artifact with other things beside it: {} differs",
             other.pins.differences(&landing.pins).join(", ")
         ),
-        _ => format!("{} has not released {} yet", lacking.name, landing.commit.short()),
-    })
+        _ => format!("{lacking} has not released {} yet", landing.commit.short()),
+    }
 }
 
 fn newest_passed<'a>(estate: &'a Estate, before: &[Declared], hold: &[AndonId]) -> Option<&'a Landing> {

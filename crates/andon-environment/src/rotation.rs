@@ -8,7 +8,7 @@ use andon_model::{EnvironmentName, HostName, InstanceId, ServiceName, Span, Time
 
 use crate::estate::{Deployment, Estate, Instance};
 use crate::hosts::{Places, Standing};
-use crate::upkeep::Wanted;
+use crate::upkeep::{Observation, Seen, Wanted};
 
 /// What the reason begins with of an instance that was healthy and gave way to one on another host.
 pub const MOVED: &str = "moved: ";
@@ -81,20 +81,29 @@ pub(crate) fn counts(estate: &Estate, places: &Places, deployment: &Deployment, 
 pub(crate) fn too_many(
     estate: &Estate,
     wanted: &Wanted<'_>,
+    seen: &Observation,
     places: &Places,
 ) -> BTreeMap<InstanceId, &'static str> {
     let mut going = BTreeMap::new();
     for group in groups(estate, wanted) {
         let standing = |i: &Instance| group.standing(places, i);
-        let is_healthy =
-            |i: &Instance| i.healthy.is_some() && matches!(standing(i), Standing::Takes | Standing::Leaving);
-        let mut healthy = group.members.iter().filter(|i| is_healthy(i)).count();
-        let mut may_go = |i: &Instance| match is_healthy(i) {
-            true if healthy > group.replicas => {
-                healthy -= 1;
-                true
+        let found = |i: &Instance| seen.instances.get(&i.id).unwrap_or(&Seen::Absent);
+        // As it was seen just now: one that died meanwhile stands for nobody.
+        let stands = |i: &Instance| {
+            i.healthy.is_some()
+                && matches!(found(i), Seen::Alive { health: Some(Ok(())), .. })
+                && standing(i) != Standing::Lost
+        };
+        let serves_nobody = |i: &Instance| i.healthy.is_none() || !matches!(found(i), Seen::Alive { .. });
+        let mut standing_by = group.members.iter().filter(|i| stands(i)).count();
+        let mut may_go = |i: &Instance| {
+            if stands(i) {
+                let enough = standing_by > group.replicas;
+                standing_by -= usize::from(enough);
+                return enough;
             }
-            counted => !counted,
+            // One that may serve, for all that is known, goes as if it did not count.
+            serves_nobody(i) || standing_by >= group.replicas
         };
         let asleep = estate.environments.get(group.environment).is_some_and(|e| e.asleep.is_some());
         for instance in group.members.iter().filter(|i| standing(i) == Standing::Leaving) {

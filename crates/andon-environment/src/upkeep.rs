@@ -142,7 +142,7 @@ pub enum Decision {
 /// The next decisions.
 pub fn plan(estate: &Estate, seen: &Observation, wishes: &Wishes, now: Time) -> Vec<Decision> {
     let wanted = wanted(estate, &wishes.keep_warm);
-    let too_many = rotation::too_many(estate, &wanted, &wishes.places);
+    let too_many = rotation::too_many(estate, &wanted, seen, &wishes.places);
     let mut decisions = Vec::new();
     for instance in estate.instances.values() {
         decisions.extend(look_after(estate, instance, seen, &wanted, &too_many, wishes, now));
@@ -154,7 +154,7 @@ pub fn plan(estate: &Estate, seen: &Observation, wishes: &Wishes, now: Time) -> 
     }
     decisions.extend(deployments(estate, seen, &wishes.places, now));
     decisions.extend(foreigners(estate, seen));
-    decisions.extend(healed(estate, seen));
+    decisions.extend(healed(estate, seen, &wishes.places));
     decisions
 }
 
@@ -224,11 +224,6 @@ fn look_after(
     if let Some(why) = too_many.get(&id) {
         return vec![Decision::Retire { instance: id, why: (*why).into() }];
     }
-    if instance.healthy.is_none()
-        && let Some(why) = never_came(estate, instance, now)
-    {
-        return vec![Decision::Retire { instance: id, why }];
-    }
     let mut decisions = Vec::new();
     match found {
         Seen::Absent if instance.healthy.is_none() => decisions.push(Decision::Start(id)),
@@ -245,6 +240,13 @@ fn look_after(
             if instance.healthy.is_some() && *failing >= UNHEALTHY =>
         {
             decisions.extend(replace(instance, "health", "good", &format!("bad for {failing}: {why}")));
+        }
+        Seen::Alive { health: Some(Err(why)), failing } if instance.healthy.is_none() => {
+            let patience = patience(estate, instance).filter(|patience| failing > patience);
+            decisions.extend(patience.map(|patience| {
+                let why = format!("it was not healthy within {patience}: {why}");
+                Decision::Retire { instance: id, why }
+            }));
         }
         Seen::Alive { .. } => {}
     }
@@ -275,12 +277,11 @@ fn replace(instance: &Instance, what: &str, before: &str, after: &str) -> [Decis
     ]
 }
 
-/// Why one that is to take another one's place is given up. The first ones of a deployment fail that instead.
-fn never_came(estate: &Estate, instance: &Instance, now: Time) -> Option<String> {
+/// How long one that is to take another one's place is waited for. The first ones of a deployment fail that instead.
+fn patience(estate: &Estate, instance: &Instance) -> Option<Span> {
     let starting = estate.deployments.get(&instance.deployment)?.state == DeploymentState::Starting;
-    let patience = service_of(estate, instance)?.start_within;
-    let over = !starting && now.since(instance.planned) > patience;
-    over.then(|| format!("it was not healthy within {patience}"))
+    let service = service_of(estate, instance)?;
+    (!starting).then_some(service.start_within)
 }
 
 fn service_of<'a>(estate: &'a Estate, instance: &Instance) -> Option<&'a PlannedService> {
@@ -413,7 +414,7 @@ fn foreigners(estate: &Estate, seen: &Observation) -> Vec<Decision> {
 }
 
 /// A difference is healed when what differed is gone and the full number of healthy instances is back.
-fn healed(estate: &Estate, seen: &Observation) -> Vec<Decision> {
+fn healed(estate: &Estate, seen: &Observation, places: &Places) -> Vec<Decision> {
     let mut decisions = Vec::new();
     for environment in estate.environments.values() {
         // Of what the infrastructure tool made, that tool alone can say that it is as it should be.
@@ -425,7 +426,11 @@ fn healed(estate: &Estate, seen: &Observation) -> Vec<Decision> {
                     estate.instances.contains_key(&id) || !full
                 }
                 None if let Some(host) = lost => {
-                    let on = |i: &Instance| i.host.as_ref().is_some_and(|name| name.as_str() == host);
+                    // If it is back already it has new ones.
+                    let on = |i: &Instance| {
+                        i.host.as_ref().is_some_and(|name| name.as_str() == host)
+                            && places.standing(i.host.as_ref()) == Standing::Lost
+                    };
                     estate.instances_in(&environment.name).any(on)
                         || !environment.serving.keys().all(|name| is_full(estate, environment, name))
                 }

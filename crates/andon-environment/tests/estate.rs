@@ -2,10 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 
+use andon_environment::data;
 use andon_environment::promote::{self, Declared};
 use andon_environment::upkeep::{self, Observation, Seen, Wishes, pause};
 use andon_environment::{DeploymentState, Estate, Exception};
-use andon_model::event::{Event, PlannedService, Purpose, Recorded, ReleaseEnd, Revision, RuntimeKind};
+use andon_model::event::{
+    DataMigrated, DataWanted, Event, Phase, PlannedService, Purpose, Recorded, ReleaseEnd, Revision,
+    RuntimeKind,
+};
 use andon_model::{
     Actor, AndonId, ChangeId, DeploymentId, Digest, EnvironmentName, InstanceId, Oid, Pins, ReleaseId, RunId,
     ServiceName, Span, Strategy, Time,
@@ -431,7 +435,7 @@ fn production_takes_only_what_staging_released_with_the_same_things_beside_it() 
     let production = name("production");
     let refusal = |story: &Story| {
         let landing = story.estate.landings.last().unwrap();
-        promote::refusal(&story.estate, &declared(), &production, landing)
+        promote::refusal(&story.estate, &declared(), &production, landing).map(|refused| refused.why)
     };
     story.lands(1, 1);
     assert_eq!(refusal(&story), Some(format!("staging has not released {} yet", commit(1).short())));
@@ -501,6 +505,15 @@ fn what_a_tainted_environment_released_since_counts_for_nothing_until_it_is_rebu
     story.then(Event::EnvironmentTainted { environment: name("staging"), why: "a shell".into() });
     story.released(1, ReleaseEnd::Released);
     assert!(story.due(&[]).is_empty(), "production must not get it");
+    let landing = story.estate.landings.last().unwrap().clone();
+    for place in ["staging", "production"] {
+        let refused = promote::refusal(&story.estate, &declared(), &name(place), &landing).unwrap();
+        assert!(
+            refused.why.contains("staging is tainted by") && refused.why.ends_with(": a shell"),
+            "{refused:?}"
+        );
+        assert!(refused.hint.contains("andon env rebuild staging"), "{refused:?}");
+    }
     let environment = name("staging");
     story.then(Event::EnvironmentDestroyed {
         environment: environment.clone(),
@@ -558,4 +571,60 @@ fn a_difference_that_is_allowed_for_a_while_is_no_drift_until_then() {
     assert!(!drifts(&story));
     story.now += 10;
     assert!(drifts(&story));
+}
+
+#[test]
+fn nothing_is_taken_away_from_tables_that_somebody_went_back_to() {
+    let mut story = Story::new();
+    let (staging, database): (_, andon_model::DatabaseName) = (name("staging"), "main".parse().unwrap());
+    story.lands(1, 1);
+    story.deploys();
+    story.through(1);
+    story.lands(2, 2);
+    let second = DeploymentId(story.deploys()[0]);
+    assert_eq!(story.estate.deployments[&second].environment, staging);
+    story.then(Event::DataWanted(DataWanted {
+        deployment: second,
+        environment: staging.clone(),
+        commit: commit(2),
+        databases: [(database.clone(), Some("db".to_owned()))].into(),
+    }));
+    story.then(Event::DatabaseMade {
+        environment: staging.clone(),
+        database,
+        name: "andon_shop_staging_main".into(),
+        template: None,
+    });
+    story.then(Event::DataMigrated(DataMigrated {
+        deployment: second,
+        environment: staging.clone(),
+        phase: Phase::Expand,
+        ok: true,
+        why: String::new(),
+        schema: Default::default(),
+    }));
+    let contracts = |story: &Story| {
+        let due = data::due(&story.estate, &Default::default());
+        due.contains(&data::Due::Migrate(second, Phase::Contract))
+    };
+    story.through(second.0);
+    assert!(contracts(&story), "everybody is on it");
+    // Users go back to the revision before, which still needs what would be taken away.
+    let first = story.estate.deployments[&DeploymentId(1)].clone();
+    let release = ReleaseId(99);
+    story.then(Event::ReleaseStarted {
+        release,
+        deployment: first.id,
+        environment: staging,
+        service: web(),
+        from: Some(story.estate.deployments[&second].revision()),
+        to: first.revision(),
+        strategy: Strategy::AllAtOnce,
+        strategy_name: "roll-back".into(),
+        limits_us: vec![],
+    });
+    assert!(!contracts(&story), "somebody is on the way");
+    let explanation = serde_json::Value::Null;
+    story.then(Event::ReleaseFinished { release, how: ReleaseEnd::Released, why: "x".into(), explanation });
+    assert!(!contracts(&story), "everybody is back on the one before");
 }

@@ -1,5 +1,5 @@
 //! The disaster drill: a backup is made, everything is made again from it and from code beside what runs, timed, and removed. Users notice
-//! nothing. Infrastructure of providers is not made twice: its state comes back with the backup.
+//! nothing. Infrastructure of providers is not made twice: its state comes back with the backup. Databases are made from their migrations.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -38,8 +38,14 @@ impl Line {
         let place = folder.join(format!("of-{}", made.seq));
         sweep(&place, &self.settings.exe).await?;
         let began = self.now();
-        let held = self.made_again(&made.name, &place, began).await;
+        let held = match self.drop_drill_databases().await {
+            Ok(()) => self.made_again(&made.name, &place, began).await,
+            Err(error) => Err(error),
+        };
         sweep(&place, &self.settings.exe).await?;
+        if let Err(error) = self.drop_drill_databases().await {
+            tracing::error!(%error, "databases of a drill could not be dropped, they are with the next one");
+        }
         let drill = held.unwrap_or_else(|error| Drill {
             at: began,
             backup: made.name.clone(),
@@ -65,10 +71,11 @@ impl Line {
         let key = self.settings.data.join("key");
         let archive = self.backups().join(name);
         backup::restore(&archive, Some(place), Some(&key), &self.settings.exe).await?;
-        let settings = Settings { data: place.to_owned(), slots: 1, postgres: None, ..self.settings.clone() };
+        let settings = Settings { data: place.to_owned(), slots: 1, ..self.settings.clone() };
         // Boxed: a server within a server would otherwise have no size.
         let second = Box::pin(Line::open(settings, Box::new(SystemClock::default()))).await?;
         let opened = self.now().since(began);
+        second.make_databases_again().await?;
         let stop = CancellationToken::new();
         let mut running = tokio::task::JoinSet::new();
         for project in second.projects() {
@@ -103,7 +110,7 @@ impl Line {
         for place in left.flatten() {
             sweep(&place.path(), &self.settings.exe).await?;
         }
-        Ok(())
+        self.drop_drill_databases().await
     }
 }
 

@@ -10,6 +10,7 @@ use andon_model::{HostName, InstanceId, JobName, Oid, ProjectName, RunId, Runtim
 use andon_pipeline::{Definition, definition};
 use andon_runtime::remote::Fleet;
 use andon_runtime::{DockerRuntime, ProcessRuntime, Runtime};
+use andon_store::Blobs;
 use tokio_util::sync::CancellationToken;
 
 use crate::stations::infrastructure::Looks;
@@ -28,6 +29,8 @@ pub struct Project {
     pub name: ProjectName,
     /// Its commits.
     pub repository: Repository,
+    /// Bulk, of all projects.
+    pub(crate) blobs: Blobs,
     /// Where its working copies and live logs lie.
     pub room: PathBuf,
     state: RwLock<State>,
@@ -69,9 +72,11 @@ impl Project {
             .map_err(|error| Refusal::Broken(error.to_string()))?;
         let repository = Repository::at(data.join("git").join(format!("{name}.git")));
         let room = data.join("jobs").join(name.as_str());
+        let blobs = Blobs::open(&data.join("blobs"))?;
         Ok(Project {
             name,
             repository,
+            blobs,
             room,
             state: RwLock::new(state),
             turn: tokio::sync::Mutex::default(),
@@ -181,6 +186,11 @@ impl Project {
     pub fn known_definition(&self, state: &State) -> Option<Definition> {
         let known = self.definitions().get(state.queue.trunk.as_ref()?).cloned()?;
         known.as_ref().as_ref().ok().cloned()
+    }
+
+    /// `andon.yaml` of a commit, if it was read already.
+    pub(crate) fn read_definition(&self, commit: &Oid) -> Option<Arc<Defined>> {
+        self.definitions().get(commit).cloned()
     }
 
     /// What stops the line by itself, as trunk says; everything while its file is not read yet.

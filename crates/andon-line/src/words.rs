@@ -126,6 +126,18 @@ pub fn of(event: &Event) -> Option<(Mark, String, Option<String>)> {
             let what = if *asleep { "sleeps" } else { "wakes" };
             (Mark::None, format!("{environment} {what}: {why}."), place(environment))
         }
+        Event::ReleaseMoved { release, fact } if fact["is"] == "frozen" => {
+            let why = fact["why"].as_str().unwrap_or_default();
+            (Mark::Stop, format!("{release} is frozen: {why}"), Some(format!("releases/{}", release.0)))
+        }
+        Event::PackagesSeen { environment, service, kind, count, .. } => {
+            let kind = if kind.is_empty() { "no package records" } else { kind };
+            (
+                Mark::None,
+                format!("{service} in {environment} sees {count} packages ({kind})."),
+                place(environment),
+            )
+        }
         Event::ShellOpened { shell, environment, instance, why, .. } => {
             let words = format!("The shell {shell} was opened inside {instance} of {environment}: {why}");
             (Mark::Wait, words, place(environment))

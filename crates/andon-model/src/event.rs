@@ -230,6 +230,14 @@ pub enum Event {
     },
     /// Nothing of it runs any more. `recording` names what was typed and shown (asciicast); `cut`: not all that was shown is in it.
     ShellEnded { shell: ShellId, code: Option<i32>, how: String, recording: Option<Digest>, cut: bool },
+    /// Other packages than before are seen by instances of a service; the blob names them.
+    PackagesSeen {
+        environment: EnvironmentName,
+        service: ServiceName,
+        packages: Digest,
+        kind: String,
+        count: u32,
+    },
     /// Reality differs from code.
     DriftSeen { environment: EnvironmentName, drift: Drift },
     /// Reality equals code again.

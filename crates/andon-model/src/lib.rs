@@ -8,6 +8,7 @@ pub mod hash;
 pub mod id;
 pub mod infrastructure;
 pub mod name;
+mod packages;
 mod percent;
 pub mod pins;
 pub mod service;
@@ -22,6 +23,7 @@ pub use name::{
     DatabaseName, EnvironmentName, HostName, JobName, ProjectName, ServiceName, StageName, StrategyName,
     UserName,
 };
+pub use packages::Packages;
 pub use pins::Pins;
 pub use service::{Limits, PlannedService, RuntimeKind, Size};
 pub use strategy::{Percent, Strategy, Weight};

@@ -1,7 +1,7 @@
 //! `andon.yaml` as types. The comments of the fields become the descriptions that an editor shows. Reads nothing and checks nothing.
 
 use crate::ansible::{Ansible, as_git};
-use crate::rules::{Exception, Protection, Rules};
+use crate::rules::{Alike, Exception, Protection, Rules};
 use andon_model::event::PlannedService;
 use andon_model::strategy::Strategy;
 use andon_model::{
@@ -267,6 +267,8 @@ pub struct Environment {
     pub ignores: Vec<Exception>,
     /// Plans that delete or replace something here wait for people.
     pub protected: Option<Protection>,
+    /// How much a change has to make this environment like the one that it comes from, before it comes here.
+    pub parity: Option<Alike>,
 }
 
 /// Infrastructure as code, in this repository.
@@ -460,6 +462,7 @@ impl Definition {
                 // What is made like a protected environment is not worth its protection.
                 protection: chain[0].protected.clone(),
                 sleep_after: chain[0].sleep_after,
+                parity: chain[0].parity.clone(),
             },
         })
     }

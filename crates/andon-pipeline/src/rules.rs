@@ -1,7 +1,7 @@
 //! The rules of an environment as a team writes them: what may differ and until when, how it is protected. Applies none of them.
 
 use andon_model::time::Day;
-use andon_model::{Span, Time, UserName};
+use andon_model::{EnvironmentName, Span, Time, UserName};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -49,6 +49,17 @@ pub struct Protection {
     pub backup_within: Option<Span>,
 }
 
+/// How much two environments have to be alike.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Alike {
+    /// The other environment; none: the one before this in the order of the file.
+    pub with: Option<EnvironmentName>,
+    /// Hundredths of what is compared that are alike, or differ for a reason under `differs`.
+    #[schemars(range(min = 1, max = 100))]
+    pub least: u8,
+}
+
 const fn one() -> u32 {
     1
 }
@@ -64,6 +75,8 @@ pub struct Rules {
     pub protection: Option<Protection>,
     /// Stopped when nobody used it for this long.
     pub sleep_after: Option<Span>,
+    /// What a change has to make of it, before it comes here.
+    pub parity: Option<Alike>,
 }
 
 /// Rules and limits that nobody can have meant.
@@ -94,6 +107,16 @@ pub(crate) fn problems(definition: &Definition) -> Vec<Problem> {
         let exceptions = || environment.differs.iter().chain(&environment.ignores);
         if exceptions().any(|e| e.what.trim().is_empty() || e.why.trim().is_empty()) {
             bad("an exception", "say what may differ and why, each in a few words");
+        }
+        if let Some(alike) = &environment.parity {
+            if !(1..=100).contains(&alike.least) {
+                bad("parity.least", "write hundredths, 1 to 100");
+            }
+            let first = definition.environments.get_index_of(name) == Some(0);
+            let known = |with: &EnvironmentName| with != name && definition.environments.contains_key(with);
+            if !alike.with.as_ref().map_or(!first, known) {
+                bad("parity.with", "name another environment of this file, which changes come from");
+            }
         }
         if environment.protected.as_ref().is_some_and(|p| !(1..=10).contains(&p.approvals)) {
             bad("protected.approvals", "write 1 to 10");
@@ -146,7 +169,7 @@ pipeline: { jobs: { unit: { run: 'true', artifact: . } } }
 services: { web: { command: [./web], limits: { memory: 64MiB, cpu: 0.5, processes: 20 }, writes: [cache] } }
 environments:
   staging: { like: production, sleep_after: 1h, differs: [{ what: shape web replicas, why: small, until: 2027-01-31 }] }
-  production: { protected: { approvals: 2 }, ignores: [{ what: file cache/*, why: it is a cache, until: 2027-01-31 }] }
+  production: { protected: { approvals: 2 }, ignores: [{ what: file cache/*, why: it is a cache, until: 2027-01-31 }], parity: { least: 90 } }
 ";
 
     #[test]
@@ -154,7 +177,7 @@ environments:
         let definition = read(FILE).unwrap();
         let staging = definition.resolve(&"staging".parse().unwrap()).unwrap();
         assert_eq!(staging.rules.ignores.len(), 1);
-        assert_eq!(staging.rules.protection, None);
+        assert_eq!((staging.rules.protection, staging.rules.parity), (None, None));
         assert_eq!(staging.services[0].limits.memory, Some(64 << 20));
         assert_eq!(staging.services[0].limits.cpu_millis, Some(500));
     }
@@ -171,6 +194,11 @@ environments:
             ("approvals: 2", "approvals: 0"),
             ("approvals: 2", "approvals: 2, approvers: [ann]"),
             ("approvals: 2", "approvals: 2, backup_within: 10s"),
+            ("least: 90", "least: 0"),
+            ("least: 90", "least: 101"),
+            ("least: 90", "least: 90, with: production"),
+            ("least: 90", "least: 90, with: nowhere"),
+            ("sleep_after: 1h", "parity: { least: 90 }"),
             ("2027-01-31 }] }\n  p", "soon }] }\n  p"),
             ("production: {", "production: { sleep_after: 1h,"),
         ] {

@@ -3,7 +3,7 @@
 
 use andon_model::event::{ReleaseEnd, Revision};
 use andon_model::strategy::Strategy;
-use andon_model::{DeploymentId, EnvironmentName, ServiceName};
+use andon_model::{DeploymentId, EnvironmentName, ReleaseId, ServiceName};
 
 use crate::plan::{Decision, Observed, advance, end_at_nobody, end_dark, held, look, regression};
 use crate::state::{Ends, Fact, Release, Releases};
@@ -48,6 +48,9 @@ pub fn promote(release: &Release, seen: &Observed) -> Result<Vec<Decision>, Refu
     if let Some(pause) = &release.paused {
         return refuse(format!("{id} is paused: {}", pause.why), "resume it first");
     }
+    if let Some(frozen) = &release.frozen {
+        return refuse(format!("{id} is frozen: {}", frozen.why), "resume it: that overrules the finding");
+    }
     if held(release, seen) {
         return refuse(
             format!("{id} is held: the line is stopped"),
@@ -76,7 +79,7 @@ pub fn pause(release: &Release, why: &str) -> Result<Vec<Decision>, Refusal> {
 /// release.
 pub fn resume(release: &Release) -> Result<Vec<Decision>, Refusal> {
     under_way(release)?;
-    if release.paused.is_none() {
+    if release.paused.is_none() && release.frozen.is_none() {
         return refuse(format!("{} is not paused", release.id), "nothing is to be done");
     }
     Ok(vec![Decision::Fact(release.id, Fact::Resumed)])
@@ -88,6 +91,10 @@ pub fn abort(release: &Release, seen: &Observed, why: &str) -> Result<Vec<Decisi
     if release.weight_bp > 0 && release.from.is_some() && !seen.stable_healthy && seen.candidate_healthy {
         let what = format!("{} cannot be taken back: the old revision has no healthy instance", release.id);
         return refuse(what, "scale or rebuild the old revision first, or promote the release");
+    }
+    if let Some(lost) = seen.lost.as_ref().filter(|_| release.weight_bp > 0) {
+        let what = format!("{} cannot be taken back: {lost}", release.id);
+        return refuse(what, "go forward: promote it, or land a change that mends it");
     }
     Ok(end_at_nobody(release, ReleaseEnd::Aborted, why.to_owned(), look(seen)))
 }
@@ -111,6 +118,8 @@ pub fn approve(release: &Release) -> Result<Vec<Decision>, Refusal> {
 /// The release that leads back: everyone at once, under the strategy name [`crate::state::ROLL_BACK`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WayBack {
+    /// The release that it leads back from.
+    pub behind: ReleaseId,
     /// The revision that serves now.
     pub from: Revision,
     /// The revision that served before.
@@ -154,5 +163,5 @@ pub fn roll_back(
         let what = format!("the revision before, {}, has no healthy instance any more", to.commit());
         return refuse(what, "deploy its artifact again, or land a revert");
     }
-    Ok(WayBack { from: last.to.clone(), to: to.clone(), deployment })
+    Ok(WayBack { behind: last.id, from: last.to.clone(), to: to.clone(), deployment })
 }

@@ -4,7 +4,8 @@
 //! 1. A new revision without a healthy instance gets nobody; one that had users gives them back.
 //! 2. A proven regression takes the release back, or pauses it where the strategy says so or the old
 //!    revision has no healthy instance.
-//! 3. A paused release and one that the stopped line holds go no further. Rules 1 and 2 hold for them all
+//!    Where the old revision cannot serve any more, it is frozen instead: everybody stays where they are.
+//! 3. A paused or frozen release and one that the stopped line holds go no further. Rules 1 and 2 hold for them all
 //!    the same.
 //! 4. Where nobody is served yet, everyone is moved at once.
 //! 5. A stage that has ended is followed by the next one, and the last one by everyone.
@@ -34,6 +35,8 @@ pub struct Observed {
     pub stable_healthy: bool,
     /// Whether the stopped line holds it; a release that brings the fix is not held.
     pub held: bool,
+    /// Why users cannot go back to the old revision, where they cannot: what it needs was taken away.
+    pub lost: Option<String>,
 }
 
 /// Answers of mirrored requests.
@@ -99,12 +102,12 @@ fn one(release: &Release, seen: &Observed, now: Time) -> Vec<Decision> {
     if !seen.candidate_healthy {
         let begun = release.weight_bp > 0 || release.stage.is_some();
         let why = format!("{who} has no healthy instance left");
-        return if begun { take_back(release, why, look(seen)) } else { Vec::new() };
+        return if begun { take_back(release, seen, why, look(seen)) } else { Vec::new() };
     }
     if let Some(proof) = regression(release, seen) {
         return on_regression(release, seen, proof);
     }
-    if release.paused.is_some() || held(release, seen) {
+    if release.paused.is_some() || release.frozen.is_some() || held(release, seen) {
         return Vec::new();
     }
     if release.from.is_none() {
@@ -142,7 +145,7 @@ pub(crate) fn regression<'a>(release: &Release, seen: &'a Observed) -> Option<&'
 fn on_regression(release: &Release, seen: &Observed, proof: &Explanation) -> Vec<Decision> {
     let asks = release.strategy.guard().map(|guard| guard.on_regression);
     if asks == Some(OnRegression::RollBack) && seen.stable_healthy {
-        return take_back(release, proof.sentence.clone(), look(seen));
+        return take_back(release, seen, proof.sentence.clone(), look(seen));
     }
     if release.paused.is_some() {
         return Vec::new();
@@ -210,7 +213,13 @@ fn everyone(release: &Release, seen: &Observed, why: String) -> Vec<Decision> {
     }
 }
 
-fn take_back(release: &Release, why: String, explanation: Value) -> Vec<Decision> {
+fn take_back(release: &Release, seen: &Observed, why: String, explanation: Value) -> Vec<Decision> {
+    // Who is still at the old revision goes nowhere: only users of the new one could be taken back.
+    if let Some(lost) = seen.lost.as_ref().filter(|_| release.weight_bp > 0) {
+        let why = format!("{why}; not taken back: {lost}");
+        let frozen = Decision::Fact(release.id, Fact::Frozen { why });
+        return if release.frozen.is_some() { Vec::new() } else { vec![frozen] };
+    }
     end_at_nobody(release, ReleaseEnd::TakenBack, why, explanation)
 }
 
@@ -253,7 +262,7 @@ fn mirrored(release: &Release, dark: &Dark, seen: &Observed, now: Time) -> Vec<D
         if over { share.rate() } else { evidence::bound(share, SURE, false) } > dark.max_different.fraction();
     if dark.compare && too_many {
         let why = format!("{}, more than {}", differ(seen.mirror), dark.max_different);
-        return take_back(release, why, mirror_json(seen.mirror));
+        return take_back(release, seen, why, mirror_json(seen.mirror));
     }
     if over { end_dark(release, dark, seen.mirror) } else { Vec::new() }
 }

@@ -35,6 +35,12 @@ pub enum Fact {
     Resumed,
     /// A person let the stage that waits for it go on.
     Approved,
+    /// It was to be taken back, and the revision before cannot serve any more: everybody stays where they are. It is told of a release that
+    /// is over, too: there is no way back behind it.
+    Frozen {
+        /// The reason.
+        why: String,
+    },
 }
 
 /// What ends a stage.
@@ -138,6 +144,8 @@ pub struct Release {
     pub approved: bool,
     /// Why it stands still.
     pub paused: Option<Pause>,
+    /// Since when, and why, there is no way back and no way on by itself.
+    pub frozen: Option<Pause>,
     /// A person resumed it against the immune system, which is silent since.
     pub overruled: bool,
     /// Share of users on the new revision, in basis points.
@@ -165,7 +173,12 @@ impl Release {
             Fact::Paused { why, regression } => {
                 self.paused.get_or_insert(Pause { by: by.clone(), why, at, regression });
             }
+            Fact::Frozen { why } => {
+                self.frozen.get_or_insert(Pause { by: by.clone(), why, at, regression: true });
+            }
             Fact::Resumed => {
+                // Going on where there is no way back overrules what wanted it.
+                self.overruled |= self.frozen.take().is_some();
                 if let Some(pause) = self.paused.take() {
                     self.since = self.since + at.since(pause.at.max(self.since));
                     self.overruled |= pause.regression;
@@ -239,6 +252,7 @@ impl Releases {
                     since: at,
                     approved: false,
                     paused: None,
+                    frozen: None,
                     overruled: false,
                     weight_bp: 0,
                     ended: None,
@@ -246,7 +260,12 @@ impl Releases {
                 self.all.insert(*release, made);
             }
             Event::ReleaseMoved { release, fact } => {
-                if let (Some(release), Ok(fact)) = (self.open(*release), Fact::deserialize(fact)) {
+                let Ok(fact) = Fact::deserialize(fact) else { return };
+                let found = match fact {
+                    Fact::Frozen { .. } => self.all.get_mut(release),
+                    _ => self.open(*release),
+                };
+                if let Some(release) = found {
                     release.take_in(fact, &recorded.by, at);
                 }
             }

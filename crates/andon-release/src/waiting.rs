@@ -12,7 +12,13 @@ use crate::state::{Ends, Release, Stage, stages};
 pub fn waits_for(release: &Release, seen: &Observed, now: Time) -> String {
     let who = release.to.commit();
     if let Some(end) = &release.ended {
-        return end.why.clone();
+        let frozen =
+            release.frozen.as_ref().map(|frozen| format!("; there is no way back behind it: {}", frozen.why));
+        return format!("{}{}", end.why, frozen.unwrap_or_default());
+    }
+    if let Some(frozen) = &release.frozen {
+        let since = now.since(frozen.at);
+        return format!("frozen for {since}: {}; until it is resumed, to go forward", frozen.why);
     }
     if let Some(pause) = &release.paused {
         return format!(

@@ -14,6 +14,7 @@ mod docker;
 mod error;
 mod health;
 mod manifest;
+mod packages;
 mod port;
 mod process;
 pub mod remote;

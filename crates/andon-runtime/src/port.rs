@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io::Read;
 use std::net::SocketAddr;
 
-use andon_model::{EnvironmentName, RuntimeKind};
+use andon_model::{EnvironmentName, Packages, RuntimeKind};
 use serde::{Deserialize, Serialize};
 
 use crate::error::RuntimeError;
@@ -62,6 +62,11 @@ pub trait Runtime: Send + Sync {
     /// Counts up when it is worth looking at once: files were touched, or an instance ended. None: only looking tells.
     fn watch(&self) -> Option<tokio::sync::watch::Receiver<u64>> {
         None
+    }
+
+    /// Packages of the operating system that an instance sees, by records that are read; none: this runtime cannot tell.
+    fn packages(&self, _id: &str) -> Result<Option<Packages>, RuntimeError> {
+        Ok(None)
     }
 
     /// Opens a shell inside an instance that runs, within what separates that from everything else.

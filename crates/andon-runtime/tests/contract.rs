@@ -1,11 +1,13 @@
-//! What every runtime promises, on processes and on containers.
+//! What every runtime promises, on processes, on a host that joined, and on containers.
 
 #![allow(clippy::unwrap_used, reason = "all of it is test code")]
 
+mod joined;
 mod station;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use andon_model::{EnvironmentName, Span};
 use andon_runtime::{Exit, Observed, ProcessRuntime, Runtime, RuntimeError, Spec};
@@ -18,22 +20,24 @@ fn staging() -> EnvironmentName {
 }
 
 /// Each runtime that is there, and how a server that starts anew sees it.
-fn each(test: &str, check: impl Fn(&dyn Runtime, &dyn Fn() -> Box<dyn Runtime>)) {
+fn each(test: &str, check: impl Fn(&dyn Runtime, &dyn Fn() -> Arc<dyn Runtime>)) {
     let room = tempfile::tempdir().unwrap();
     let process =
-        || -> Box<dyn Runtime> { Box::new(ProcessRuntime::new(room.path().join("i"), EXE.into()).unwrap()) };
+        || -> Arc<dyn Runtime> { Arc::new(ProcessRuntime::new(room.path().join("i"), EXE.into()).unwrap()) };
     run(process().as_ref(), &process, &check);
+    let joined = joined::Joined::new(room.path());
+    run(joined.runtime().as_ref(), &|| joined.anew(), &check);
     let shared = room.path().join("docker");
     if station::docker(test, &shared).is_some() {
-        let docker = || -> Box<dyn Runtime> { Box::new(station::docker(test, &shared).unwrap()) };
+        let docker = || -> Arc<dyn Runtime> { Arc::new(station::docker(test, &shared).unwrap()) };
         run(docker().as_ref(), &docker, &check);
     }
 }
 
 fn run(
     runtime: &dyn Runtime,
-    anew: &dyn Fn() -> Box<dyn Runtime>,
-    check: &impl Fn(&dyn Runtime, &dyn Fn() -> Box<dyn Runtime>),
+    anew: &dyn Fn() -> Arc<dyn Runtime>,
+    check: &impl Fn(&dyn Runtime, &dyn Fn() -> Arc<dyn Runtime>),
 ) {
     let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| check(runtime, anew)));
     for seen in runtime.list().unwrap() {

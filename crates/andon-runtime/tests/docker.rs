@@ -8,8 +8,10 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::process::Command;
 
-use andon_model::{Digest, EnvironmentName, Limits, Span};
-use andon_runtime::{DockerRuntime, Exit, Runtime, RuntimeError, Spec};
+use andon_model::{Digest, EnvironmentName, Limits, Packages, Span};
+use andon_runtime::{
+    DockerRuntime, Exit, Runtime, RuntimeError, Said, Shell, ShellOrder, Size, Spec, Terminal,
+};
 use station::{artifact, get, until};
 
 const SERVE: [&str; 4] = ["./station", "serve", "$HOST", "$PORT"];
@@ -287,4 +289,84 @@ fn three_services_of_an_environment_answer() {
         "three services, one after the other, from nothing: median {:?}, slowest of ten {:?}",
         took[5], took[9]
     );
+}
+
+/// Everything a shell says until it ends: output, errors, status.
+fn heard(shell: &mut Shell) -> (String, String, Option<i32>) {
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    loop {
+        match until("it says something", || shell.output.try_recv().ok()) {
+            Said::Out(bytes) => out.extend(bytes),
+            Said::Err(bytes) => err.extend(bytes),
+            Said::Ended(code) => {
+                let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+                return (text(&out), text(&err), code);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_shell_in_a_container_says_what_it_did_and_ends_with_whoever_held_it() {
+    let Some(host) = Host::new("a shell in a container") else { return };
+    host.serving("i1");
+    let order = |name: &str, words: &[&str], terminal: bool| ShellOrder {
+        name: format!("{}#{name}", host.room.path().display()),
+        command: words.iter().map(|word| (*word).to_owned()).collect(),
+        terminal: terminal.then(|| Terminal { kind: "vt100".into(), size: Size { columns: 100, rows: 40 } }),
+    };
+    let open = |order: &ShellOrder| host.runtime.shell("i1", order).unwrap();
+    let (out, err, code) = heard(&mut open(&order("1", &["./station", "exit", "7"], false)));
+    assert_eq!((out.as_str(), err.as_str(), code), ("first\n", "second\n", Some(7)));
+    // With a terminal there is one output, and lines end as terminals have it.
+    let (out, _, code) = heard(&mut open(&order("2", &["./station", "exit", "0"], true)));
+    assert_eq!((out.as_str(), code), ("first\r\nsecond\r\n", Some(0)));
+    let (out, err, code) = heard(&mut open(&order("3", &["/no/such/program"], false)));
+    assert!(code != Some(0) && format!("{out}{err}").contains("no/such/program"), "{out} {err} {code:?}");
+    // While it is held it is no stranger; another hand is.
+    let shell = open(&order("4", &["./station", "wait"], false));
+    let mark = format!("ANDON_SHELL={}#4\0", host.room.path().display());
+    let marked = || {
+        let all = std::fs::read_dir("/proc").unwrap().flatten();
+        let environ =
+            |entry: &std::fs::DirEntry| std::fs::read(entry.path().join("environ")).unwrap_or_default();
+        all.filter(|entry| String::from_utf8_lossy(&environ(entry)).contains(&mark)).count()
+    };
+    until("it runs", || (marked() > 0).then_some(()));
+    assert_eq!(host.runtime.foreign().unwrap(), []);
+    docker(&["exec", "-d", &host.name("i1"), "./station", "wait"]).unwrap();
+    let foreign = host.runtime.foreign().unwrap();
+    assert_eq!(foreign.len(), 1, "{foreign:?}");
+    drop(shell);
+    until("nothing of it runs", || (marked() == 0).then_some(()));
+    host.runtime.stop("i1").unwrap();
+    let refused = host.runtime.shell("i1", &order("5", &["./station", "wait"], false));
+    assert!(matches!(refused, Err(RuntimeError::NoShell { .. })), "{refused:?}");
+}
+
+#[test]
+fn a_container_has_the_packages_of_its_image_and_one_that_holds_nothing_has_none() {
+    let Some(host) = Host::new("packages of a container") else { return };
+    host.serving("i1");
+    assert_eq!(host.runtime.packages("i1").unwrap(), Some(Packages::default()));
+    let base = format!("andon-packages-{}:1", host.runtime.server());
+    let mut tar = tar::Builder::new(Vec::new());
+    let records = "C:Q1\nP:musl\nV:1.2.4-r2\n\nP:zlib\nV:1.3-r0\n";
+    let mut header = tar::Header::new_gnu();
+    header.set_mode(0o644);
+    header.set_size(records.len() as u64);
+    tar.append_data(&mut header, "lib/apk/db/installed", records.as_bytes()).unwrap();
+    let file = host.room.path().join("base.tar");
+    std::fs::write(&file, tar.into_inner().unwrap()).unwrap();
+    docker(&["import", file.to_str().unwrap(), &base]).unwrap();
+    let (spec, address) = host.spec("i2", &SERVE);
+    host.begin(&Spec { image: Some(base.clone()), ..spec });
+    until("it answers", || get(address, "/"));
+    let found = host.runtime.packages("i2").unwrap().unwrap();
+    assert_eq!(
+        (found.kind.as_str(), found.versions["musl"].as_str(), found.versions.len()),
+        ("apk", "1.2.4-r2", 2)
+    );
+    host.runtime.remove("i2").unwrap();
+    docker(&["image", "rm", "-f", &base]).unwrap();
 }

@@ -9,7 +9,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use andon_model::EnvironmentName;
-use andon_runtime::{Runtime, Spec};
+use andon_runtime::{Runtime, Said, ShellOrder, Spec};
 use andon_testkit::leaks::Traces;
 use support::{Host, shell, until};
 
@@ -116,4 +116,29 @@ fn a_network_without_instances_is_gone_after_the_next_start_of_the_server() {
     next.remove("i1").unwrap();
     next.clear(&environment("staging")).unwrap();
     assert_eq!(traces.left(), Vec::<String>::new());
+}
+
+#[test]
+fn a_shell_is_in_the_network_of_its_instance() {
+    let Some(host) = with_network() else { return };
+    serve(&host, "i1", "staging", "web", &mut BTreeSet::new());
+    // The address that every host has for itself: only inside of the instance does its service answer there.
+    let ask =
+        "import urllib.request; print(urllib.request.urlopen('http://127.0.0.1:8080/').read().decode())";
+    let command = ["python3", "-c", ask].map(str::to_owned).into();
+    let name = format!("{}#1", host.dir.path().display());
+    let mut shell = host.runtime.shell("i1", &ShellOrder { name, command, terminal: None }).unwrap();
+    let (mut said, mut ended) = (Vec::new(), None);
+    until("it ended", || {
+        match shell.output.try_recv() {
+            Ok(Said::Out(bytes) | Said::Err(bytes)) => said.extend(bytes),
+            Ok(Said::Ended(code)) => ended = code,
+            Err(_) => {}
+        }
+        ended.is_some()
+    });
+    let said = String::from_utf8_lossy(&said).into_owned();
+    assert_eq!((said.as_str(), ended), ("web in staging\n", Some(0)));
+    host.runtime.remove("i1").unwrap();
+    host.runtime.clear(&environment("staging")).unwrap();
 }

@@ -34,7 +34,7 @@ pub fn back(to: &str, said: Result<String, Refusal>) -> Response {
     answer
 }
 
-fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, Refusal> {
+pub(crate) fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, Refusal> {
     text.parse().map_err(|error: T::Err| Refusal::Bad(error.to_string()))
 }
 

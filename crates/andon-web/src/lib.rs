@@ -9,6 +9,7 @@ pub mod act;
 pub mod assets;
 pub mod chart;
 pub mod door;
+pub mod hosts;
 pub mod live;
 pub mod log;
 pub mod pages;

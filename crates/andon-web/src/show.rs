@@ -163,7 +163,7 @@ pub async fn projects(State(line): State<Arc<Line>>, Who(caller): Who, headers: 
         view::frame(&state, project.name.as_str(), line.now())
     });
     let main = html! {
-        (parts::head(&heading, "A project is one repository with its andon.yaml and one line to production.", html! { a.btn href="/recovery" { "Recovery" } (create(&caller)) }))
+        (parts::head(&heading, "A project is one repository with its andon.yaml and one line to production.", html! { a.btn href="/hosts" { "Hosts" } a.btn href="/recovery" { "Recovery" } (create(&caller)) }))
         @if !all.is_empty() { section.sheet #projects aria-label="Projects" { ul.rows { @for frame in rows { (row(&frame)) } } } }
     };
     let mut answer = shell::outside("Projects", Some(&caller), said.as_ref(), main).into_response();

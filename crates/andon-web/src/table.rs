@@ -7,7 +7,7 @@ use andon_model::event::Role;
 use axum::routing::{MethodRouter, get, post};
 use http::Method;
 
-use crate::{account, act, assets, door, live, show};
+use crate::{account, act, assets, door, hosts, live, show};
 
 /// One route.
 #[derive(Debug, Clone)]
@@ -59,6 +59,8 @@ pub fn pages() -> Vec<Page> {
         see("/recovery", get(show::recovery)),
         form("/recovery/backup", Owner, post(act::back_up)),
         form("/recovery/drill", Owner, post(act::drill)),
+        see("/hosts", get(hosts::show)),
+        form("/hosts/{host}/{command}", Owner, post(hosts::treat)),
         see("/account", get(account::account)),
         form("/account/password", Viewer, post(account::password)),
         form("/account/tokens", Viewer, post(account::issue)),

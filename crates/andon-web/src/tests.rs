@@ -380,6 +380,24 @@ async fn an_open_page_hears_of_a_pulled_cord_at_once_and_goes_silent_when_its_re
 }
 
 #[tokio::test]
+async fn the_hosts_are_shown_with_what_runs_on_each_and_only_an_owner_empties_one() {
+    let house = house(&[Role::Owner]).await;
+    let page = house.get("/hosts").await;
+    well_made("/hosts", &page);
+    assert!(page.contains("Everything runs on the server") && page.contains("--hosts"), "{page}");
+    assert!(page.contains("Empty it") && !page.contains("Let it leave"), "its own host cannot leave");
+    let (_, headers, _) = house.ask(Method::POST, "/hosts/here/drain", "why=a+new+disk").await;
+    assert_eq!(headers["location"], "/hosts");
+    // Where no other host can come it is emptied in name only: something has to run the services.
+    let page = house.get("/hosts").await;
+    assert!(page.contains("a new disk") && page.contains("Take instances again"), "{page}");
+    let (status, _, _) = house.ask(Method::POST, "/hosts/nobody/leave", "").await;
+    assert_eq!(status, StatusCode::SEE_OTHER);
+    let viewer = self::house(&[Role::Viewer]).await;
+    assert!(!viewer.get("/hosts").await.contains("Empty it"));
+}
+
+#[tokio::test]
 async fn a_page_that_is_not_there_says_so_in_words() {
     let house = house(&[Role::Viewer]).await;
     for path in

@@ -103,3 +103,64 @@ fn a_migration_that_fails_fails_its_deployment_and_nobody_who_is_served() {
     assert!(server.visit("web.production.shop.localhost", "/").1.starts_with("canary@"));
     assert_eq!(cluster.ask("andon_shop_production_main", "SELECT count(*) FROM andon.migrations"), "1");
 }
+
+fn said(out: &std::process::Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr))
+}
+
+#[test]
+fn a_drill_makes_databases_again_beside_those_in_use_and_drops_them() {
+    let Some(cluster) = Cluster::start() else { return };
+    let (server, repo) = shop(&cluster);
+    server.served(repo.propose("Begin"));
+    cluster.ask("andon_shop_production_main", "INSERT INTO users VALUES (2, 'real@example.org')");
+    let before = names(&cluster);
+    // When a drill is held, then the service comes back on a database of the drill
+    let out = server.cli(&["drill", "--json"]);
+    assert!(out.status.success(), "{}", said(&out));
+    let drill: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert!(drill["served"].as_str().is_some() && drill["instances"] == 1, "{drill}");
+    // And nothing of that is left, and nothing of what is real was touched
+    assert_eq!(names(&cluster), before);
+    let databases = "SELECT count(*) FROM pg_database WHERE datname LIKE '%drill%'";
+    assert_eq!(cluster.ask("postgres", databases), "0");
+    assert_eq!(server.visit("web.production.shop.localhost", "/").1, "canary@example.org,real@example.org\n");
+    assert_eq!(cluster.ask("andon_shop_production_main", "SELECT count(*) FROM andon.migrations"), "1");
+    // And the page of the environment names its database.
+    let view = server.view("/environments/production");
+    assert_eq!(view["databases"][0]["name"], "andon_shop_production_main", "{view}");
+    assert_eq!(view["databases"][0]["migrations"][0], "1.expand", "{view}");
+}
+
+#[test]
+fn what_took_something_away_leaves_no_way_back_and_the_release_says_what_to_do() {
+    let Some(cluster) = Cluster::start() else { return };
+    let (mut server, repo) = shop(&cluster);
+    // The way back is kept for a minute; then what is not needed any more is taken away.
+    server.patience = std::time::Duration::from_secs(240);
+    server.served(repo.propose("Begin"));
+    repo.follow();
+    repo.write(
+        "db/migrations/2.contract.sql",
+        "ALTER TABLE users ADD note text; ALTER TABLE users DROP note",
+    );
+    repo.write("app.py", &APP.replace("import sys", "import sys  # second\nimport sys"));
+    server.served(repo.propose("Take something away"));
+    server.until("it is taken away", "/data", |view| {
+        view["databases"][0]["migrations"].as_array().is_some_and(|ran| ran.len() == 2)
+    });
+    // When somebody wants to go back, then everybody stays where they are, and that is on record
+    let release = server.view("/releases")["rows"][0]["number"].as_u64().unwrap();
+    for _ in 0..2 {
+        let out = server.cli(&["release", "rollback", "production"]);
+        assert!(!out.status.success(), "{}", said(&out));
+        assert!(said(&out).contains("is frozen") && said(&out).contains("go forward"), "{}", said(&out));
+    }
+    let frozen = |event: &&serde_json::Value| event["event"]["fact"]["is"] == "frozen";
+    assert_eq!(server.journal().iter().filter(frozen).count(), 1, "it is told once");
+    let view = server.view(&format!("/releases/{release}"));
+    assert!(view["sentence"].as_str().unwrap().contains("land a change that mends it"), "{view}");
+    assert!(view["row"]["words"].as_str().unwrap().contains("2.contract"), "{view}");
+    assert!(!view["commands"].to_string().contains("rollback"), "{view}");
+    assert!(server.visit("web.production.shop.localhost", "/").1.starts_with("canary@"));
+}

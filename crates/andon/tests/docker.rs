@@ -338,3 +338,44 @@ fn without_an_engine_a_deployment_fails_in_words_and_one_that_comes_later_is_fou
     shop.server.served(fixed);
     assert_eq!(shop.visit("/"), (200, "v2\n".into()));
 }
+
+#[test]
+fn a_shell_in_a_container_is_recorded_and_taints_and_is_no_drift() {
+    if !engine("a shell in a container") {
+        return;
+    }
+    // Given a staging of processes before a production of containers
+    let mut files = example();
+    for (name, text) in &mut files {
+        if name == "andon.yaml" {
+            *text = text.replace(
+                "staging: { like: production,",
+                "staging: { like: production, runtime: process, env: { HOST: 127.0.0.1 },",
+            );
+            assert!(text.contains("runtime: process"));
+        }
+    }
+    let shop = Shop::new(&files);
+    shop.server.served(shop.repo.propose("Serve from containers"));
+    // The only program inside, a second time: it finds its own port taken, which it is nowhere else.
+    let out = shop.server.cli(&["env", "shell", "production", "--reason", "to see", "--", "./serve"]);
+    let said = String::from_utf8_lossy(&out.stderr).into_owned() + &String::from_utf8_lossy(&out.stdout);
+    assert!(!out.status.success() && said.contains("in use"), "{said}");
+    let view = shop.server.view("/environments/production");
+    assert!(view["notes"].to_string().contains("tainted by owner: to see"), "{view}");
+    let cast = shop.server.cli(&["env", "shells", "--recording", "S1"]);
+    assert!(String::from_utf8_lossy(&cast.stdout).contains("in use"));
+    let journal = shop.server.journal();
+    assert!(of_type(&journal, "drift_seen").is_empty(), "a shell of ours is no stranger");
+    // An image that holds nothing but the artifact has no packages, the host has: that is a difference, and is told.
+    let diff = "/environments/staging/diff/production";
+    let view =
+        shop.server.until("packages differ", diff, |view| view["rows"].to_string().contains("packages"));
+    let row =
+        view["rows"].as_array().unwrap().iter().find(|row| row["subject"] == "packages").cloned().unwrap();
+    assert_eq!(row["there"], "no package records, 0 packages", "{row}");
+    if Path::new("/var/lib/dpkg/status").exists() {
+        let here = row["here"].as_str().unwrap();
+        assert!(here.starts_with("dpkg, ") && here.contains("other than there: "), "{row}");
+    }
+}

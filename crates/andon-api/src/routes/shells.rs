@@ -52,14 +52,15 @@ async fn open_shell(
     Path((project, name)): Path<(String, String)>,
     mut request: Request,
 ) -> Result<Response, Trouble> {
-    let wanted = request.headers().get(header::UPGRADE).and_then(|value| value.to_str().ok());
-    let words = "a shell needs a connection of its own\nhint: `andon env shell`, or ask with `Connection: upgrade` and `Upgrade: andon-shell`";
-    if wanted != Some(shell::NAME) {
-        return Err(Trouble(StatusCode::UPGRADE_REQUIRED, words.into()));
-    }
+    let wanted = request.headers().get(header::UPGRADE).is_some_and(|value| value == shell::NAME);
     let upgrade = hyper::upgrade::on(&mut request);
     let bad = |error: &dyn std::fmt::Display| Trouble(StatusCode::BAD_REQUEST, error.to_string());
+    // Read in any case: a connection whose request was left half read is of no use to its client.
     let body = axum::body::to_bytes(request.into_body(), ORDER).await.map_err(|error| bad(&error))?;
+    if !wanted {
+        let words = "a shell needs a connection of its own\nhint: `andon env shell`, or ask with `Connection: upgrade` and `Upgrade: andon-shell`";
+        return Err(Trouble(StatusCode::UPGRADE_REQUIRED, words.into()));
+    }
     let order: Order = serde_json::from_slice(&body).map_err(|error| bad(&error))?;
     let instance: Option<InstanceId> = order.instance.as_deref().map(number).transpose()?;
     let Order { why, command, terminal, .. } = order;

@@ -11,7 +11,7 @@ use andon_model::strategy::Strategy;
 use andon_model::{Actor, EnvironmentName, ReleaseId, ServiceName, Time};
 use andon_release::command::{self, WayBack};
 use andon_release::plan::plan;
-use andon_release::state::ROLL_BACK;
+use andon_release::state::{Fact, ROLL_BACK};
 use andon_release::{ArmCounts, Decision, EpochCounts, Explanation, Observed, Release, Sample, look};
 use andon_router::{Arm, ArmSignals, Router};
 use serde::{Deserialize, Serialize};
@@ -220,7 +220,9 @@ pub fn observe(line: &Line, project: &Project, state: &State, release: &Release)
     let deployment = state.estate.deployments.get(&release.deployment);
     let landing = deployment.and_then(|d| state.estate.landings.iter().find(|landing| landing.run == d.run));
     let held = state.cord.hold(landing.and_then(|landing| landing.fixes)).is_some();
+    let from = release.from.as_ref().and_then(|from| state.estate.of_revision(&release.environment, from));
     Observed {
+        lost: from.and_then(|from| state.estate.data.no_way_back(&release.environment, from.id)),
         look: project.watched.lock().unwrap_or_else(PoisonError::into_inner).looks.get(&release.id).cloned(),
         mirror: andon_release::Mirror { compared: mirror.compared, different: mirror.different },
         candidate_healthy: healthy(&release.to),
@@ -361,7 +363,7 @@ impl Line {
         service: Option<&ServiceName>,
     ) -> Result<ReleaseId, Refusal> {
         caller.may(Role::Releaser)?;
-        let id = self
+        let way = self
             .decide(project, caller.actor(), |state, _| {
                 let place = state.estate.environments.get(environment);
                 let place = place
@@ -378,14 +380,18 @@ impl Line {
                 };
                 // A revision that was stopped meanwhile is started again from its artifact: the release waits for it.
                 let known = |revision: &Revision| state.estate.of_revision(environment, revision).is_some();
-                let WayBack { from, to, deployment } =
+                let WayBack { behind, from, to, deployment } =
                     command::roll_back(&state.releases, environment, &service, known).map_err(refused)?;
                 // What took something away leaves no way back: the environment stays as it is, and only goes forward.
                 let before = state.estate.of_revision(environment, &to).map(|before| before.id);
                 let lost = before.and_then(|before| state.estate.data.no_way_back(environment, before));
                 if let Some(why) = lost {
                     let hint = "go forward: land a change that mends it";
-                    return Err(Refusal::Conflict(format!("{why}\nhint: {hint}")));
+                    let words = format!("{behind} is frozen: {why}\nhint: {hint}");
+                    let frozen = Decision::Fact(behind, Fact::Frozen { why });
+                    let known = state.releases.get(behind).is_some_and(|release| release.frozen.is_some());
+                    let events = if known { vec![] } else { vec![frozen.into()] };
+                    return Ok((events, Err(Refusal::Conflict(words))));
                 }
                 let release = state.releases.next();
                 let started = Event::ReleaseStarted {
@@ -399,9 +405,10 @@ impl Line {
                     strategy_name: ROLL_BACK.to_owned(),
                     limits_us: Vec::new(),
                 };
-                Ok((vec![started], release))
+                Ok((vec![started], Ok(release)))
             })
             .await?;
+        let id = way?;
         // A healthy old revision takes its users back at once, not at the next look.
         step(self, project).await?;
         Ok(id)

@@ -64,11 +64,14 @@ pub struct Proof {
     pub run: u32,
 }
 
+/// An environment that changes pass, and what the newest one waits for in front of it.
+pub type Place = (EnvironmentName, Option<String>);
+
 /// The view at this moment.
 pub fn change(
     state: &State,
     project: &str,
-    environments: &[EnvironmentName],
+    environments: &[Place],
     change: &Change,
     now: Time,
 ) -> ChangeView {
@@ -131,7 +134,7 @@ fn proof(state: &State, id: ChangeId) -> Option<Proof> {
     })
 }
 
-fn places(state: &State, declared: &[EnvironmentName], id: ChangeId) -> Vec<(String, Mark, String)> {
+fn places(state: &State, declared: &[Place], id: ChangeId) -> Vec<(String, Mark, String)> {
     use andon_environment::DeploymentState;
     // A change without an artifact goes nowhere by itself.
     let Some(place) = state.estate.landings.iter().position(|l| l.change == id && l.artifact.is_some())
@@ -154,7 +157,7 @@ fn places(state: &State, declared: &[EnvironmentName], id: ChangeId) -> Vec<(Str
                 || state.estate.landings.iter().position(|l| l.run == d.run).is_some_and(|have| have >= place)
         };
     let mut places = Vec::new();
-    for name in declared {
+    for (name, waits) in declared {
         let here = state.estate.deployments.values().filter(|d| &d.environment == name).filter(has);
         // Of several that reached everyone the first one counts: since then they have it.
         let best = here.rev().max_by_key(|d| match d.state {
@@ -165,7 +168,10 @@ fn places(state: &State, declared: &[EnvironmentName], id: ChangeId) -> Vec<(Str
             _ => 0,
         });
         let (mark, words) = match best.map(|d| (&d.state, d)) {
-            None => (Mark::Wait, "not there yet".to_owned()),
+            None => match waits {
+                Some(why) => (Mark::Wait, format!("waits: {why}")),
+                None => (Mark::Wait, "not there yet".to_owned()),
+            },
             Some((DeploymentState::Released { .. }, d)) if !serves(state, d) => {
                 (Mark::Wait, format!("nobody has it any more: users went back from {}", d.id))
             }

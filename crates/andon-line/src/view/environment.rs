@@ -1,13 +1,17 @@
 //! Environments: what serves in each, its instances, its deployments, its drift.
 
+use andon_environment::promote::Refused;
 use andon_environment::{Environment, Instance};
 use andon_model::{EnvironmentName, ServiceName, Span, Time};
 use serde::{Deserialize, Serialize};
 
+use super::data::{DatabaseRow, databases};
+use super::isolation::isolation;
 use super::parity::{between, model};
 use super::shells::{self, ShellRow};
 use super::wall::{deployment_words, order, shown, signals};
 use super::{Fact, Frame, Mark, Moment, ago, count, fact, frame, moments};
+use crate::stations::environment::waits::waits_for;
 use crate::stations::routes;
 use crate::{Line, Project, Refusal, State};
 
@@ -86,6 +90,12 @@ pub struct EnvironmentView {
     pub isolated_by: Vec<String>,
     /// What does not, with the reason.
     pub not_isolated_by: Vec<(String, String)>,
+    /// There are other hosts than the server's own: the host of each instance is worth a word.
+    #[serde(default)]
+    pub several_hosts: bool,
+    /// Its databases.
+    #[serde(default)]
+    pub databases: Vec<DatabaseRow>,
     /// Shells that people opened inside its instances, newest first.
     #[serde(default)]
     pub shells: Vec<ShellRow>,
@@ -302,7 +312,7 @@ pub fn environment(
         fact(found.heals.len().to_string(), "healed so far"),
     ];
     let runtime = state.estate.newest(name).map(|d| d.runtime).unwrap_or_default();
-    let isolation = project.runtime(runtime).map(|runtime| runtime.isolation(name)).unwrap_or_default();
+    let isolation = isolation(project, &state, name, runtime);
     let about = |event: &&andon_model::Recorded| concerns(&state, name, event);
     Ok(EnvironmentView {
         frame: frame(&state, project.name.as_str(), now),
@@ -322,10 +332,21 @@ pub fn environment(
             })
             .collect(),
         held: found.held.is_some(),
-        notes: notes(found, now),
+        notes: {
+            let mut notes = notes(found, now);
+            // A hand in it, and a hold, are told above already.
+            let told = found.tainted.is_some() || found.held.is_some();
+            let waits = waits_for(project, &state, name, now).filter(|_| found.standing && !told);
+            notes.extend(
+                waits.map(|Refused { why, hint }| format!("The newest change waits: {why}. To do: {hint}.")),
+            );
+            notes
+        },
         scaled: found.scaled.iter().map(|(service, replicas)| (service.to_string(), *replicas)).collect(),
+        several_hosts: !line.hosts().joined.is_empty(),
         isolated_by: isolation.has,
         not_isolated_by: isolation.lacks,
+        databases: databases(&state, name, now),
         shells: state.estate.shells.of(name).take(SHELLS).map(|shell| shells::row(shell, now)).collect(),
         timeline: moments(state.feed.iter().filter(about), 60),
         row,
@@ -389,6 +410,7 @@ fn concerns(state: &State, name: &EnvironmentName, recorded: &andon_model::Recor
         | E::EnvironmentAsleep { environment, .. }
         | E::EnvironmentTainted { environment, .. }
         | E::ShellOpened { environment, .. }
+        | E::PackagesSeen { environment, .. }
         | E::DriftSeen { environment, .. }
         | E::DriftHealed { environment, .. }
         | E::DeploymentStarted { environment, .. }

@@ -11,6 +11,7 @@ pub mod flags;
 pub mod flow;
 pub mod hosts;
 pub mod infrastructure;
+mod isolation;
 pub mod parity;
 pub mod queue;
 pub mod recovery;
@@ -217,8 +218,13 @@ impl crate::Line {
             .changes
             .get(&id)
             .ok_or_else(|| crate::Refusal::Unknown(format!("there is no change {id}")))?;
-        let places = wall::places(project, &state);
-        Ok(change::change(&state, project.name.as_str(), &places, found, self.now()))
+        let now = self.now();
+        let waits = |name: &andon_model::EnvironmentName| {
+            let waits = crate::stations::environment::waits::waits_for(project, &state, name, now);
+            (name.clone(), waits.map(|waits| waits.why))
+        };
+        let places: Vec<_> = wall::places(project, &state).iter().map(waits).collect();
+        Ok(change::change(&state, project.name.as_str(), &places, found, now))
     }
 
     /// The page of a run, with its report once it is over.

@@ -1,11 +1,13 @@
 //! Two environments against each other, as the page and the terminal show it.
 
 use andon_environment::parity::{Parity, Picture, Row, Subject};
-use andon_environment::{Environment, Serving};
+use andon_environment::{Environment, Exception, Serving};
 use andon_flags::{Context, evaluate};
-use andon_model::EnvironmentName;
+use andon_model::{EnvironmentName, Packages};
+use andon_pipeline::Definition;
 use serde::{Deserialize, Serialize};
 
+use super::isolation::isolation;
 use super::{Fact, Frame, Mark, count, fact, frame};
 use crate::stations::environment::exceptions;
 use crate::{Line, Project, Refusal, State};
@@ -77,7 +79,7 @@ pub fn parity(
     Ok(ParityView {
         frame: frame(&state, project.name.as_str(), now),
         heading,
-        sentence: "Versions, names of variables, shapes, limits, isolation, infrastructure, databases and flags of everything that serves.".into(),
+        sentence: "Versions, names of variables, shapes, limits, isolation, infrastructure, packages, tables and flags of everything that serves.".into(),
         here: here.to_string(),
         there: there.to_string(),
         percent: parity.percent(),
@@ -105,17 +107,35 @@ pub fn between(
     now: andon_model::Time,
 ) -> Result<Parity, Refusal> {
     let (one, other) = (picture(project, state, here, now)?, picture(project, state, there, now)?);
-    let mut allowed = Vec::new();
-    if let Some(definition) = project.known_definition(state) {
-        for name in [here, there] {
-            let resolved = definition.resolve(name);
-            allowed.extend(resolved.map(|resolved| exceptions(&resolved.rules.differs)).unwrap_or_default());
-        }
-    }
-    Ok(Parity::between(&one, &other, &allowed, now))
+    let definition = project.known_definition(state);
+    let allowed = definition.map(|definition| differs(&definition, &[here, there])).unwrap_or_default();
+    let mut found = Parity::between(&one, &other, &allowed, now);
+    name_packages(project, &mut found);
+    Ok(found)
 }
 
-fn picture(
+/// Says of differing packages which they are.
+pub(crate) fn name_packages(project: &Project, parity: &mut Parity) {
+    /// A text of more bytes is not one of packages.
+    const LARGEST: u64 = 8 << 20;
+    let differ = parity.differences.iter().filter(|row| row.subject == Subject::Packages);
+    let digests = differ.flat_map(|row| [row.here.clone(), row.there.clone()]).flatten();
+    let known = digests.filter_map(|said| {
+        let bytes = project.blobs.read(&said.parse().ok()?, LARGEST).ok()?;
+        Some((said, Packages::read(&String::from_utf8_lossy(&bytes))))
+    });
+    let known = known.collect();
+    parity.name_packages(&known);
+}
+
+/// What may differ between these, as the file says of each.
+pub(crate) fn differs(definition: &Definition, names: &[&EnvironmentName]) -> Vec<Exception> {
+    let of = |name: &&EnvironmentName| definition.resolve(name).map(|found| exceptions(&found.rules.differs));
+    names.iter().filter_map(of).flatten().collect()
+}
+
+/// Everything that is known of an environment.
+pub(crate) fn picture(
     project: &Project,
     state: &State,
     name: &EnvironmentName,
@@ -130,8 +150,7 @@ fn picture(
     let mut picture = Picture::of(environment, stable);
     let kinds = environment.serving.values().filter_map(stable).map(|deployment| deployment.runtime);
     for kind in kinds.collect::<std::collections::BTreeSet<_>>() {
-        let Ok(runtime) = project.runtime(kind) else { continue };
-        let isolation = runtime.isolation(name);
+        let isolation = isolation(project, state, name, kind);
         for has in isolation.has {
             picture.add(Subject::Isolation, has, "in force");
         }
@@ -145,6 +164,11 @@ fn picture(
         let said = evaluate(&state.flags, &flag.key, &context, now);
         let value = said.variant.map_or_else(|| "what the code says".to_owned(), str::to_owned);
         picture.add(Subject::Flags, flag.key.clone(), value);
+    }
+    for ((_, service), packages) in state.estate.packages.iter().filter(|((place, _), _)| place == name) {
+        if environment.serving.contains_key(service) {
+            picture.add(Subject::Packages, service.to_string(), packages.to_string());
+        }
     }
     let databases = state.estate.data.databases.iter().filter(|((place, _), _)| place == name);
     for ((_, database), found) in databases {

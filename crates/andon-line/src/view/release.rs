@@ -15,6 +15,8 @@ use crate::stations::release::{Point, differences, observe};
 use crate::words::percent;
 use crate::{Line, Project, Refusal, State};
 
+/// What to do where there is no way back.
+const FORWARD: &str = " Everybody stays where they are. What to do: go forward – land a change that mends it, and its release takes it to users.";
 /// Releases that the list shows.
 const LIST: usize = 60;
 
@@ -54,7 +56,7 @@ pub struct ReleaseRow {
     pub mark: Mark,
     /// What it waits for, or what became of it.
     pub words: String,
-    /// `under_way`, `paused`, `released`, `taken_back`, `aborted`, `dark_ended`.
+    /// `under_way`, `paused`, `frozen`, `released`, `taken_back`, `aborted`, `dark_ended`.
     pub state: String,
     /// Share of users on the new revision, in basis points.
     pub weight_bp: u16,
@@ -135,13 +137,15 @@ pub fn releases(line: &Line, project: &Project) -> ReleasesView {
 }
 
 fn row(line: &Line, project: &Project, state: &State, release: &Release, now: Time) -> ReleaseRow {
-    let (mark, name) = match (&release.ended, &release.paused) {
+    let (mark, name) = match (&release.ended, release.paused.as_ref().or(release.frozen.as_ref())) {
         (Some(end), _) => match end.how {
+            ReleaseEnd::Released if release.frozen.is_some() => (Mark::Wait, "frozen"),
             ReleaseEnd::Released => (Mark::Go, "released"),
             ReleaseEnd::DarkEnded => (Mark::Go, "dark_ended"),
             ReleaseEnd::TakenBack => (Mark::Stop, "taken_back"),
             ReleaseEnd::Aborted => (Mark::Stop, "aborted"),
         },
+        (None, Some(_)) if release.frozen.is_some() => (Mark::Stop, "frozen"),
         (None, Some(_)) => (Mark::Wait, "paused"),
         (None, None) => (Mark::Live, "under_way"),
     };
@@ -204,6 +208,7 @@ pub fn release(line: &Line, project: &Project, id: ReleaseId) -> Result<ReleaseV
     }
     let about = |event: &&andon_model::Recorded| match &event.event {
         Event::ReleaseStarted { release, .. }
+        | Event::ReleaseMoved { release, .. }
         | Event::WeightChanged { release, .. }
         | Event::ReleaseFinished { release, .. } => *release == id,
         Event::DeploymentStarted { deployment, .. }
@@ -215,11 +220,12 @@ pub fn release(line: &Line, project: &Project, id: ReleaseId) -> Result<ReleaseV
         frame: frame(&state, project.name.as_str(), now),
         heading: format!("{} in {}: {who}", found.service, found.environment),
         sentence: format!(
-            "Release {id}, {} “{}”, started {}. {}.",
+            "Release {id}, {} “{}”, started {}. {}.{}",
             row.kind,
             row.strategy,
             ago(now, found.started),
-            capital(&row.words)
+            capital(&row.words),
+            if found.frozen.is_some() { FORWARD } else { "" }
         ),
         changes,
         facts,
@@ -345,11 +351,12 @@ fn steps(release: &Release) -> Vec<(String, Mark)> {
 
 fn commands(release: &Release) -> Vec<String> {
     let mut commands = Vec::new();
-    if release.ended.as_ref().is_some_and(|end| end.how == ReleaseEnd::Released) {
+    let frozen = release.frozen.is_some();
+    if release.ended.as_ref().is_some_and(|end| end.how == ReleaseEnd::Released) && !frozen {
         commands.push("rollback");
     }
     if release.ended.is_none() {
-        match release.paused {
+        match release.paused.as_ref().or(release.frozen.as_ref()) {
             Some(_) => commands.push("resume"),
             None => commands.extend(["promote", "pause"]),
         }
@@ -358,7 +365,9 @@ fn commands(release: &Release) -> Vec<String> {
         {
             commands.push("approve");
         }
-        commands.push("abort");
+        if !frozen {
+            commands.push("abort");
+        }
     }
     commands.into_iter().map(str::to_owned).collect()
 }

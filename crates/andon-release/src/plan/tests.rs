@@ -165,6 +165,46 @@ fn a_canary_goes_by_time_by_proof_and_by_approval_to_everyone() {
 }
 
 #[test]
+fn where_the_old_revision_cannot_serve_any_more_a_release_is_frozen_and_not_taken_back() {
+    let mut story = Story::new(CAREFUL);
+    story.settle();
+    story.seen.lost = Some("the migration 3.contract took away what it needs".into());
+    // Neither a regression nor the death of the new revision moves anybody back.
+    story.seen.look = Some(regressed(500));
+    assert_eq!((story.settle().weight(), story.how()), (500, None));
+    assert!(
+        story.waits().starts_with("frozen for ") && story.waits().contains("3.contract"),
+        "{}",
+        story.waits()
+    );
+    story.seen.candidate_healthy = false;
+    assert_eq!((story.after(60_000).weight(), story.how()), (500, None));
+    story.seen.candidate_healthy = true;
+    assert!(story.ask(command::promote).unwrap_err().contains("proven worse"));
+    let refused = story.ask(|r, seen| command::abort(r, seen, "x")).unwrap_err();
+    assert!(refused.contains("cannot be taken back") && refused.contains("go forward"), "{refused}");
+    // A person overrules it, and it goes on to everybody.
+    story.ask(|r, _| command::resume(r)).unwrap();
+    story.seen.look = Some(healthy(500));
+    assert_eq!(story.after(2_000).weight(), 2_500);
+    // Where the old revision can serve, the same is taken back.
+    let mut story = Story::new(CAREFUL);
+    story.settle().seen.look = Some(regressed(500));
+    assert_eq!((story.settle().weight(), story.how()), (0, Some(ReleaseEnd::TakenBack)));
+}
+
+#[test]
+fn a_release_that_is_over_can_be_frozen_and_says_so() {
+    let mut story = Story::new(CAREFUL);
+    story.start(ReleaseId(2), None, "3333333-D3", r#""all-at-once""#, "some");
+    story.settle();
+    assert_eq!(story.how(), Some(ReleaseEnd::Released));
+    story.obey(vec![Decision::Fact(ReleaseId(2), Fact::Frozen { why: "a column is gone".into() })]);
+    assert!(story.waits().ends_with("there is no way back behind it: a column is gone"), "{}", story.waits());
+    assert_eq!(story.how(), Some(ReleaseEnd::Released));
+}
+
+#[test]
 fn without_a_proof_a_step_holds_or_goes_on_as_the_strategy_says() {
     for (policy, weight) in [("hold", 2_500), ("promote", 5_000)] {
         let mut story = Story::new(&CAREFUL.replace("]}", &format!(r#"],"on_inconclusive":"{policy}"}}"#)));
@@ -400,7 +440,8 @@ proptest! {
                 Turn::Wait(ms) => story.now.0 += ms,
                 Turn::See { look, mirror, candidate, stable, held } => {
                     let (candidate_healthy, stable_healthy) = (candidate, stable);
-                    story.seen = Observed { look, mirror, candidate_healthy, stable_healthy, held };
+                    story.seen =
+                        Observed { look, mirror, candidate_healthy, stable_healthy, held, lost: None };
                 }
                 Turn::Ask(what) => {
                     let before = story.newest().clone();

@@ -13,6 +13,7 @@ mod drift;
 mod engine;
 mod image;
 mod network;
+mod packages;
 mod shell;
 mod watch;
 mod whole;
@@ -24,7 +25,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, PoisonError};
 
-use andon_model::{EnvironmentName, RuntimeKind};
+use andon_model::{EnvironmentName, Packages, RuntimeKind};
 
 use crate::error::RuntimeError;
 use crate::port::{Isolation, Runtime};
@@ -68,6 +69,8 @@ pub struct DockerRuntime {
     afar: Mutex<HashMap<u32, String>>,
     /// Shells of ours that are open.
     shells: shell::Held,
+    /// Packages by image: they are the same in every container of it.
+    packages: Mutex<BTreeMap<String, Packages>>,
 }
 
 impl DockerRuntime {
@@ -103,6 +106,7 @@ impl DockerRuntime {
             without_init: AtomicBool::new(false),
             afar: Mutex::default(),
             shells: shell::Held::default(),
+            packages: Mutex::default(),
         })
     }
 
@@ -237,6 +241,10 @@ impl Runtime for DockerRuntime {
 
     fn kill_foreign(&self, process: Process) -> Result<bool, RuntimeError> {
         self.end_stranger(process)
+    }
+
+    fn packages(&self, id: &str) -> Result<Option<Packages>, RuntimeError> {
+        self.packages_of(id).map(Some)
     }
 
     fn shell(&self, id: &str, order: &ShellOrder) -> Result<Shell, RuntimeError> {

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 
-use andon_model::{EnvironmentName, RuntimeKind};
+use andon_model::{EnvironmentName, Packages, RuntimeKind};
 
 use super::watch::Watcher;
 use super::{Foreign, Observed, Process, ProcessRuntime, lock, read};
@@ -107,6 +108,14 @@ impl Runtime for ProcessRuntime {
 
     fn kill_foreign(&self, process: Process) -> Result<bool, RuntimeError> {
         ProcessRuntime::kill_foreign(self, process)
+    }
+
+    /// Instances see the programs of the host, whatever else is hidden from them.
+    fn packages(&self, _id: &str) -> Result<Option<Packages>, RuntimeError> {
+        self.packages
+            .of_root(Path::new("/"))
+            .map(Some)
+            .map_err(RuntimeError::disk("read the packages below", "/"))
     }
 
     fn shell(&self, id: &str, order: &ShellOrder) -> Result<Shell, RuntimeError> {

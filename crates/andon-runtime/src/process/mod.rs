@@ -33,6 +33,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::RuntimeError;
 use crate::manifest::{self, Difference, Inspector, Manifest};
+use crate::packages::Known;
 use crate::sandbox::Means;
 use crate::spec::{self, Exit, Spec, State};
 use crate::unpack::{Limits, unpack};
@@ -56,6 +57,8 @@ pub struct ProcessRuntime {
     /// None: this host tells nobody of changes.
     watcher: Option<Watcher>,
     unique: AtomicU64,
+    /// What this host has installed.
+    packages: Known,
     /// One at a time makes or removes networks: where two look for a free one, they would take the same.
     wiring: Mutex<()>,
     /// Shells that are open inside of instances.
@@ -119,6 +122,7 @@ impl ProcessRuntime {
             exe,
             inspector: Mutex::default(),
             unique: AtomicU64::new(0),
+            packages: Known::default(),
             wiring: Mutex::default(),
             shells: shell::Shells::default(),
             turns: Mutex::default(),

@@ -135,6 +135,7 @@ fn verb(runtime: &dyn Runtime, ask: Ask) -> Answer {
         Ask::Logs(id, lines) => said(runtime.logs(&id, lines.min(LINES))),
         Ask::Differences(id) => said(runtime.differences(&id)),
         Ask::Settings(id) => said(runtime.settings(&id)),
+        Ask::Packages(id) => said(runtime.packages(&id)),
         Ask::Touched => said(Ok(runtime.touched())),
         Ask::Foreign => said(runtime.foreign()),
         Ask::KillForeign(process) => said(runtime.kill_foreign(process)),

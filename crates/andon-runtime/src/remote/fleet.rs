@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use andon_model::{EnvironmentName, HostName, ProjectName, RuntimeKind};
+use andon_model::{EnvironmentName, HostName, Packages, ProjectName, RuntimeKind};
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, Limited, StreamBody};
@@ -327,6 +327,10 @@ impl Runtime for RemoteRuntime {
         self.ask(&Ask::Settings(id.to_owned()), QUICK)
     }
 
+    fn packages(&self, id: &str) -> Result<Option<Packages>, RuntimeError> {
+        self.ask(&Ask::Packages(id.to_owned()), STARTS)
+    }
+
     fn touched(&self) -> Option<BTreeSet<String>> {
         let number = self.link.wire.borrow().as_ref()?.number;
         let told = self.ask::<Option<BTreeSet<String>>>(&Ask::Touched, QUICK).ok()??;
@@ -373,7 +377,12 @@ async fn listen(link: Arc<Link>, path: String, changed: watch::Sender<u64>) {
             }
             let mut line = serde_json::to_vec(&Ask::Watch(seen)).unwrap_or_default();
             line.push(b'\n');
-            match link.ask::<Option<u64>>(&path, one(line.into()), THINKS).await {
+            // A question on its way keeps its connection open: it is given up with that.
+            let answer = tokio::select! {
+                answer = link.ask::<Option<u64>>(&path, one(line.into()), THINKS) => answer,
+                _ = wires.wait_for(|wire| wire.as_ref().is_none_or(|wire| wire.number != number)) => continue,
+            };
+            match answer {
                 Ok(Some(count)) if count == seen => {}
                 Ok(Some(count)) => {
                     seen = count;

@@ -168,6 +168,8 @@ pub enum Ask {
     Differences(String),
     /// What differs in its settings.
     Settings(String),
+    /// Packages of the operating system that it sees.
+    Packages(String),
     /// Instances whose files may have changed.
     Touched,
     /// Answered when the count is no longer this one, or after a while.

@@ -16,7 +16,7 @@ pub fn environments(view: &EnvironmentsView, caller: &Caller) -> Markup {
     let declared: Vec<String> =
         view.rows.iter().filter(|row| row.standing).map(|row| row.name.clone()).collect();
     html! {
-        (head(&view.heading, &view.sentence, html! { a.btn href="/recovery" { "Recovery" } (create(project, &declared, caller)) }))
+        (head(&view.heading, &view.sentence, html! { a.btn href="/hosts" { "Hosts" } a.btn href="/recovery" { "Recovery" } (create(project, &declared, caller)) }))
         (sheet("environments", "In the order in which a change passes", html! {
             @if view.rows.is_empty() { p.soft { "Declare them under " code { "environments:" } " in andon.yaml; they appear when that lands." } }
             ul.rows { @for row in &view.rows { (self::row(project, row)) } }
@@ -70,6 +70,7 @@ pub fn environment(view: &EnvironmentView, caller: &Caller) -> Markup {
             @if view.services.is_empty() { p.soft { "Nothing runs here yet: it waits for an artifact of a project with services." } }
             @for service in &view.services { (self::service(view, service, caller)) }
         }))
+        @if !view.databases.is_empty() { (sheet("databases", "Databases", databases(view))) }
         @if !view.shells.is_empty() { (sheet("shells", "Shells that people opened", shells(view, caller))) }
         (sheet("isolation", "What separates its instances", isolation(view)))
         (sheet("deployments", "Deployments", deployments(project, &view.deployments)))
@@ -104,6 +105,23 @@ fn acts(view: &EnvironmentView, caller: &Caller) -> Markup {
         @if !view.row.standing && may(caller, Role::Developer) {
             (Ask { id: "destroy", label: "Destroy", look: "danger", action: &destroy, what: "Everything in it is stopped and removed. It can be made again from code.", yes: "Destroy it" }.with(why()))
         }
+    }
+}
+
+fn databases(view: &EnvironmentView) -> Markup {
+    html! {
+        div.scroll { table {
+            thead { tr { th scope="col" { "Database" } th scope="col" { "In PostgreSQL" } th scope="col" { "Tables" } th scope="col" { "Cloned from" } th scope="col" { "Migrations that ran" } } }
+            tbody { @for row in &view.databases {
+                tr id={ "database-" (row.database) } {
+                    th scope="row" { (state(row.mark, &row.database)) @if let Some(why) = &row.failed { span.small { (why) } } }
+                    td { code { (row.name) } }
+                    td { @match &row.schema { Some(schema) => code title=(schema) { (schema.chars().skip(7).take(12).collect::<String>()) }, None => span.soft { "not known yet" } } }
+                    td { @match &row.cloned { Some(from) => (from), None => span.soft { "nothing: made empty" } } }
+                    td { (row.migrations.len()) @if let Some(last) = row.migrations.last() { ", the last " code { (last) } } }
+                }
+            } }
+        } }
     }
 }
 
@@ -167,19 +185,20 @@ fn service(view: &EnvironmentView, service: &ServicePlace, caller: &Caller) -> M
             }
             div.scroll { table {
                 caption.unseen { "Instances of " (service.name) }
-                thead { tr { th scope="col" { "Instance" } th scope="col" { "Revision" } th scope="col" { "State" } th.num scope="col" { "Address" } th scope="col" { "Output" } } }
-                tbody { @for instance in &service.instances { (self::instance(&view.frame.project, instance)) } }
+                thead { tr { th scope="col" { "Instance" } th scope="col" { "Revision" } th scope="col" { "State" } @if view.several_hosts { th scope="col" { "Host" } } th.num scope="col" { "Address" } th scope="col" { "Output" } } }
+                tbody { @for instance in &service.instances { (self::instance(&view.frame.project, instance, view.several_hosts)) } }
             } }
         }
     }
 }
 
-fn instance(project: &str, instance: &InstanceRow) -> Markup {
+fn instance(project: &str, instance: &InstanceRow, several_hosts: bool) -> Markup {
     html! {
         tr id={ "instance-" (instance.id) } {
             th scope="row" { (instance.id) }
             td { code { (instance.revision) } }
             td { (state(instance.mark, &instance.words)) }
+            @if several_hosts { td { a href={ "/hosts#host-" (instance.host.as_deref().unwrap_or("here")) } { (instance.host.as_deref().unwrap_or("here")) } } }
             td.num { (instance.address) }
             td { a href={ "/api/v1/" (project) "/instances/" (instance.id) "/log" } { "read" } }
         }

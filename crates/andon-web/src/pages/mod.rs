@@ -5,6 +5,7 @@ pub mod change;
 pub mod environment;
 pub mod flags;
 pub mod flow;
+pub mod hosts;
 pub mod infrastructure;
 pub mod parity;
 pub mod queue;

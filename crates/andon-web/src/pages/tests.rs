@@ -245,6 +245,7 @@ fn the_pages_of_environments_escape_what_was_found_in_them() {
     let all =
         view::EnvironmentsView { frame: frame(), heading: text(), sentence: text(), rows: vec![row.clone()] };
     let view = view::EnvironmentView {
+        several_hosts: true,
         frame: frame(),
         heading: text(),
         sentence: text(),
@@ -257,6 +258,17 @@ fn the_pages_of_environments_escape_what_was_found_in_them() {
         notes: vec![text()],
         isolated_by: vec![text()],
         not_isolated_by: vec![(text(), text())],
+        databases: vec![view::data::DatabaseRow {
+            mark: Mark::Stop,
+            environment: text(),
+            database: text(),
+            name: text(),
+            template: Some(text()),
+            cloned: Some(text()),
+            schema: Some(text()),
+            migrations: vec![text()],
+            failed: Some(text()),
+        }],
         shells: vec![view::shells::ShellRow {
             id: text(),
             mark: Mark::Live,

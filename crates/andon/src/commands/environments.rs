@@ -241,8 +241,9 @@ fn show_environment(view: &EnvironmentView) {
     for service in &view.services {
         say!("  {} {} {}", service.name, service.revision.as_deref().unwrap_or("–"), service.address);
         for instance in &service.instances {
+            let host = instance.host.as_ref().map(|host| format!(" of {host}")).unwrap_or_default();
             say!(
-                "    {} {} {} on {}: {}",
+                "    {} {} {} on {}{host}: {}",
                 instance.mark.sign(),
                 instance.id,
                 instance.revision,

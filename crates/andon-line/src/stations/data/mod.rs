@@ -4,6 +4,7 @@
 //! A password is derived from this data directory's key: it is kept nowhere and told to nobody but the instances.
 
 mod commands;
+mod drill;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -159,6 +160,8 @@ fn astray(project: &Project, name: &str, label: &Label) -> bool {
             let known = data.databases.values().any(|database| database.name == name);
             !lives && !known && environment.as_str() != PRODUCTION
         }
+        // Whoever holds the drill drops them.
+        Use::Drill(_) => false,
         Use::Template(_) => data.templates.get(&label.database).is_none_or(|template| {
             let sealed = template.sealed.as_ref().is_some_and(|(sealed, _)| sealed.name == name);
             !sealed && template.asked.is_none()

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use andon_environment::life::LONGEST;
+use andon_environment::promote::Refused;
 use andon_environment::{Environment, promote};
 use andon_model::event::{Event, Role};
 use andon_model::{ChangeId, DeploymentId, EnvironmentName, InstanceId, ServiceName, Span};
@@ -222,16 +223,15 @@ impl Line {
         let nothing = || Refusal::Unknown("nothing landed that could be deployed".into());
         let commit = commit.ok_or_else(nothing)?;
         let own = project.definition(&commit).await?;
-        let declared = super::declared(definition);
-        self.decide(project, caller.actor(), |state, _| {
+        self.decide(project, caller.actor(), |state, now| {
             if !state.estate.environments.contains_key(&environment) {
                 return Err(Refusal::Unknown(format!("there is no environment {environment}")));
             }
             let landing =
                 state.estate.landings.iter().rev().find(|l| l.commit == commit).ok_or_else(nothing)?;
-            if let Some(why) = promote::refusal(&state.estate, &declared, &environment, landing) {
-                let hint =
-                    "the same change goes everywhere in the order of andon.yaml: deploy it there first";
+            if let Some(Refused { why, hint }) =
+                super::waits::refused(project, state, &own, definition, &environment, landing, now)
+            {
                 return Err(Refusal::Conflict(format!("{why}\nhint: {hint}")));
             }
             let none = || {

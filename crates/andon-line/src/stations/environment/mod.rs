@@ -5,7 +5,9 @@ mod act;
 pub mod commands;
 mod life;
 mod look;
+mod packages;
 pub mod shell;
+pub(crate) mod waits;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -63,6 +65,8 @@ struct Hands {
     swept_files: Mutex<Option<Time>>,
     /// Told to be touched, and not compared since.
     touched: Mutex<BTreeSet<InstanceId>>,
+    /// Instances whose packages were looked at.
+    packages: Mutex<BTreeSet<InstanceId>>,
     pub(super) testing: Mutex<BTreeSet<DeploymentId>>,
     woken: tokio::sync::Notify,
     listening: Mutex<BTreeSet<look::At>>,
@@ -167,6 +171,9 @@ async fn bring(line: &Line, project: &Project, definition: &Definition) -> Resul
                 promote::Decision::Deploy(candidate) => {
                     // One that became due since waits for the next look.
                     let Some(own) = defined.get(&candidate.commit) else { continue };
+                    if too_unlike(project, state, own, definition, &candidate, now) {
+                        continue;
+                    }
                     let wanted = wanted(state, own, definition, &candidate, next);
                     if let Some(event) = deployment(state, own, definition, candidate, next) {
                         events.extend(wanted);
@@ -179,6 +186,20 @@ async fn bring(line: &Line, project: &Project, definition: &Definition) -> Resul
         Ok((events, ()))
     })
     .await
+}
+
+/// Whether parity that is asked for keeps an artifact out. What is made again is as it was.
+fn too_unlike(
+    project: &Project,
+    state: &State,
+    own: &Defined,
+    trunk: &Definition,
+    candidate: &Candidate,
+    now: Time,
+) -> bool {
+    let landing = state.estate.landings.iter().rev().find(|landing| landing.run == candidate.run);
+    let unlike = |landing| waits::unlike(project, state, own, trunk, &candidate.environment, landing, now);
+    candidate.repeats.is_none() && landing.and_then(unlike).is_some()
 }
 
 fn nothing_due(state: &State, declared: &[Declared]) -> bool {
@@ -347,6 +368,7 @@ async fn keep_up(
     let (seen, found) = look::observe(line, project, hands).await?;
     let look::Strays { foreign, orphans } = found;
     act::sweep(project, hands, orphans);
+    packages::look(line, project, hands);
     let now = line.now();
     let decisions = {
         let state = project.state();

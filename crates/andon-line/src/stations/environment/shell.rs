@@ -63,8 +63,21 @@ impl Line {
         caller.may(Role::Owner)?;
         let wanted = plain(wanted)?;
         let instance = choose(project, &environment, wanted.instance)?;
-        let kind = project.state().estate.runtime_of(instance.id);
-        let runtime = project.runtime(kind)?;
+        if let Some(host) = &instance.host {
+            // Said before anything is tainted by it.
+            let (id, hint) =
+                (instance.id, "name an instance of the server's own host: `andon env show` lists them");
+            return Err(Refusal::Conflict(format!(
+                "{id} runs on the host {host}, and shells are opened on the server's own host only\nhint: {hint}"
+            )));
+        }
+        if let Some(host) = &instance.host {
+            return Err(Refusal::Conflict(format!(
+                "{} runs on the host {host}, and shells are opened on the server's own host only\nhint: name an instance that runs here: `andon env show {environment}`",
+                instance.id
+            )));
+        }
+        let runtime = project.runtime_of(instance.id)?;
         let secrets = secrets(self, project, &instance)?;
         let hidden = |text: &str| crate::intake::plain(&hide(text, &secrets));
         let (id, why) = (instance.id, hidden(&wanted.why));
@@ -231,10 +244,12 @@ async fn carry(
                     (Ok(true), piece) => to_it = piece,
                 }
             }
-            place = input.reserve(), if to_it.is_some() => match (place, to_it.take()) {
-                (Ok(place), Some(piece)) => place.send(piece),
-                // Ended already: its status is on the way.
-                _ => {}
+            place = input.reserve(), if to_it.is_some() => {
+                let piece = to_it.take();
+                // Else it has ended already: its status is on the way.
+                if let (Ok(place), Some(piece)) = (place, piece) {
+                    place.send(piece);
+                }
             },
             more = output.recv(), if from_it.is_none() => match more {
                 Some(Said::Ended(status)) => {
@@ -317,12 +332,13 @@ fn choose(
     let mut here = state.estate.instances_in(environment).filter(|i| i.retired.is_none());
     let found = match wanted {
         Some(id) => here.find(|i| i.id == id),
-        None => here.find(|i| i.healthy.is_some()),
+        // Of those on other hosts none has a shell.
+        None => here.find(|i| i.healthy.is_some() && i.host.is_none()),
     };
     found.cloned().ok_or_else(|| {
         let what = match wanted {
             Some(id) => format!("{id} does not run in {environment}"),
-            None => format!("nothing healthy runs in {environment}"),
+            None => format!("nothing healthy of {environment} runs on this host"),
         };
         Refusal::Unknown(format!("{what}\nhint: `andon env show {environment}` names the instances that run"))
     })
