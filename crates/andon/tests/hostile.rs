@@ -73,8 +73,9 @@ fn whoever_hangs_up_in_the_middle_of_a_command_stops_nobody_else() {
     let (status, said) = server.post("/api/v1/shop/flags/after/create", &json!({}));
     assert_eq!(status, 200, "{said}");
     // What was begun was done whole: it is told as it is kept.
+    let journal = server.journal();
     let told = server.view("/flags").to_string();
-    for event in of_type(&server.journal(), "flag_changed") {
+    for event in of_type(&journal, "flag_changed") {
         let flag = event["event"]["flag"].as_str().unwrap();
         assert!(told.contains(&format!("\"{flag}\"")), "{flag} is in the journal and not known");
     }
