@@ -12,7 +12,7 @@ use crate::house::{House, binary};
 /// Environments made one after the other.
 const ALONE: usize = 20;
 /// At the same time.
-const HANDS: usize = 4;
+const HANDS: usize = 12;
 /// Clones of the large database.
 const CLONES: usize = 10;
 /// The large one, as notes and issues speak of it.
