@@ -3,7 +3,8 @@
 //! What foreign tools write is read by modules that are named after it and never panic on it: `junit`, `trx`, `tap`, `gotest`, `libtest` for
 //! tests (`tests` finds out which); `lcov`, `cobertura`, `jacoco`, `clover`, `gocover`, `coverage_json` for coverage (`coverage::read`); `sarif`
 //! for findings; `measured` for numbers; `diff`. They share `xml`, `lines`, `walk`, `collect`, `case`. `coverage` holds lines and hits;
-//! `limits` judges them; `report` keeps all of it for pages; `verdict` says green or red from a report.
+//! `limits` judges them; `report` keeps all of it for pages; `verdict` says green or red from a report. `order`, `memory` and `quarantine`
+//! are about single tests over many runs.
 
 mod case;
 mod clover;
@@ -25,6 +26,9 @@ pub mod limits;
 mod lines;
 mod llvm_cov;
 pub mod places;
+pub mod memory;
+pub mod order;
+pub mod quarantine;
 pub mod report;
 pub mod sarif;
 mod simplecov;
