@@ -208,7 +208,8 @@ impl Keeper {
 
     pub fn finish(mut self) -> Report {
         if self.not_kept > 0 {
-            let text = format!("{} tests beyond the first {} were only counted", self.not_kept, self.limits.cases);
+            let text =
+                format!("{} tests beyond the first {} were only counted", self.not_kept, self.limits.cases);
             self.warn(text);
         }
         if self.details >= self.limits.details {

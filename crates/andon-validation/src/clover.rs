@@ -107,7 +107,8 @@ fn metrics(tag: &Tag, file: &mut File, collector: &mut Collector<'_>) {
 /// OpenClover counts how often a condition was true and false: two ways each. Istanbul writes the number of ways that were taken and
 /// that were not. The file's own sum tells which it is.
 fn conditions(file: File, collector: &mut Collector<'_>) {
-    let ways: u64 = file.conditions.iter().fold(0, |sum, (_, yes, no)| sum.saturating_add(*yes).saturating_add(*no));
+    let ways: u64 =
+        file.conditions.iter().fold(0, |sum, (_, yes, no)| sum.saturating_add(*yes).saturating_add(*no));
     let counts_ways = file.declared == Some(ways);
     for (line, yes, no) in file.conditions {
         if counts_ways {

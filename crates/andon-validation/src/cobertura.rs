@@ -38,7 +38,11 @@ pub fn read(input: impl BufRead, places: &Places) -> Reading {
                         }
                     }
                     "method" if !tag.empty => {
-                        let name = format!("{}{}", tag.get("name").unwrap_or_default(), tag.get("signature").unwrap_or_default());
+                        let name = format!(
+                            "{}{}",
+                            tag.get("name").unwrap_or_default(),
+                            tag.get("signature").unwrap_or_default()
+                        );
                         method = Some(Method { name, first: None, hits: 0 });
                     }
                     "source" if !tag.empty => source = Some(String::new()),
@@ -48,7 +52,10 @@ pub fn read(input: impl BufRead, places: &Places) -> Reading {
                             collector.warn("the report names several source folders: paths are read as relative to the repository");
                         }
                         collector.open(&under_root(name, &roots, places));
-                        class = Some(Class { name: tag.get("name").unwrap_or(name).to_owned(), lines: BTreeMap::new() });
+                        class = Some(Class {
+                            name: tag.get("name").unwrap_or(name).to_owned(),
+                            lines: BTreeMap::new(),
+                        });
                     }
                     _ => {}
                 }
@@ -58,7 +65,9 @@ pub fn read(input: impl BufRead, places: &Places) -> Reading {
                 match name {
                     "source" => roots.extend(source.take().filter(|_| roots.len() < 64)),
                     "method" => {
-                        if let Some((method, line)) = method.take().and_then(|m| m.first.map(|line| (m, line))) {
+                        if let Some((method, line)) =
+                            method.take().and_then(|m| m.first.map(|line| (m, line)))
+                        {
                             collector.function(line, &method.name, method.hits);
                         }
                     }
@@ -177,7 +186,10 @@ mod tests {
     fn branches_methods_and_classes_are_counted() {
         let totals = of("/w/7").coverage.totals();
         let share = |covered, total| crate::coverage::Share { covered, total };
-        assert_eq!((totals.branches, totals.functions, totals.classes), (share(1, 2), share(1, 1), share(1, 1)));
+        assert_eq!(
+            (totals.branches, totals.functions, totals.classes),
+            (share(1, 2), share(1, 1), share(1, 1))
+        );
     }
 
     #[test]

@@ -292,7 +292,11 @@ mod tests {
         let stored = r#"{"files":{"a.py":{"lines":{"1":2,"3":0}}}}"#;
         let read: Coverage = serde_json::from_str(stored).unwrap();
         assert_eq!(read.files["a.py"].lines, [(1, 2), (3, 0)].into());
-        assert_eq!(serde_json::to_string(&read).unwrap(), stored, "and is written as before where nothing is new");
+        assert_eq!(
+            serde_json::to_string(&read).unwrap(),
+            stored,
+            "and is written as before where nothing is new"
+        );
     }
 
     #[test]
@@ -310,7 +314,8 @@ mod tests {
     fn any_coverage() -> impl Strategy<Value = Coverage> {
         let number = || prop_oneof![Just(0u64), Just(u64::MAX), 0..9u64];
         let lines = proptest::collection::btree_map(1..20u32, number(), 0..10);
-        let branches = proptest::collection::btree_map(1..5u32, proptest::collection::vec(number(), 1..4), 0..3);
+        let branches =
+            proptest::collection::btree_map(1..5u32, proptest::collection::vec(number(), 1..4), 0..3);
         let functions = proptest::collection::btree_map((1..4u32, "[a-b]"), number(), 0..4);
         let functions = functions.prop_map(|all| {
             all.into_iter().map(|((line, name), hits)| Function { line, name, hits }).collect::<Vec<_>>()
@@ -319,8 +324,9 @@ mod tests {
         let classes = classes.prop_map(|all| {
             all.into_iter().map(|(name, (covered, lines))| (name, Class { covered, lines })).collect()
         });
-        let file = (lines, branches, functions, classes)
-            .prop_map(|(lines, branches, functions, classes)| FileCoverage { lines, branches, functions, classes });
+        let file = (lines, branches, functions, classes).prop_map(|(lines, branches, functions, classes)| {
+            FileCoverage { lines, branches, functions, classes }
+        });
         proptest::collection::btree_map("[a-c]", file, 0..4).prop_map(|files| Coverage { files })
     }
 

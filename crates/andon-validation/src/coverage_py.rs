@@ -72,6 +72,9 @@ mod tests {
         let reading = read(text.as_bytes(), &Places::at("/w")).unwrap();
         let totals = reading.coverage.totals();
         assert_eq!(totals.lines, Share { covered: 3, total: 4 });
-        assert_eq!((totals.branches, totals.functions), (Share { covered: 1, total: 3 }, Share { covered: 1, total: 1 }));
+        assert_eq!(
+            (totals.branches, totals.functions),
+            (Share { covered: 1, total: 3 }, Share { covered: 1, total: 1 })
+        );
     }
 }

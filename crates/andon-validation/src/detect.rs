@@ -54,7 +54,8 @@ const COVERAGE_HINT: &str = "write coverage as LCOV, Cobertura, JaCoCo or Clover
     --coverageReporters=lcov`";
 const TESTS_HINT: &str = "write test results as JUnit XML, TAP, TRX, `go test -json` or libtest's JSON, for example `pytest --junitxml=unit.xml`, \
     `go test -json ./... > unit.json` or a nextest profile with `junit = { path = \"junit.xml\" }`";
-const FINDINGS_HINT: &str = "write findings as SARIF 2.1.0, for example `eslint -f @microsoft/eslint-formatter-sarif -o lint.sarif`";
+const FINDINGS_HINT: &str =
+    "write findings as SARIF 2.1.0, for example `eslint -f @microsoft/eslint-formatter-sarif -o lint.sarif`";
 
 /// The kind of a coverage report; an error when it is anything else.
 pub fn detect(bytes: &[u8]) -> Result<Kind, NotAReport> {
@@ -206,7 +207,9 @@ fn element(text: &str) -> Seen {
                 rest.chars().take_while(|c| !c.is_whitespace() && !"/>".contains(*c)).take(40).collect();
             let local = name.rsplit(':').next().unwrap_or(&name);
             return match local {
-                "coverage" if rest.contains("clover=") || rest.contains("<project") => Seen::Coverage(Kind::Clover),
+                "coverage" if rest.contains("clover=") || rest.contains("<project") => {
+                    Seen::Coverage(Kind::Clover)
+                }
                 "coverage" => Seen::Coverage(Kind::Cobertura),
                 "report" => Seen::Coverage(Kind::Jacoco),
                 "testsuites" | "testsuite" | "testcase" => Seen::Tests(TestKind::Junit),
@@ -247,7 +250,10 @@ mod tests {
             ("TAP version 14\n1..0 # skip\n", TestKind::Tap),
             ("# Subtest: a\nok 1 - a\n", TestKind::Tap),
             ("t/a.t ..\n1..3\n", TestKind::Tap),
-            ("# example.org/x\n./x.go:1:1: no\n{\"Time\":\"t\",\"Action\":\"fail\",\"Package\":\"x\"}\n", TestKind::GoTest),
+            (
+                "# example.org/x\n./x.go:1:1: no\n{\"Time\":\"t\",\"Action\":\"fail\",\"Package\":\"x\"}\n",
+                TestKind::GoTest,
+            ),
             ("{ \"type\": \"suite\", \"event\": \"started\", \"test_count\": 1 }", TestKind::Libtest),
         ];
         for (text, kind) in cases {

@@ -127,7 +127,11 @@ mod tests {
 
     #[test]
     fn only_what_the_change_adds_counts_when_it_is_said_so() {
-        let mut found = vec![finding(Level::Error, "a.js", 3), finding(Level::Error, "a.js", 9), finding(Level::Warning, "b.js", 1)];
+        let mut found = vec![
+            finding(Level::Error, "a.js", 3),
+            finding(Level::Error, "a.js", 9),
+            finding(Level::Warning, "b.js", 1),
+        ];
         mark(&mut found, &diff::read("+++ b/a.js\n@@ -0,0 +9,2 @@\n+x\n+y\n"));
         assert_eq!(found.iter().map(|f| f.on_change).collect::<Vec<_>>(), [false, true, false]);
         let limits = FindingLimits { errors: Some(0), warnings: Some(0), on_change: true };

@@ -29,8 +29,10 @@ pub fn read(input: impl BufRead, places: &Places) -> Reading {
             }
             continue;
         }
-        let Some((file, block)) = text.rsplit_once(':').and_then(|(file, rest)| Some((file, block(rest)?))) else {
-            collector.odd(|| format!("line {number} is no block of a Go coverage profile and was passed over"));
+        let Some((file, block)) = text.rsplit_once(':').and_then(|(file, rest)| Some((file, block(rest)?)))
+        else {
+            collector
+                .odd(|| format!("line {number} is no block of a Go coverage profile and was passed over"));
             continue;
         };
         if file != path {
@@ -62,7 +64,11 @@ fn block(text: &str) -> Option<Block> {
     let line = |place: &str| place.split_once('.')?.0.parse::<u32>().ok();
     let (first, last) = (line(from)?, line(to)?);
     let (statements, hits) = (words.next()?.parse::<u64>().ok()?, words.next()?.parse().ok()?);
-    let sane = first >= 1 && last >= first && last <= LAST_LINE && last - first <= LONGEST_BLOCK && words.next().is_none();
+    let sane = first >= 1
+        && last >= first
+        && last <= LAST_LINE
+        && last - first <= LONGEST_BLOCK
+        && words.next().is_none();
     sane.then_some(Block { first, last, statements, hits })
 }
 
@@ -79,6 +85,9 @@ mod tests {
         let lines = [(3, 4), (4, 4), (5, 4), (6, 0), (7, 0), (9, 4)];
         assert_eq!(reading.coverage.files["cart/cart.go"].lines, lines.into());
         assert_eq!(reading.statements, Some((3, 4)), "as go tool cover counts");
-        assert_eq!(reading.warnings, ["line 5 is no block of a Go coverage profile and was passed over, and 1 more such places"]);
+        assert_eq!(
+            reading.warnings,
+            ["line 5 is no block of a Go coverage profile and was passed over, and 1 more such places"]
+        );
     }
 }

@@ -63,6 +63,8 @@ struct Reader {
     builds: HashMap<String, String>,
     /// Text between the events, newest last: before Go 1.24 it is where compilers say what is wrong.
     between: String,
+    /// Packages that did not build, as a text between the events says.
+    unbuilt: Vec<(String, String)>,
     open: usize,
     odd: Option<(String, u64)>,
 }
@@ -77,6 +79,16 @@ struct Package {
 
 impl Reader {
     fn between(&mut self, text: &str) {
+        // Before Go 1.20 a package that does not build has no event at all.
+        let failed = text.strip_prefix("FAIL\t").and_then(|rest| rest.split_once(" ["));
+        if let Some((package, why)) =
+            failed.filter(|(_, why)| matches!(*why, "build failed]" | "setup failed]"))
+        {
+            if self.unbuilt.len() < MOST_OPEN {
+                self.unbuilt.push((package.to_owned(), why.trim_end_matches(']').to_owned()));
+            }
+            return;
+        }
         if self.between.len() + text.len() < self.kept.limits.detail {
             self.between.push_str(text);
             self.between.push('\n');
@@ -86,7 +98,10 @@ impl Reader {
     fn odd(&mut self, line: u64, error: &serde_json::Error) {
         match &mut self.odd {
             Some((_, more)) => *more += 1,
-            None => self.odd = Some((format!("line {line} is no event of go test and was passed over: {error}"), 0)),
+            None => {
+                self.odd =
+                    Some((format!("line {line} is no event of go test and was passed over: {error}"), 0))
+            }
         }
     }
 
@@ -94,11 +109,17 @@ impl Reader {
         let room = self.kept.room();
         if event.action == "build-output" {
             if self.builds.len() < MOST_OPEN || self.builds.contains_key(event.import.as_ref()) {
-                append(self.builds.entry(event.import.clone().into_owned()).or_default(), &event.output, room);
+                append(
+                    self.builds.entry(event.import.clone().into_owned()).or_default(),
+                    &event.output,
+                    room,
+                );
             }
             return;
         }
-        if event.package.is_empty() || (self.packages.len() >= MOST_OPEN && !self.packages.contains_key(event.package.as_ref())) {
+        if event.package.is_empty()
+            || (self.packages.len() >= MOST_OPEN && !self.packages.contains_key(event.package.as_ref()))
+        {
             return;
         }
         if !self.packages.contains_key(event.package.as_ref()) {
@@ -107,7 +128,9 @@ impl Reader {
         let Some(package) = self.packages.get_mut(event.package.as_ref()) else { return };
         match (event.action.as_ref(), event.test.is_empty()) {
             ("run", false) if self.open < MOST_OPEN => {
-                self.open += usize::from(package.tests.insert(event.test.clone().into_owned(), String::new()).is_none());
+                self.open += usize::from(
+                    package.tests.insert(event.test.clone().into_owned(), String::new()).is_none(),
+                );
             }
             ("output", in_package) => {
                 let printed = match package.tests.get_mut(event.test.as_ref()) {
@@ -145,7 +168,15 @@ impl Reader {
         let limit = self.kept.limits.name;
         let text = |text: &str| cut(one_line(text), limit);
         let (class, name) = (text(package), text(name));
-        self.kept.push(TestCase { suite: String::new(), class, name, file: None, took, outcome, flaky: false });
+        self.kept.push(TestCase {
+            suite: String::new(),
+            class,
+            name,
+            file: None,
+            took,
+            outcome,
+            flaky: false,
+        });
     }
 
     /// Tests of a package that is over and that never said how they ended: the test binary stopped in them.
@@ -156,7 +187,13 @@ impl Reader {
         for (test, printed) in left {
             self.open -= 1;
             package.failed = true;
-            self.kept.broken("", name, &test, "it began and did not end: the test binary stopped", &said(&printed));
+            self.kept.broken(
+                "",
+                name,
+                &test,
+                "it began and did not end: the test binary stopped",
+                &said(&printed),
+            );
         }
         Some(package)
     }
@@ -168,11 +205,17 @@ impl Reader {
             return;
         }
         let built = self.builds.remove(event.failed_build.as_ref());
-        let no_build = built.is_some() || package.printed.contains("[build failed]") || package.printed.contains("[setup failed]");
-        let (message, printed) = match built.or_else(|| (no_build && !self.between.is_empty()).then(|| self.between.clone())) {
-            Some(compiler) => (compiler.lines().find(|line| !line.starts_with('#')).unwrap_or_default().to_owned(), compiler),
-            None => (String::new(), said(&package.printed)),
-        };
+        let no_build = built.is_some()
+            || package.printed.contains("[build failed]")
+            || package.printed.contains("[setup failed]");
+        let (message, printed) =
+            match built.or_else(|| (no_build && !self.between.is_empty()).then(|| self.between.clone())) {
+                Some(compiler) => (
+                    compiler.lines().find(|line| !line.starts_with('#')).unwrap_or_default().to_owned(),
+                    compiler,
+                ),
+                None => (String::new(), said(&package.printed)),
+            };
         let name = if no_build { "(build)" } else { "(package)" };
         self.kept.broken("", &one_line(&event.package), name, &message, &printed);
     }
@@ -186,8 +229,14 @@ impl Reader {
             cut_off |= self.packages.get(&name).is_some_and(|package| !package.tests.is_empty());
             self.package_ended(&name);
         }
+        let compiler = std::mem::take(&mut self.between);
+        for (package, why) in std::mem::take(&mut self.unbuilt) {
+            let said = compiler.lines().find(|line| line.contains(".go:")).unwrap_or(&why);
+            self.kept.broken("", &one_line(&package), "(build)", said, &compiler);
+        }
         if cut_off {
-            self.kept.warn(format!("the output ends at line {lines} in the middle of tests: go test was stopped"));
+            self.kept
+                .warn(format!("the output ends at line {lines} in the middle of tests: go test was stopped"));
         }
         if let Some((first, more)) = self.odd.take() {
             self.kept.warn(if more == 0 { first } else { format!("{first}, and {more} more such lines") });

@@ -45,10 +45,15 @@ pub fn read(input: impl BufRead, places: &Places) -> Reading {
                         let name = tag.get("name").unwrap_or_default();
                         let file = tag.get("sourcefilename").unwrap_or_default();
                         let (name, file) = (name.replace('/', "."), join(&package, file));
-                        class = Some(Class { file, name, line: None, methods: Vec::new() }).filter(|_| !tag.empty);
+                        class = Some(Class { file, name, line: None, methods: Vec::new() })
+                            .filter(|_| !tag.empty);
                     }
                     "method" if !tag.empty => {
-                        let name = format!("{}{}", tag.get("name").unwrap_or_default(), tag.get("desc").unwrap_or_default());
+                        let name = format!(
+                            "{}{}",
+                            tag.get("name").unwrap_or_default(),
+                            tag.get("desc").unwrap_or_default()
+                        );
                         method = Some((number(tag, "line").unwrap_or(0), name, false));
                     }
                     "counter" => {
@@ -129,7 +134,10 @@ mod tests {
         let file = &reading.coverage.files["app/src/main/java/com/acme/Foo.java"];
         assert_eq!(file.lines, [(4, 1), (5, 1), (8, 0)].into());
         let (totals, share) = (file.totals(), |covered, total| Share { covered, total });
-        assert_eq!((totals.branches, totals.functions, totals.classes), (share(3, 4), share(1, 2), share(1, 2)));
+        assert_eq!(
+            (totals.branches, totals.functions, totals.classes),
+            (share(3, 4), share(1, 2), share(1, 2))
+        );
         assert_eq!(file.functions[1].name, "com.acme.Foo.sub(II)I");
     }
 

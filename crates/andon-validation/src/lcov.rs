@@ -50,13 +50,14 @@ pub fn read(input: impl BufRead, places: &Places) -> Reading {
                 open = true;
                 Some(())
             }
-            "DA" => data_line(data.as_bytes()).filter(|_| open).map(|(line, hits)| collector.line(line, hits)),
+            "DA" => {
+                data_line(data.as_bytes()).filter(|_| open).map(|(line, hits)| collector.line(line, hits))
+            }
             "BRDA" => branch(data).map(|(line, hits)| collector.branch(line, hits)),
             "FN" | "FNDA" | "FNL" | "FNA" => functions.record(mark, data),
             // Test names, versions, sums of the tool's own, conditions of MC/DC.
-            "TN" | "VER" | "FNF" | "FNH" | "BRF" | "BRH" | "LF" | "LH" | "MCDC" | "MCF" | "MCH" | "BA" | "BF" | "BH" => {
-                Some(())
-            }
+            "TN" | "VER" | "FNF" | "FNH" | "BRF" | "BRH" | "LF" | "LH" | "MCDC" | "MCF" | "MCH" | "BA"
+            | "BF" | "BH" => Some(()),
             _ => None,
         };
         if read.is_none() {
@@ -144,14 +145,24 @@ impl Functions {
                 match found {
                     Some(at) => (self.all[at].hits, self.next) = (Some(count), at + 1),
                     None => {
-                        self.all.push(Known { number: None, line: 0, name: rest.to_owned(), hits: Some(count) });
+                        self.all.push(Known {
+                            number: None,
+                            line: 0,
+                            name: rest.to_owned(),
+                            hits: Some(count),
+                        });
                     }
                 }
             }
             // `number,line[,end]`
             "FNL" => {
                 let line = rest.split(',').next()?.trim().parse().ok()?;
-                self.all.push(Known { number: Some(first.to_owned()), line, name: String::new(), hits: None });
+                self.all.push(Known {
+                    number: Some(first.to_owned()),
+                    line,
+                    name: String::new(),
+                    hits: None,
+                });
             }
             // `number,hits,name`: several names of one function are one function, and as often called as all of them.
             _ => {
@@ -203,9 +214,12 @@ mod tests {
 
     #[test]
     fn functions_of_the_same_name_keep_their_own_hits() {
-        let reading = of("SF:a.js\nFN:1,constructor\nFN:9,12,constructor\nFN:3,(anonymous_1)\nFNDA:4,constructor\nFNDA:0,constructor\n\
-            FNDA:1,(anonymous_1)\nFNF:3\nend_of_record\n");
-        let functions: Vec<_> = reading.coverage.files["a.js"].functions.iter().map(|f| (f.line, f.hits)).collect();
+        let reading = of(
+            "SF:a.js\nFN:1,constructor\nFN:9,12,constructor\nFN:3,(anonymous_1)\nFNDA:4,constructor\nFNDA:0,constructor\n\
+            FNDA:1,(anonymous_1)\nFNF:3\nend_of_record\n",
+        );
+        let functions: Vec<_> =
+            reading.coverage.files["a.js"].functions.iter().map(|f| (f.line, f.hits)).collect();
         assert_eq!(functions, [(1, 4), (3, 1), (9, 0)]);
     }
 

@@ -89,7 +89,10 @@ impl Reader {
     fn odd(&mut self, line: u64, error: &serde_json::Error) {
         match &mut self.odd {
             Some((_, more)) => *more += 1,
-            None => self.odd = Some((format!("line {line} is no event of libtest and was passed over: {error}"), 0)),
+            None => {
+                self.odd =
+                    Some((format!("line {line} is no event of libtest and was passed over: {error}"), 0))
+            }
         }
     }
 
@@ -101,17 +104,20 @@ impl Reader {
                 self.said.0 = self.said.0.saturating_add(event.passed.unwrap_or(0));
                 self.said.1 = self.said.1.saturating_add(event.failed.unwrap_or(0));
             }
-            ("test", "started") if self.open.len() < MOST_OPEN => drop(self.open.insert(event.name.clone().into_owned(), ())),
+            ("test", "started") if self.open.len() < MOST_OPEN => {
+                drop(self.open.insert(event.name.clone().into_owned(), ()))
+            }
             ("test", "ok" | "failed" | "ignored") => {
-                self.open.remove(event.name.as_ref());
-                self.test(event);
+                let (name, attempt) = attempt_of(&event.name);
+                self.open.remove(name);
+                self.test(event, name, attempt);
             }
             // `timeout` says that a test is slow, `bench` is a number: neither is an end.
             _ => {}
         }
     }
 
-    fn test(&mut self, event: &Event<'_>) {
+    fn test(&mut self, event: &Event<'_>, name: &str, attempt: u32) {
         let limit = self.kept.limits.name;
         let outcome = match event.event.as_ref() {
             "ok" => Outcome::Passed,
@@ -124,11 +130,19 @@ impl Reader {
                 Outcome::Failed { message, detail }
             }
         };
-        let (class, name) = name_of(&event.name);
+        let (class, name) = name_of(name);
         let text = |text: &str| cut(one_line(text), limit);
         let (class, name) = (text(class), text(name));
         let took = event.exec_time.as_ref().and_then(Took::span);
-        self.kept.push(TestCase { suite: String::new(), class, name, file: None, took, outcome, flaky: false });
+        self.kept.push(TestCase {
+            suite: String::new(),
+            class,
+            name,
+            file: None,
+            took,
+            outcome,
+            flaky: attempt > 1,
+        });
     }
 
     fn finish(mut self, lines: u64) -> Report {
@@ -136,10 +150,18 @@ impl Reader {
         left.sort();
         for name in &left {
             let (class, name) = name_of(name);
-            self.kept.broken("", &one_line(class), &one_line(name), "it began and did not end: the test binary stopped", "");
+            self.kept.broken(
+                "",
+                &one_line(class),
+                &one_line(name),
+                "it began and did not end: the test binary stopped",
+                "",
+            );
         }
         if !left.is_empty() || self.suites > 0 {
-            self.kept.warn(format!("the output ends at line {lines} in the middle of a suite: the test binary stopped"));
+            self.kept.warn(format!(
+                "the output ends at line {lines} in the middle of a suite: the test binary stopped"
+            ));
         }
         let counts = self.kept.counts();
         if self.said.1 > u64::from(counts.failed) {
@@ -156,6 +178,12 @@ impl Reader {
 /// nextest names tests `crate::binary$module::test`, libtest without the part before the `$`.
 fn name_of(name: &str) -> (&str, &str) {
     name.split_once('$').unwrap_or(("", name))
+}
+
+/// nextest tells only the last attempt of a test that was run again, as `name#3`.
+fn attempt_of(name: &str) -> (&str, u32) {
+    let attempt = name.rsplit_once('#').filter(|(name, _)| name.contains('$'));
+    attempt.and_then(|(name, n)| Some((name, n.parse().ok()?))).unwrap_or((name, 1))
 }
 
 /// What a panic says, or the first line of all.
@@ -191,7 +219,10 @@ mod tests {
         );
         assert_eq!((report.counts.passed, report.counts.failed, report.counts.skipped), (1, 1, 1));
         assert_eq!(report.cases[0].full_name(), "x::x::tests::adds");
-        assert_eq!((report.cases[0].took, report.cases[1].outcome.message()), (Some(Span(13)), "assertion failed: 1 == 2"));
+        assert_eq!(
+            (report.cases[0].took, report.cases[1].outcome.message()),
+            (Some(Span(13)), "assertion failed: 1 == 2")
+        );
         assert!(report.warnings.is_empty(), "{:?}", report.warnings);
     }
 

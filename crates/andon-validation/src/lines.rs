@@ -77,7 +77,12 @@ mod tests {
                 all.push((String::from_utf8(line).unwrap(), number, lines.cut));
             }
             let line = |text: &str, number, cut| (text.to_owned(), number, cut);
-            let wanted = [line("one", 1, false), line("", 2, false), line("longer tha", 3, true), line("last", 4, false)];
+            let wanted = [
+                line("one", 1, false),
+                line("", 2, false),
+                line("longer tha", 3, true),
+                line("last", 4, false),
+            ];
             assert_eq!(all, wanted);
         }
     }

@@ -153,7 +153,8 @@ by_position!(Region, "a region", |seq| Region { line: seq.next_element()?.unwrap
 /// that begin in it and of the one that reaches into it.
 fn lines(segments: &[Segment], collector: &mut Collector<'_>) {
     let segments = &segments[..segments.len().min(MOST_SEGMENTS)];
-    let sane = segments.is_sorted_by_key(|segment| segment.line) && segments.last().is_none_or(|last| last.line <= LAST_LINE);
+    let sane = segments.is_sorted_by_key(|segment| segment.line)
+        && segments.last().is_none_or(|last| last.line <= LAST_LINE);
     if !sane {
         collector.warn("the segments of a file are not in order and were passed over");
         return;
@@ -163,7 +164,8 @@ fn lines(segments: &[Segment], collector: &mut Collector<'_>) {
     let Some(first) = segments.first() else { return };
     let mut line = first.line;
     while at < segments.len() || around.is_some_and(|segment| segment.counted) {
-        let here = &segments[at..at + segments[at..].iter().take_while(|segment| segment.line == line).count()];
+        let here =
+            &segments[at..at + segments[at..].iter().take_while(|segment| segment.line == line).count()];
         let skipped = here.first().is_some_and(|first| !first.counted && first.entry);
         let starts = here.iter().filter(begins).count();
         let mapped = !skipped && (around.is_some_and(|segment| segment.counted) || starts > 0)

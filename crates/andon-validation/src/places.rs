@@ -61,7 +61,10 @@ impl Places {
     /// The file that is the longest end of this path, of at least so many names.
     fn end_of(&self, path: &str, least: usize) -> Option<String> {
         let name = path.rsplit('/').next()?;
-        if path.len() > LONGEST || path.split('/').any(|part| part == "..") || !self.by_name.contains_key(name) {
+        if path.len() > LONGEST
+            || path.split('/').any(|part| part == "..")
+            || !self.by_name.contains_key(name)
+        {
             return None;
         }
         let mut rest = path.trim_start_matches('/');
@@ -109,14 +112,23 @@ mod tests {
         assert_eq!(normal("file:///build/7/src/a.py").as_deref(), Some("src/a.py"));
         assert_eq!(normal("./src/x/../a.py").as_deref(), Some("src/a.py"));
         assert_eq!(normal("src\\a.py").as_deref(), Some("src/a.py"));
-        for outside in ["/build/77/a.py", "/usr/lib/x.py", "../a.py", "a/../../b", "C:\\x\\a.py", "", ".", "a\u{1b}b"] {
+        for outside in
+            ["/build/77/a.py", "/usr/lib/x.py", "../a.py", "a/../../b", "C:\\x\\a.py", "", ".", "a\u{1b}b"]
+        {
             assert_eq!(normal(outside), None, "{outside}");
         }
     }
 
     #[test]
     fn packages_modules_and_other_machines_folders_are_found_among_the_files() {
-        let files = ["src/main/java/com/acme/Foo.java", "cart/cart.go", "main.go", "src/x.py", "a/t/U.java", "b/t/U.java"];
+        let files = [
+            "src/main/java/com/acme/Foo.java",
+            "cart/cart.go",
+            "main.go",
+            "src/x.py",
+            "a/t/U.java",
+            "b/t/U.java",
+        ];
         let places = Places::with_files("/w", files.map(str::to_owned));
         for (path, found) in [
             ("com/acme/Foo.java", "src/main/java/com/acme/Foo.java"),

@@ -78,9 +78,11 @@ impl Run {
                 continue;
             }
             finding.tool.clone_from(&self.tool);
-            finding.level = level.or_else(|| self.levels.get(&finding.rule).copied()).unwrap_or(Level::Warning);
+            finding.level =
+                level.or_else(|| self.levels.get(&finding.rule).copied()).unwrap_or(Level::Warning);
             finding.path = finding.path.and_then(|path| {
-                let folder = self.folders.get(&folder).filter(|_| !path.starts_with('/') && !path.contains(':'));
+                let folder =
+                    self.folders.get(&folder).filter(|_| !path.starts_with('/') && !path.contains(':'));
                 let whole = folder.map(|folder| format!("{}/{path}", folder.trim_end_matches('/')));
                 log.places.find(&decoded(whole.as_deref().unwrap_or(&path)))
             });
@@ -104,7 +106,11 @@ impl<'de> Keys<'de> for Run {
             }
             "originalUriBaseIds" => {
                 let folders: HashMap<String, Place> = map.next_value()?;
-                self.folders = folders.into_iter().filter(|(_, place)| !place.uri.is_empty()).map(|(id, place)| (id, place.uri)).collect();
+                self.folders = folders
+                    .into_iter()
+                    .filter(|(_, place)| !place.uri.is_empty())
+                    .map(|(id, place)| (id, place.uri))
+                    .collect();
                 Ok(())
             }
             "results" => map.next_value_seed(List(self)),
@@ -267,7 +273,10 @@ mod tests {
         let found = read(LOG.as_bytes(), &Places::at("/w")).unwrap();
         assert_eq!(found.all.len(), 2, "what passed or was accepted is no finding: {found:?}");
         assert_eq!(found.all[0].says(), "src/a b.js:3: no-x: x is no good");
-        assert_eq!((found.all[0].level, found.all[0].lines, found.all[0].tool.as_str()), (Level::Error, (3, 4), "ESLint"));
+        assert_eq!(
+            (found.all[0].level, found.all[0].lines, found.all[0].tool.as_str()),
+            (Level::Error, (3, 4), "ESLint")
+        );
         assert_eq!((found.all[1].path.as_deref(), found.all[1].level), (Some("lib/c.js"), Level::Note));
     }
 

@@ -153,6 +153,9 @@ mod tests {
         let text = r#"{"meta":{"simplecov_version":"0.22.0"},"coverage":{"/w/a.rb":{"lines":[1,"ignored",null,0],
             "branches":[{"type":"then","start_line":4,"end_line":4,"coverage":"ignored","inline":false},{"start_line":4,"coverage":3}]}},"groups":{}}"#;
         let file = &read(text.as_bytes(), &Places::at("/w")).unwrap().coverage.files["a.rb"];
-        assert_eq!((file.lines.clone(), file.branches.clone()), ([(1, 1), (4, 0)].into(), [(4, vec![3])].into()));
+        assert_eq!(
+            (file.lines.clone(), file.branches.clone()),
+            ([(1, 1), (4, 0)].into(), [(4, vec![3])].into())
+        );
     }
 }

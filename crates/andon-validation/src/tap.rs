@@ -1,7 +1,7 @@
 //! Reading TAP 13 and 14 (testanything.org): test points, plans, subtests, YAML blocks, todo and skip, bail out. Streaming, in bounded memory.
 //!
-//! A test point behind an indented block sums that block up: it is a test of its own only if nothing inside it is red or its YAML says
-//! `type: test`, as Node's runner writes it. Lines that are no TAP are passed over, as the specification asks.
+//! A test point behind an indented block sums that block up. It is a test of its own only if it is red and nothing inside it is, or if it
+//! comes from Node's runner, whose tests may hold others. Lines that are no TAP are passed over, as the specification asks.
 
 use std::io::BufRead;
 
@@ -19,7 +19,8 @@ const DEEPEST: usize = 32;
 /// Reads a report.
 pub fn read(input: impl BufRead, limits: Limits) -> Report {
     let mut lines = Lines::new(input, LONGEST);
-    let mut reader = Reader { kept: Keeper::new(limits), levels: vec![Level::default()], ..Reader::default() };
+    let mut reader =
+        Reader { kept: Keeper::new(limits), levels: vec![Level::default()], ..Reader::default() };
     while let Some((number, line)) = lines.next() {
         reader.line(&String::from_utf8_lossy(line), number);
     }
@@ -130,7 +131,11 @@ impl Reader {
             // Node writes it where the subtest's own test point will stand, TAP 14 also inside of it.
             self.close_down_to(indent);
             if self.levels.len() < DEEPEST && self.levels.last().is_some_and(|level| level.indent <= indent) {
-                self.levels.push(Level { indent: indent + 4, name: one_line(name.trim()), ..Level::default() });
+                self.levels.push(Level {
+                    indent: indent + 4,
+                    name: one_line(name.trim()),
+                    ..Level::default()
+                });
             }
             return;
         }
@@ -168,7 +173,10 @@ impl Reader {
 
     /// A plan that was not kept is a failure: tests are missing, and nobody knows how they would have ended.
     fn plan_kept(&mut self, level: &Level) {
-        let Some((plan, number)) = level.plan.filter(|(plan, _)| *plan != level.points && !self.bailed) else { return };
+        let Some((plan, number)) = level.plan.filter(|(plan, _)| *plan != level.points && !self.bailed)
+        else {
+            return;
+        };
         let came = level.points;
         let message = format!("the plan in line {number} says {plan} tests, but {came} came");
         self.kept.broken(&level.name, "", "(plan)", &message, "");
@@ -180,13 +188,15 @@ impl Reader {
         level.points += 1;
         // The number, and a dash that is no part of the name.
         let rest = rest.trim_start_matches(|c: char| c.is_ascii_digit()).trim_start();
-        let rest = rest.strip_prefix("- ").or(rest.strip_prefix('-').filter(|rest| rest.is_empty())).unwrap_or(rest);
+        let rest =
+            rest.strip_prefix("- ").or(rest.strip_prefix('-').filter(|rest| rest.is_empty())).unwrap_or(rest);
         let (name, directive) = directive(rest);
         self.flush();
         if let Some(level) = self.levels.last_mut() {
             level.red |= !passed && directive == Directive::None;
         }
-        self.point = Some(Point { passed, name, directive, inner, diagnostics: String::new(), yaml: String::new() });
+        self.point =
+            Some(Point { passed, name, directive, inner, diagnostics: String::new(), yaml: String::new() });
     }
 
     /// The newest test point is complete.
@@ -194,9 +204,11 @@ impl Reader {
         self.yaml = None;
         let Some(point) = self.point.take() else { return };
         let is = |key: &str, value: &str| field(&point.yaml, key).is_some_and(|found| found == value);
+        // Node times its tests and calls suites so; Test::More writes no YAML behind a subtest.
+        let is_nodes_test = field(&point.yaml, "duration_ms").is_some() && !is("type", "suite");
         let sums_up = match point.inner {
             // What only repeats that something inside is red is told there.
-            Some((_, red)) => !is("type", "test") && (point.passed || red || point.directive != Directive::None),
+            Some((_, red)) => !is_nodes_test && (point.passed || red || point.directive != Directive::None),
             // An empty `describe` of Node.
             None => is("type", "suite") && point.passed,
         };
@@ -204,14 +216,18 @@ impl Reader {
             return;
         }
         let outcome = match (&point.directive, point.passed) {
-            (Directive::Skip(why), _) => Outcome::Skipped { message: cut(one_line(why), self.kept.limits.name) },
+            (Directive::Skip(why), _) => {
+                Outcome::Skipped { message: cut(one_line(why), self.kept.limits.name) }
+            }
             (Directive::Todo(why), false) => {
                 Outcome::Skipped { message: cut(one_line(&format!("todo: {why}")), self.kept.limits.name) }
             }
             (_, true) => Outcome::Passed,
             (Directive::None, false) => {
-                let message = field(&point.yaml, "message").or(field(&point.yaml, "error")).unwrap_or_default();
-                let (message, detail) = self.kept.said(&message, &format!("{}{}", point.diagnostics, point.yaml));
+                let message =
+                    field(&point.yaml, "message").or(field(&point.yaml, "error")).unwrap_or_default();
+                let (message, detail) =
+                    self.kept.said(&message, &format!("{}{}", point.diagnostics, point.yaml));
                 Outcome::Failed { message, detail }
             }
         };
@@ -221,21 +237,29 @@ impl Reader {
         let millis = field(&point.yaml, "duration_ms").and_then(|ms| ms.parse::<f64>().ok());
         let took = millis.filter(|ms| (0.0..1e12).contains(ms)).map(|ms| Span(ms.round() as u64));
         let file = field(&point.yaml, "file").map(|file| cut(one_line(&file), limit));
-        let name = if point.name.is_empty() { "(without a name)".to_owned() } else { cut(one_line(&point.name), limit) };
+        let name = if point.name.is_empty() {
+            "(without a name)".to_owned()
+        } else {
+            cut(one_line(&point.name), limit)
+        };
         self.kept.push(TestCase { suite, class: String::new(), name, file, took, outcome, flaky: false });
     }
 
     fn finish(mut self, lines: u64) -> Report {
         if let Some(yaml) = &self.yaml {
             let from = yaml.from;
-            self.kept.warn(format!("the report ends at line {lines} inside the YAML block that begins in line {from}"));
+            self.kept.warn(format!(
+                "the report ends at line {lines} inside the YAML block that begins in line {from}"
+            ));
         }
         self.flush();
         self.close_down_to(0);
         if let Some(outermost) = self.levels.pop() {
             self.plan_kept(&outermost);
             if outermost.plan.is_none() && !self.bailed {
-                self.kept.warn(format!("the report ends at line {lines} without a plan: whether tests are missing cannot be told"));
+                self.kept.warn(format!(
+                    "the report ends at line {lines} without a plan: whether tests are missing cannot be told"
+                ));
             }
         }
         self.kept.finish()
@@ -279,7 +303,8 @@ fn directive(text: &str) -> (String, Directive) {
 /// values are shown and never used.
 fn field(yaml: &str, key: &str) -> Option<String> {
     let mut lines = yaml.lines();
-    let indent = yaml.lines().find(|line| !line.trim().is_empty()).map(|line| line.len() - line.trim_start().len())?;
+    let indent =
+        yaml.lines().find(|line| !line.trim().is_empty()).map(|line| line.len() - line.trim_start().len())?;
     let value = lines.by_ref().find_map(|line| line.get(indent..)?.strip_prefix(key)?.strip_prefix(':'))?;
     let value = value.trim();
     if matches!(value, "|" | "|-" | "|+" | ">" | ">-") {

@@ -132,10 +132,12 @@ impl Reader {
         match name {
             "Message" | "StackTrace" | "StdOut" | "StdErr" => self.field = None,
             "UnitTest" => self.definition = None,
-            "UnitTestResult" | "TestResult" | "WebTestResult" | "ManualTestResult" | "GenericTestResult" => match self.beyond {
-                0 => self.close(),
-                _ => self.beyond -= 1,
-            },
+            "UnitTestResult" | "TestResult" | "WebTestResult" | "ManualTestResult" | "GenericTestResult" => {
+                match self.beyond {
+                    0 => self.close(),
+                    _ => self.beyond -= 1,
+                }
+            }
             _ => {}
         }
     }
@@ -168,7 +170,8 @@ impl Reader {
             }
             word => {
                 let parts = [&case.message, &case.trace, &case.printed].map(|part| part.trim_end());
-                let printed = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n");
+                let printed =
+                    parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n");
                 let first = case.message.trim().lines().next().unwrap_or_default();
                 let (message, detail) = self.kept.said(first, &printed);
                 match word {
@@ -234,7 +237,10 @@ Expected: 3</Message><StackTrace>   at Acme.CartTests.Takes() in CartTests.cs:li
     fn results_get_their_class_from_the_definitions_below() {
         let report = read(REPORT.as_bytes(), Limits::default()).unwrap();
         assert_eq!((report.counts.passed, report.counts.failed, report.counts.skipped), (2, 2, 1));
-        assert_eq!((report.cases[0].full_name().as_str(), report.cases[0].took), ("Acme.CartTests::Adds", Some(Span(60_013))));
+        assert_eq!(
+            (report.cases[0].full_name().as_str(), report.cases[0].took),
+            ("Acme.CartTests::Adds", Some(Span(60_013)))
+        );
         assert_eq!(report.cases[1].outcome.message(), "Assert.Equal() Failure");
         assert!(report.cases[1].outcome.detail().contains("CartTests.cs:line 12"));
         assert_eq!(report.cases[2].outcome.message(), "no database");
@@ -244,7 +250,8 @@ Expected: 3</Message><StackTrace>   at Acme.CartTests.Takes() in CartTests.cs:li
 
     #[test]
     fn a_truncated_file_keeps_what_it_holds_and_says_so() {
-        let report = read(&REPORT.as_bytes()[..REPORT.find("<StackTrace>").unwrap()], Limits::default()).unwrap();
+        let report =
+            read(&REPORT.as_bytes()[..REPORT.find("<StackTrace>").unwrap()], Limits::default()).unwrap();
         assert_eq!((report.counts.passed, report.counts.failed), (1, 1));
         assert!(report.warnings[0].contains("ends in the middle, at byte"), "{:?}", report.warnings);
     }

@@ -386,9 +386,12 @@ fn is_name(byte: u8) -> bool {
 /// The tag that starts with these bytes behind its `<`, and its length with the `>`, if it lies whole in them and is as plain as tags
 /// are; none: the slow way decides.
 fn tag_of(bytes: &[u8], value_limit: usize, tag: &mut Tag) -> Option<usize> {
-    let plain = |byte: u8| !matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | b'\x0c' | b'/' | b'>' | b'=' | b'"' | b'\'');
+    let plain = |byte: u8| {
+        !matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | b'\x0c' | b'/' | b'>' | b'=' | b'"' | b'\'')
+    };
     let word = |from: usize| Some(from + bytes.get(from..)?.iter().position(|byte| !plain(*byte))?);
-    let space = |from: usize| Some(from + bytes.get(from..)?.iter().position(|byte| !byte.is_ascii_whitespace())?);
+    let space =
+        |from: usize| Some(from + bytes.get(from..)?.iter().position(|byte| !byte.is_ascii_whitespace())?);
     let name_end = word(0)?;
     if name_end == 0 || matches!(bytes[name_end], b'=' | b'"' | b'\'' | b'\x0c') {
         return None;
@@ -406,7 +409,8 @@ fn tag_of(bytes: &[u8], value_limit: usize, tag: &mut Tag) -> Option<usize> {
         }
         let key_end = word(at)?;
         let quote = *bytes.get(key_end + 1)?;
-        let odd = key_end == at || key_end - at >= 256 || bytes[key_end] != b'=' || !matches!(quote, b'"' | b'\'');
+        let odd =
+            key_end == at || key_end - at >= 256 || bytes[key_end] != b'=' || !matches!(quote, b'"' | b'\'');
         if odd || tag.attributes.len() >= MOST_ATTRIBUTES {
             return None;
         }
