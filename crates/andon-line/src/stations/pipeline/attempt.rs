@@ -101,6 +101,9 @@ impl Attempt {
         std::fs::create_dir_all(&tmp)?;
         project.repository.check_out(&found.commit, &tree).await?;
         let mut env = job_env(&definition.pipeline, &job, project, name, &tmp);
+        if job.reports.junit.iter().next().is_some() {
+            line.hand_tests(project, &found, &tmp, &mut env).await?;
+        }
         env.insert("ANDON_RUN".into(), run.to_string());
         env.insert("ANDON_COMMIT".into(), found.commit.to_string());
         env.insert("ANDON_SERVER".into(), line.settings.url.clone());

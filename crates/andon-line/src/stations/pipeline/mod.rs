@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(super) use attempt::job_env;
 pub use attempt::live_log;
+pub(in crate::stations) use reports::Gathered;
 
 use super::Pulse;
 use crate::{Line, Project, Refusal};

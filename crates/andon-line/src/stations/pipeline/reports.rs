@@ -13,7 +13,7 @@ const COVERAGE_LIMIT: u64 = 256 << 20;
 
 /// What one attempt of a job left behind, as its blob keeps it.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub(super) struct Gathered {
+pub(in crate::stations) struct Gathered {
     pub tests: Vec<Report>,
     pub coverage: Coverage,
     pub unreadable: Vec<String>,
