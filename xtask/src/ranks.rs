@@ -77,7 +77,10 @@ fn breaches(root: &Path) -> Result<Vec<String>, String> {
                     found.push(format!("{name} (rank {rank}) uses {dependency} (rank {other})"))
                 }
                 None if dependency == "andon-testkit" => found.push(format!("{name} ships the testkit")),
-                None if *rank <= PURE && !MECHANISM.contains(&name.as_str()) && IMPURE.contains(&dependency.as_str()) => {
+                None if *rank <= PURE
+                    && !MECHANISM.contains(&name.as_str())
+                    && IMPURE.contains(&dependency.as_str()) =>
+                {
                     found.push(format!("{name} decides, so it must not use {dependency}"));
                 }
                 _ => {}

@@ -18,7 +18,6 @@ pub const KEPT: [&str; 9] = [
 const BESIDE: [&str; 10] =
     ["bin", "lib", "lib64", "libexec", "include", "plugins", "shims", "versions", "version", "installs"];
 
-
 /// What programs of the host need to run.
 pub fn system() -> Vec<PathBuf> {
     ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc", "/opt", "/nix"]

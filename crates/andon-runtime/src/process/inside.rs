@@ -15,8 +15,8 @@ use rustix::process::{Signal, WaitOptions, wait};
 use super::network::Cable;
 use super::plan::Order;
 use super::shim::{A_MOMENT, INSIDE, LOCK_TRIES, REHEARSE, STAGE, wait_for};
-use crate::sandbox::{enter, rehearse_inside, rehearse_outside};
 pub(super) use crate::sandbox::ENTERED;
+use crate::sandbox::{enter, rehearse_inside, rehearse_outside};
 
 /// What is reported, a line each; a reason begins with `! `.
 pub(super) const NETWORK: &str = "network";
