@@ -144,7 +144,6 @@ impl Line {
                 break;
             }
         }
-        let runner = Runner { shim: vec![settings.exe.clone(), PathBuf::from("job-shim")] };
         let blobs = Blobs::open(&data.join("blobs"))?;
         let derived = Derived::open(&data.join("derived.db")).await?;
         let vault = Vault::open(&data.join("key"))?;
@@ -159,6 +158,7 @@ impl Line {
             Repository::create(project.repository.dir().to_owned(), &trunk, &settings.exe).await?;
         }
         let id: String = name_of(&vault);
+        let runner = Runner::new(settings.exe.clone(), &data, format!("andon-jobs-{id}"));
         let postgres =
             settings.postgres.as_ref().map(|at| andon_data::Server::new(&at.0, &id)).transpose()?;
         let line = Arc::new(Line {
@@ -196,6 +196,9 @@ impl Line {
             line.follow_up(&project, feed).await?;
         }
         line.reroute();
+        let trying = Arc::clone(&line);
+        // What the host permits is known before the first job needs it.
+        drop(tokio::task::spawn_blocking(move || drop(trying.runner.means().clone())));
         Ok(line)
     }
 

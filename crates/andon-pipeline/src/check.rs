@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_saphyr::{Location, Spanned};
 
 use crate::definition::{Definition, ENVIRONMENT_STAGE, Job};
-use crate::rules;
+use crate::{rules, steps};
 
 /// The largest file that is read, in bytes. A hand-written one is a hundredth of it.
 pub const LARGEST: usize = 256 * 1024;
@@ -75,7 +75,7 @@ pub(crate) fn whole(what: impl Into<String>, hint: impl Into<String>) -> Problem
     Problem { line: 0, column: 0, what: what.into(), hint: hint.into() }
 }
 
-fn at(place: Location, what: impl Into<String>, hint: impl Into<String>) -> Problem {
+pub(crate) fn at(place: Location, what: impl Into<String>, hint: impl Into<String>) -> Problem {
     Problem { line: place.line(), column: place.column(), what: what.into(), hint: hint.into() }
 }
 
@@ -100,6 +100,7 @@ fn jobs(definition: &Definition) -> Vec<Problem> {
     let mut problems = Vec::new();
     let jobs = &definition.pipeline.jobs;
     for (name, job) in jobs {
+        problems.extend(steps::problems(name, job));
         for need in &job.needs {
             match jobs.get(&need.value) {
                 None => problems.push(unknown("job", &need.value, need.referenced, jobs.keys())),

@@ -2,6 +2,7 @@
 
 use crate::ansible::{Ansible, as_git};
 use crate::rules::{Alike, Exception, Protection, Rules};
+pub use crate::steps::Step;
 use andon_model::event::PlannedService;
 use andon_model::strategy::Strategy;
 use andon_model::{
@@ -68,14 +69,26 @@ pub struct Job {
     #[serde(default)]
     #[schemars(with = "Vec<JobName>")]
     pub needs: Vec<Spanned<JobName>>,
-    /// The commands, given to `sh -e` as they stand.
-    pub run: String,
+    /// The commands, given to `sh -e` as they stand. A job has either these or `steps`.
+    #[schemars(with = "Option<String>")]
+    pub run: Option<Spanned<String>>,
+    /// The commands in parts with names, run one after the other in the same working copy.
+    #[serde(default)]
+    pub steps: Vec<Step>,
     /// Environment variables of this job.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
     /// Stopped after this time.
     #[serde(default = "job_timeout")]
     pub timeout: Span,
+    /// Stopped when it printed nothing for this long.
+    pub quiet: Option<Span>,
+    /// What all its processes may use together.
+    #[serde(default)]
+    pub limits: ServiceLimits,
+    /// `false`: it reaches nobody but itself.
+    #[serde(default = "yes")]
+    pub network: bool,
     /// How often a red attempt is run again. A retry is shown, never hidden.
     #[serde(default)]
     pub retries: u32,
@@ -208,11 +221,11 @@ impl Database {
     }
 }
 
-/// What one instance may use. What is not said is not limited.
+/// What one instance, or one job, may use. What is not said is not limited.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceLimits {
-    /// Memory; an instance that takes more is ended.
+    /// Memory; what takes more is ended.
     pub memory: Option<Size>,
     /// Processors, as `0.5` or `2`.
     pub cpu: Option<f64>,
@@ -221,7 +234,8 @@ pub struct ServiceLimits {
 }
 
 impl ServiceLimits {
-    fn planned(&self) -> Limits {
+    /// As they are set.
+    pub fn planned(&self) -> Limits {
         Limits {
             memory: self.memory.map(|size| size.0),
             cpu_millis: self.cpu.map(|cpu| (cpu * 1000.0).round() as u32),
@@ -353,6 +367,9 @@ const fn start_within() -> Span {
 }
 const fn stop_within() -> Span {
     Span::secs(10)
+}
+const fn yes() -> bool {
+    true
 }
 const fn one() -> u32 {
     1

@@ -13,6 +13,7 @@ mod pins;
 pub mod plan;
 pub mod rules;
 pub mod runs;
+mod steps;
 
 pub use check::{Problem, read, schema};
 pub use definition::Definition;

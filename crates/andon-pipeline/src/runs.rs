@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use andon_model::event::{
-    CoverageFigures, Event, JobEnd, PlannedJob, Purpose, Recorded, TestCounts, Verdict,
+    CoverageFigures, Event, JobEnd, JobIsolation, PlannedJob, Purpose, Recorded, TestCounts, Verdict,
 };
 use andon_model::{Digest, JobName, Oid, RunId, Span, Time};
 use serde::Serialize;
@@ -50,8 +50,12 @@ pub struct JobRun {
     pub state: JobState,
     /// Attempts begun.
     pub attempts: u32,
-    /// Attempts that were lost with the server; they do not use up retries.
+    /// Attempts that were lost; they do not use up retries.
     pub lost: u32,
+    /// Steps of the newest attempt that ended, in order.
+    pub steps: Vec<StepRun>,
+    /// What separates the newest attempt from its neighbours and from the host.
+    pub isolation: JobIsolation,
 }
 
 impl JobRun {
@@ -68,6 +72,19 @@ impl JobRun {
             JobState::Waiting | JobState::Running { .. } => false,
         }
     }
+}
+
+/// A step of an attempt that ended.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct StepRun {
+    /// What people call it.
+    pub name: String,
+    /// How.
+    pub end: JobEnd,
+    /// How long it took.
+    pub took: Span,
+    /// Where its output begins in the attempt's, in bytes.
+    pub log_at: u64,
 }
 
 /// One execution of the pipeline.
@@ -159,6 +176,8 @@ impl Runs {
                     state: JobState::Waiting,
                     attempts: 0,
                     lost: 0,
+                    steps: Vec::new(),
+                    isolation: JobIsolation::default(),
                 };
                 let made = Run {
                     id: *run,
@@ -177,10 +196,13 @@ impl Runs {
                 };
                 self.all.insert(*run, made);
             }
-            Event::JobStarted { run, job, attempt } => {
+            Event::JobStarted { run, job, attempt, isolation } => {
                 if let Some(run) = self.all.get_mut(run) {
                     run.started.get_or_insert(at);
-                    with(run, job, |j| (j.state, j.attempts) = (JobState::Running { since: at }, *attempt));
+                    with(run, job, |j| {
+                        (j.state, j.attempts) = (JobState::Running { since: at }, *attempt);
+                        (j.steps, j.isolation) = (Vec::new(), isolation.clone());
+                    });
                 }
             }
             Event::JobFinished { run, job, ended, took, log, tests, report, .. } => {
@@ -191,6 +213,12 @@ impl Runs {
                     with(run, job, |j| j.state = state);
                 }
                 self.learn(job, *took);
+            }
+            Event::StepFinished { run, job, name, ended, took, log_at, .. } => {
+                let step = StepRun { name: name.clone(), end: ended.clone(), took: *took, log_at: *log_at };
+                if let Some(run) = self.all.get_mut(run) {
+                    with(run, job, |j| j.steps.push(step));
+                }
             }
             Event::JobLost { run, job, .. } => {
                 if let Some(run) = self.all.get_mut(run) {

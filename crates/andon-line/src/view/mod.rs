@@ -183,6 +183,14 @@ pub fn job_end(end: &JobEnd) -> (Mark, String) {
         JobEnd::Passed => (Mark::Go, "passed".into()),
         JobEnd::Failed { code } => (Mark::Stop, format!("failed with exit status {code}")),
         JobEnd::TimedOut { after } => (Mark::Stop, format!("stopped after {after}")),
+        JobEnd::Quiet { after } => (Mark::Stop, format!("stopped: it printed nothing for {after}")),
+        JobEnd::OutOfMemory { limit: Some(limit) } => {
+            (Mark::Stop, format!("was killed: it used more memory than its limit of {} MiB", limit >> 20))
+        }
+        JobEnd::OutOfMemory { limit: None } => (Mark::Stop, "was killed: memory ran out".into()),
+        JobEnd::TooMuchOutput { most } => {
+            (Mark::Stop, format!("stopped: it printed more than {} MiB", most >> 20))
+        }
         JobEnd::Broken { why } => (Mark::Wait, why.clone()),
     }
 }

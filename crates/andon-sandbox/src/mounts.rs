@@ -11,7 +11,7 @@ use rustix::mount::{
     mount_remount, unmount,
 };
 
-use super::Plan;
+use crate::Plan;
 
 /// Devices that any program may expect.
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
@@ -24,7 +24,7 @@ const SMALL: &CStr = c"size=4m,mode=755";
 const TEMPORARY: &CStr = c"size=256m,mode=1777";
 
 /// Puts it together and moves into it. The caller is in a mount namespace of its own.
-pub(super) fn own_files(plan: &Plan) -> Result<(), String> {
+pub(crate) fn own_files(plan: &Plan) -> Result<(), String> {
     // Nothing of what follows is seen outside.
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .map_err(|error| format!("cannot have mounts of its own: {error}"))?;
@@ -39,7 +39,10 @@ pub(super) fn own_files(plan: &Plan) -> Result<(), String> {
     for (name, size) in [("tmp", TEMPORARY), ("run", SMALL), ("dev", SMALL), ("dev/shm", TEMPORARY)] {
         let at = plan.root.join(name);
         fs::create_dir_all(&at).map_err(said("create", &at))?;
-        memory(&at, size)?;
+        match &plan.temporary {
+            Some(own) if name == "tmp" => tree.bind(own, &at, true)?,
+            _ => memory(&at, size)?,
+        }
     }
     tree.devices()?;
     tree.proc(!plan.own_user)?;
@@ -228,7 +231,7 @@ fn said(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::*;
 
     #[test]
     fn a_mount_with_blanks_in_its_name_keeps_its_flags() {
