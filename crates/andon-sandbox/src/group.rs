@@ -357,7 +357,7 @@ fn within(top: &Path, root: &str, path: &str) -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use crate::*;
+    use super::*;
 
     #[test]
     fn a_hierarchy_is_known_by_its_controllers_and_not_by_where_it_lies() {

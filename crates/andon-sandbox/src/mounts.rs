@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use rustix::mount::{
-    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind_recursive, mount_change,
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_bind_recursive, mount_change,
     mount_remount, unmount,
 };
 
@@ -40,7 +40,7 @@ pub(crate) fn own_files(plan: &Plan) -> Result<(), String> {
         let at = plan.root.join(name);
         fs::create_dir_all(&at).map_err(said("create", &at))?;
         match &plan.temporary {
-            Some(own) if name == "tmp" => tree.bind(own, &at, true)?,
+            Some(own) if name == "tmp" => tree.lay(own, &at)?,
             _ => memory(&at, size)?,
         }
     }
@@ -103,6 +103,12 @@ impl Tree<'_> {
         let rights = if writable { MountFlags::empty() } else { MountFlags::RDONLY };
         let device = if from.starts_with("/dev") { MountFlags::NOEXEC } else { MountFlags::NODEV };
         set(at, rights | device | MountFlags::NOSUID, true)
+    }
+
+    /// Over what may be there already, which is not seen any more.
+    fn lay(&self, from: &Path, at: &Path) -> Result<(), String> {
+        mount_bind(from, at).map_err(|error| format!("cannot show {}: {error}", from.display()))?;
+        set(at, MountFlags::NODEV | MountFlags::NOSUID, false)
     }
 
     fn hide(&self, path: &Path) -> Result<(), String> {
@@ -231,7 +237,7 @@ fn said(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use crate::*;
+    use super::*;
 
     #[test]
     fn a_mount_with_blanks_in_its_name_keeps_its_flags() {
