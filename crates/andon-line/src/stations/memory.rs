@@ -141,7 +141,7 @@ impl Line {
     }
 
     /// Writes what is remembered of the tests, and the paths that the change touches, to where a job finds them by its variables; `andon` itself is
-    /// the last place of its `PATH`, so that it can ask for the order.
+    /// in the last place of its `PATH`, so that it can ask for the order.
     pub(crate) async fn hand_tests(
         &self,
         project: &Project,
@@ -149,8 +149,7 @@ impl Line {
         room: &Path,
         env: &mut BTreeMap<String, String>,
     ) -> Result<(), Refusal> {
-        let (tests, changed, programs) =
-            (room.join("andon-tests"), room.join("andon-changed"), room.join("andon-bin"));
+        let (tests, changed) = (room.join("andon-tests"), room.join("andon-changed"));
         tokio::fs::write(&tests, self.known_tests(project).await?.write()).await?;
         let paths = match (&run.purpose, &run.parent) {
             (Purpose::Gate { .. }, Some(parent)) => {
@@ -160,12 +159,13 @@ impl Line {
             _ => String::new(),
         };
         tokio::fs::write(&changed, paths).await?;
-        tokio::fs::create_dir_all(&programs).await?;
-        tokio::fs::symlink(&self.settings.exe, programs.join("andon")).await?;
         env.insert("ANDON_TESTS".into(), tests.display().to_string());
         env.insert("ANDON_CHANGED".into(), changed.display().to_string());
+        let own = self.settings.exe.parent().map(|folder| folder.display().to_string()).unwrap_or_default();
         let path = env.entry("PATH".into()).or_default();
-        *path = format!("{path}:{}", programs.display()).trim_start_matches(':').to_owned();
+        if !path.split(':').any(|folder| folder == own) {
+            *path = format!("{path}:{own}").trim_matches(':').to_owned();
+        }
         Ok(())
     }
 
