@@ -32,8 +32,15 @@ fn main() {
 
 /// Each line of the script is something that must not succeed; what does is printed.
 fn none_succeeds(house: &House, tries: &[String]) {
-    let script: String =
-        tries.iter().map(|line| format!("if ( {line} ) >/dev/null 2>&1; then echo 'SUCCEEDED: {}'; fi\n", line.replace('\'', "\""))).collect();
+    let script: String = tries
+        .iter()
+        .map(|line| {
+            format!(
+                "if ( {line} ) >/dev/null 2>&1; then echo 'SUCCEEDED: {}'; fi\n",
+                line.replace('\'', "\"")
+            )
+        })
+        .collect();
     let order = house.order(&script);
     let end = house.run(&order, pending());
     assert_eq!((end, house.log(&order).as_str()), (End::Exited(0), ""));
@@ -144,7 +151,9 @@ fn memory(house: &House) {
 fn network(house: &House) {
     let door = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = door.local_addr().unwrap().port();
-    let reach = |port: u16| format!("perl -MIO::Socket::INET -e 'exit(IO::Socket::INET->new(\"127.0.0.1:{port}\") ? 0 : 1)'");
+    let reach = |port: u16| {
+        format!("perl -MIO::Socket::INET -e 'exit(IO::Socket::INET->new(\"127.0.0.1:{port}\") ? 0 : 1)'")
+    };
     let open = house.order(&reach(port));
     assert_eq!(house.run(&open, pending()), End::Exited(0));
     let mut closed = house.order(&format!(

@@ -32,7 +32,9 @@ pub fn main(kinds: &[Kind], cases: &[(&str, fn(&House))]) {
         std::process::exit(andon_runner::shim::main(Path::new(&args[1])));
     }
     let named = |kind: &Kind, name: &str| format!("{}::{name}", format!("{kind:?}").to_lowercase());
-    let all = || kinds.iter().flat_map(|kind| cases.iter().map(move |(name, case)| (named(kind, name), *kind, case)));
+    let all = || {
+        kinds.iter().flat_map(|kind| cases.iter().map(move |(name, case)| (named(kind, name), *kind, case)))
+    };
     if args.iter().any(|arg| arg == "--list") {
         let ignored = args.iter().any(|arg| arg == "--ignored");
         for (name, ..) in all().filter(|_| !ignored) {
