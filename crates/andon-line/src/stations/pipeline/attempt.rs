@@ -311,6 +311,7 @@ pub(in crate::stations) fn job_order(
         quiet: job.quiet,
         grace: GRACE,
         log,
+        secrets: Vec::new(),
         log_limit: LOG_LIMIT,
         limits: bounds(job),
         network: job.network,
