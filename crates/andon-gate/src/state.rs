@@ -179,7 +179,13 @@ impl Queue {
                 if let Some(found) = self.changes.get_mut(change) {
                     found.runs.push((*patch_set, *run));
                 }
-                if self.is_newest(*change, *patch_set) {
+                // A refused patch set that is tested again is open again.
+                let again = |c: &Change| matches!(c.standing, Standing::Refused { .. });
+                let newest = self
+                    .changes
+                    .get(change)
+                    .is_some_and(|c| c.push.patch_set == *patch_set && (c.standing.is_open() || again(c)));
+                if newest {
                     self.stand(*change, Standing::Testing { run: *run, since: at });
                 }
             }

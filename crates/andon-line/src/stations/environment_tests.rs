@@ -85,11 +85,12 @@ async fn run(
         };
         let mut env = job_env(&own.pipeline, job, project, &name, &tmp);
         env.extend(addresses(project, &deployment));
+        let timeout = project.state().runs.timeout(&name, job.timeout);
         let order = Order {
-            script: job.run.clone(),
+            script: job.script(),
             workdir: tree.clone(),
             env,
-            timeout: job.timeout,
+            timeout,
             grace: andon_model::Span::secs(5),
             log: log.clone(),
             log_limit: LOG_LIMIT,
@@ -98,7 +99,7 @@ async fn run(
             End::Cancelled => return Ok(None),
             End::Exited(0) => JobEnd::Passed,
             End::Exited(code) => JobEnd::Failed { code },
-            End::TimedOut => JobEnd::TimedOut { after: job.timeout },
+            End::TimedOut => JobEnd::TimedOut { after: timeout },
             End::TooMuchOutput => JobEnd::Broken { why: "it printed too much".into() },
             End::Broken(why) => JobEnd::Broken { why },
         };

@@ -182,6 +182,7 @@ pub fn job_end(end: &JobEnd) -> (Mark, String) {
         JobEnd::Failed { code } => (Mark::Stop, format!("failed with exit status {code}")),
         JobEnd::TimedOut { after } => (Mark::Stop, format!("stopped after {after}")),
         JobEnd::Broken { why } => (Mark::Wait, why.clone()),
+        JobEnd::Refused { why } => (Mark::Stop, format!("was refused: {why}")),
     }
 }
 
