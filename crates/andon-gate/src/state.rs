@@ -1,6 +1,6 @@
 //! The queue as the journal tells it: every change, its patch sets, and where it stands. Decides nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use andon_model::event::{Event, Purpose, Push, Recorded, Verdict};
 use andon_model::{AndonId, ChangeId, Oid, RunId, Time, UserName};
@@ -70,6 +70,8 @@ pub struct Change {
     pub push: Push,
     /// Who pushed first.
     pub owner: Option<UserName>,
+    /// Everyone who pushed a patch set of it.
+    pub pushers: BTreeSet<UserName>,
     /// When its first patch set arrived.
     pub first_pushed: Time,
     /// When its newest patch set arrived.
@@ -207,7 +209,7 @@ impl Queue {
             andon_model::Actor::User(name) => Some(name.clone()),
             andon_model::Actor::Line(_) => None,
         };
-        let at = recorded.at;
+        let (at, pusher) = (recorded.at, owner.clone());
         let change = self.changes.entry(push.change).or_insert_with(|| Change {
             id: push.change,
             push: push.clone(),
@@ -216,7 +218,9 @@ impl Queue {
             pushed: at,
             standing: Standing::Waiting { since: at },
             runs: Vec::new(),
+            pushers: BTreeSet::new(),
         });
+        change.pushers.extend(pusher);
         change.push = push.clone();
         change.pushed = at;
         change.standing = Standing::Waiting { since: at };

@@ -495,6 +495,9 @@ pub struct PlannedJob {
     /// Why this change does not need it; none: it is needed.
     #[serde(default)]
     pub not_needed: Option<String>,
+    /// It says what it reads: green before with the same inputs is green again.
+    #[serde(default)]
+    pub keyed: bool,
     /// It is run even if it was green before with the same inputs.
     #[serde(default)]
     pub fresh: bool,
@@ -513,6 +516,7 @@ impl PlannedJob {
             group: None,
             approve: None,
             not_needed: None,
+            keyed: false,
             fresh: false,
         }
     }

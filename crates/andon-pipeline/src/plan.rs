@@ -113,6 +113,11 @@ pub fn plan(runs: &Runs, free: usize, now: Time) -> Vec<Decision> {
     decisions
 }
 
+/// Every job that may start now, of runs that are not decided.
+pub fn due_jobs(runs: &Runs) -> impl Iterator<Item = (&Run, &JobRun)> {
+    runs.open().filter(|run| !run.is_lost()).flat_map(|run| due(run).map(move |(_, job)| (run, job)))
+}
+
 /// What a job that has not begun waits for, for people.
 pub fn waits_for(runs: &Runs, run: &Run, job: &JobRun) -> String {
     if job.lost > 0 {

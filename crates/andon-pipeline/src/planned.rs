@@ -83,6 +83,7 @@ impl Plan {
                     not_author: approve.not_author,
                 }),
                 not_needed: spared.get(name).cloned(),
+                keyed: !job.reads.is_empty(),
                 ..PlannedJob::new(name.clone(), job.stage.as_str())
             }
         };

@@ -72,6 +72,8 @@ pub fn pages() -> Vec<Page> {
         form("/{project}/andons/{andon}/{command}", Developer, post(act::treat)),
         form("/{project}/changes/{change}/abandon", Developer, post(act::abandon)),
         form("/{project}/runs", Developer, post(act::test_trunk)),
+        form("/{project}/runs/{run}", Developer, post(act::run_again)),
+        form("/{project}/runs/{run}/{job}/{command}", Viewer, post(act::answer)),
         form("/{project}/environments", Developer, post(act::create_environment)),
         form("/{project}/environments/{environment}/destroy", Developer, post(act::destroy)),
         form("/{project}/environments/{environment}/extend", Developer, post(act::extend)),

@@ -10,6 +10,7 @@ mod line;
 mod people;
 mod places;
 mod recovery;
+mod runs;
 mod shells;
 
 use andon_model::event::Role;
@@ -92,6 +93,7 @@ pub fn doors() -> Vec<Door> {
     doors.extend(infrastructure::doors());
     doors.extend(infrastructure_runs::doors());
     doors.extend(data::doors());
+    doors.extend(runs::doors());
     doors.extend(shells::doors());
     doors
 }

@@ -24,14 +24,20 @@ impl Again {
     pub(in crate::stations) fn check(&self, run: &Run) -> Result<(), Refusal> {
         if let Some(job) = self.jobs.iter().find(|job| run.job(job).is_none()) {
             let known: Vec<&str> = run.jobs.iter().map(|job| job.plan.name.as_str()).take(20).collect();
-            return Err(Refusal::Unknown(format!("{} has no job {job}\nhint: it has {}", run.id, known.join(", "))));
+            return Err(Refusal::Unknown(format!(
+                "{} has no job {job}\nhint: it has {}",
+                run.id,
+                known.join(", ")
+            )));
         }
         match &run.finished {
             None => Err(Refusal::Conflict(format!("{} is still under way", run.id))),
-            Some((_, Verdict::Green)) if self.jobs.is_empty() && !self.fresh => Err(Refusal::Conflict(format!(
-                "{} is green: nothing is left to be run\nhint: --job NAME --fresh runs a job in any case",
-                run.id
-            ))),
+            Some((_, Verdict::Green)) if self.jobs.is_empty() && !self.fresh => {
+                Err(Refusal::Conflict(format!(
+                    "{} is green: nothing is left to be run\nhint: --job NAME --fresh runs a job in any case",
+                    run.id
+                )))
+            }
             Some(_) => Ok(()),
         }
     }
@@ -62,7 +68,13 @@ impl Again {
             if let Some((artifact, bytes)) = made
                 && definition.pipeline.jobs.get(&job.name).is_some_and(|job| job.artifact.is_some())
             {
-                events.push(Event::ArtifactBuilt { run, artifact, bytes, commit: commit.clone(), pins: pins.clone() });
+                events.push(Event::ArtifactBuilt {
+                    run,
+                    artifact,
+                    bytes,
+                    commit: commit.clone(),
+                    pins: pins.clone(),
+                });
             }
         }
         events.insert(0, Event::RunQueued { run, purpose, commit, tree, parent, jobs, plan, again });
@@ -77,9 +89,13 @@ impl Again {
         let green = |job: &&andon_pipeline::runs::JobRun| {
             job.passed() && matches!(job.state, JobState::Ended { .. }) && !self.jobs.contains(&job.plan.name)
         };
-        let mut kept: BTreeSet<JobName> = before.jobs.iter().filter(green).map(|job| job.plan.name.clone()).collect();
+        let mut kept: BTreeSet<JobName> =
+            before.jobs.iter().filter(green).map(|job| job.plan.name.clone()).collect();
         loop {
-            let run_anew = |name: &JobName| before.job(name).is_some_and(|job| matches!(job.state, JobState::Ended { .. })) && !kept.contains(name);
+            let run_anew = |name: &JobName| {
+                before.job(name).is_some_and(|job| matches!(job.state, JobState::Ended { .. }))
+                    && !kept.contains(name)
+            };
             let behind: Vec<JobName> = before
                 .jobs
                 .iter()
@@ -89,7 +105,7 @@ impl Again {
             if behind.is_empty() {
                 return kept;
             }
-            behind.iter().for_each(|name| drop(kept.remove(name)));
+            kept.retain(|name| !behind.contains(name));
         }
     }
 }

@@ -11,6 +11,7 @@ use andon_pipeline::definition::{Job, Pipeline};
 use andon_runner::{End, Order, gather};
 use tokio_util::sync::CancellationToken;
 
+use super::parcels::Parcels;
 use super::reports::{Gathered, gather_reports};
 use crate::{Line, Project, Refusal};
 
@@ -36,11 +37,11 @@ pub(super) async fn run(
     let begun = line.now();
     let log = live_log(project, run, name, attempt);
     let copy = project.room.join("copies").join(format!("{run}-{name}-{attempt}"));
-    let outcome = match Attempt::prepare(line, project, run, name, &copy, &log).await {
+    let outcome = match Attempt::prepare(line, project, run, name, attempt, &copy, &log).await {
         Ok(attempt) => attempt.run(line, token.clone()).await,
-        Err(error) => (JobEnd::Broken { why: error.to_string() }, Gathered::default(), None),
+        Err(error) => (JobEnd::Broken { why: error.to_string() }, Gathered::default(), Vec::new()),
     };
-    let (ended, gathered, artifact) = outcome;
+    let (ended, gathered, left) = outcome;
     let mut tests = TestCounts::default();
     gathered.tests.iter().for_each(|report| tests += report.counts);
     let blobs = line.blobs.clone();
@@ -57,11 +58,15 @@ pub(super) async fn run(
     let (log, report) = kept.unwrap_or((None, None));
     let took = line.now().since(begun);
     let finished = Event::JobFinished { run, job: name.clone(), attempt, ended, took, log, tests, report };
-    artifact.into_iter().chain([finished]).collect()
+    left.into_iter().chain([finished]).collect()
 }
 
 /// What goes with an artifact of this commit.
-async fn pins(project: &Project, definition: &Definition, commit: &Oid) -> Result<Pins, Refusal> {
+pub(in crate::stations) async fn pins(
+    project: &Project,
+    definition: &Definition,
+    commit: &Oid,
+) -> Result<Pins, Refusal> {
     let mut folders = BTreeMap::new();
     for folder in definition.folders() {
         if let Some(tree) = project.repository.object(commit, &folder).await? {
@@ -78,6 +83,9 @@ struct Attempt {
     job: Job,
     pins: Pins,
     order: Order,
+    attempt: u32,
+    parcels: Parcels,
+    warnings: Vec<String>,
 }
 
 impl Attempt {
@@ -86,6 +94,7 @@ impl Attempt {
         project: &Project,
         run: RunId,
         name: &JobName,
+        attempt: u32,
         copy: &Path,
         log: &Path,
     ) -> Result<Attempt, Refusal> {
@@ -100,6 +109,8 @@ impl Attempt {
         let (tree, tmp) = (copy.join("tree"), copy.join("tmp"));
         std::fs::create_dir_all(&tmp)?;
         project.repository.check_out(&found.commit, &tree).await?;
+        let parcels = Parcels::of(project, run, name, &job)?;
+        let (parcels, warnings) = parcels.put_in(line, tree.clone()).await?;
         let mut env = job_env(&definition.pipeline, &job, project, name, &tmp);
         env.insert("ANDON_RUN".into(), run.to_string());
         env.insert("ANDON_COMMIT".into(), found.commit.to_string());
@@ -108,10 +119,10 @@ impl Attempt {
             env.insert("ANDON_CHANGE".into(), change.0.to_string());
         }
         let order = Order {
-            script: job.run.clone(),
+            script: job.script(),
             workdir: tree,
             env,
-            timeout: job.timeout,
+            timeout: project.state().runs.timeout(name, job.timeout),
             grace: GRACE,
             log: log.to_owned(),
             log_limit: LOG_LIMIT,
@@ -120,10 +131,10 @@ impl Attempt {
             Some(_) => pins(project, definition, &found.commit).await?,
             None => Pins::default(),
         };
-        Ok(Attempt { run, commit: found.commit, job, pins, order })
+        Ok(Attempt { run, commit: found.commit, job, pins, order, attempt, parcels, warnings })
     }
 
-    async fn run(self, line: &Line, token: CancellationToken) -> (JobEnd, Gathered, Option<Event>) {
+    async fn run(self, line: &Line, token: CancellationToken) -> (JobEnd, Gathered, Vec<Event>) {
         let end = line.runner.run(&self.order, token.cancelled_owned()).await;
         let ended = match end {
             End::Exited(0) => JobEnd::Passed,
@@ -135,34 +146,49 @@ impl Attempt {
         };
         let (blobs, passed) = (line.blobs.clone(), ended == JobEnd::Passed);
         let done = tokio::task::spawn_blocking(move || {
-            let gathered = gather_reports(&self.order.workdir, &self.job);
+            let mut gathered = gather_reports(&self.order.workdir, &self.job);
+            gathered.warnings.extend(self.warnings.clone());
+            let mut left = Vec::new();
+            if passed {
+                let (outputs, said) = self.parcels.take_out(&blobs, &self.order.workdir, self.attempt);
+                left.extend(outputs);
+                for words in said {
+                    match words {
+                        Ok(warning) => gathered.warnings.push(warning),
+                        Err(wrong) => gathered.unreadable.push(wrong),
+                    }
+                }
+            }
             let artifact = self
                 .job
                 .artifact
                 .as_ref()
                 .filter(|_| passed)
                 .map(|what| pack(&blobs, &self.order.workdir, what));
-            (gathered, artifact, self)
+            (gathered, left, artifact, self)
         })
         .await;
-        let (gathered, artifact, own) = match done {
+        let (mut gathered, mut left, artifact, own) = match done {
             Ok(done) => done,
-            Err(error) => return (JobEnd::Broken { why: error.to_string() }, Gathered::default(), None),
+            Err(error) => {
+                return (JobEnd::Broken { why: error.to_string() }, Gathered::default(), Vec::new());
+            }
         };
         match artifact {
-            None => (ended, gathered, None),
+            None => {}
             Some(Ok((artifact, bytes))) => {
                 let Attempt { run, commit, pins, .. } = own;
-                (ended, gathered, Some(Event::ArtifactBuilt { run, artifact, bytes, commit, pins }))
+                left.push(Event::ArtifactBuilt { run, artifact, bytes, commit, pins });
             }
-            Some(Err(error)) => {
-                let mut gathered = gathered;
-                gathered.unreadable.push(error.to_string());
-                (ended, gathered, None)
-            }
+            Some(Err(error)) => gathered.unreadable.push(error.to_string()),
         }
+        (ended, gathered, left)
     }
 }
+
+/// What the machine offers to find programs: variables that every job gets as they are.
+pub const OF_MACHINE: [&str; 9] =
+    ["PATH", "HOME", "LANG", "LC_ALL", "USER", "SSL_CERT_FILE", "http_proxy", "https_proxy", "no_proxy"];
 
 /// The environment of a job: what the machine offers to find programs, what the file says, and what Andon knows.
 pub(in crate::stations) fn job_env(
@@ -172,9 +198,7 @@ pub(in crate::stations) fn job_env(
     name: &JobName,
     tmp: &Path,
 ) -> BTreeMap<String, String> {
-    let of_machine =
-        ["PATH", "HOME", "LANG", "LC_ALL", "USER", "SSL_CERT_FILE", "http_proxy", "https_proxy", "no_proxy"];
-    let machine = of_machine.iter().filter_map(|key| Some(((*key).to_owned(), std::env::var(key).ok()?)));
+    let machine = OF_MACHINE.iter().filter_map(|key| Some(((*key).to_owned(), std::env::var(key).ok()?)));
     let mut env: BTreeMap<String, String> = machine.collect();
     env.extend([
         ("CI".to_owned(), "true".to_owned()),

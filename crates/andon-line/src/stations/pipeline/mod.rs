@@ -1,8 +1,14 @@
 //! The pipeline's controller: gives jobs to the runner, asks for the verdict. The order of jobs is decided in andon-pipeline.
 //!
-//! [`attempt`] is one attempt of a job from working copy to event, [`reports`] what its report files say, [`verdict`] what the whole run is worth.
+//! [`attempt`] is one attempt of a job from working copy to event, [`reports`] what its report files say, [`verdict`] what the whole run is worth,
+//! [`parcels`] and [`caches`] what a working copy begins with and what is kept of it, [`replays`] what need not be run, [`again`] a run made once more, [`approval`] people who are asked.
 
+pub mod again;
+pub mod approval;
 mod attempt;
+mod caches;
+mod parcels;
+mod replays;
 mod reports;
 mod verdict;
 
@@ -10,14 +16,17 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use andon_model::event::Event;
-use andon_model::{JobName, RunId};
+use andon_model::{Digest, JobName, RunId};
 use andon_pipeline::JobState;
 use andon_pipeline::plan::{Decision, plan};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
-pub(super) use attempt::job_env;
-pub use attempt::live_log;
+pub use attempt::{OF_MACHINE, live_log};
+pub(super) use attempt::{job_env, pins};
+pub use reports::{Gathered, gather_reports};
+
+use replays::Keys;
 
 use super::Pulse;
 use crate::{Line, Project, Refusal};
@@ -30,8 +39,9 @@ pub(super) async fn run(line: Arc<Line>, project: Arc<Project>, stop: Cancellati
         tracing::error!(%error, "interrupted jobs could not be recorded");
     }
     let mut pulse = Pulse::new(&line, &project, stop.clone(), Duration::from_secs(30));
+    let mut keys = Keys::default();
     loop {
-        let done = step(&line, &project, &stop).await;
+        let done = step(&line, &project, &mut keys, &stop).await;
         if !pulse.beat(done, PIPELINE).await {
             return;
         }
@@ -60,15 +70,26 @@ async fn after_restart(line: &Line, project: &Project) -> Result<(), Refusal> {
     .await
 }
 
-async fn step(line: &Arc<Line>, project: &Arc<Project>, stop: &CancellationToken) -> Result<(), Refusal> {
+async fn step(
+    line: &Arc<Line>,
+    project: &Arc<Project>,
+    keys: &mut Keys,
+    stop: &CancellationToken,
+) -> Result<(), Refusal> {
     cancel_unneeded(project);
-    let decisions = plan(&project.state().runs, line.slots.available_permits());
+    while keys.replay(line, project).await? {}
+    let decisions = plan(&project.state().runs, line.slots.available_permits(), line.now());
     for decision in decisions {
         match decision {
+            Decision::Ask { run, job, until } => {
+                line.tell(project, PIPELINE, vec![Event::ApprovalAsked { run, job, until }]).await?;
+            }
+            Decision::Expire { run, job, why } => approval::expire(line, project, run, job, why).await?,
             Decision::Start { run, job, attempt } => {
                 // Another project may have been quicker: then a job that ends wakes us again.
                 let Ok(slot) = Arc::clone(&line.slots).try_acquire_owned() else { continue };
-                start(line, project, run, job, attempt, slot, stop).await?;
+                let key = keys.of(run, &job);
+                start(line, project, (run, job, attempt), key, slot, stop).await?;
             }
             Decision::Skip { run, job, why } => {
                 line.tell(project, PIPELINE, vec![Event::JobSkipped { run, job, why }]).await?;
@@ -92,14 +113,14 @@ fn cancel_unneeded(project: &Project) {
 async fn start(
     line: &Arc<Line>,
     project: &Arc<Project>,
-    run: RunId,
-    job: JobName,
-    attempt: u32,
+    (run, job, attempt): (RunId, JobName, u32),
+    key: Option<Digest>,
     slot: OwnedSemaphorePermit,
     stop: &CancellationToken,
 ) -> Result<(), Refusal> {
+    let keyed = key.map(|key| Event::JobKeyed { run, job: job.clone(), key });
     let started = Event::JobStarted { run, job: job.clone(), attempt };
-    line.tell(project, PIPELINE, vec![started]).await?;
+    line.tell(project, PIPELINE, keyed.into_iter().chain([started]).collect()).await?;
     let token = stop.child_token();
     let key = (run, job.clone());
     project.jobs.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), token.clone());

@@ -13,15 +13,19 @@ const COVERAGE_LIMIT: u64 = 256 << 20;
 
 /// What one attempt of a job left behind, as its blob keeps it.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub(super) struct Gathered {
+pub struct Gathered {
+    /// Test reports.
     pub tests: Vec<Report>,
+    /// Coverage, merged.
     pub coverage: Coverage,
+    /// Declared reports that are missing or could not be read, in sentences.
     pub unreadable: Vec<String>,
+    /// What was odd.
     pub warnings: Vec<String>,
 }
 
 /// Reads all that the job declares.
-pub(super) fn gather_reports(workdir: &Path, job: &Job) -> Gathered {
+pub fn gather_reports(workdir: &Path, job: &Job) -> Gathered {
     let mut made = Gathered::default();
     let root = workdir.display().to_string();
     for pattern in job.reports.junit.iter() {
