@@ -180,6 +180,15 @@ fn due(run: &Run) -> impl Iterator<Item = (usize, &JobRun)> {
     })
 }
 
+/// When the first of those who are asked is waited for no longer.
+pub fn next_expiry(runs: &Runs) -> Option<Time> {
+    let until = |job: &JobRun| match job.state {
+        JobState::Asked { until, .. } => Some(until),
+        _ => None,
+    };
+    runs.open().flat_map(|run| run.jobs.iter().filter_map(until)).min()
+}
+
 fn expired(run: &Run, job: &JobRun, now: Time) -> Option<Decision> {
     let JobState::Asked { until, .. } = job.state else { return None };
     let within = job.plan.approve.as_ref()?.within;

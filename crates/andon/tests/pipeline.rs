@@ -184,7 +184,7 @@ fn nobody_who_says_yes_in_time_is_a_no() {
     let (server, repo) = with("    ask: { approve: { why: 'On?', within: 1s } }\n");
     let change = repo.propose("Begin");
     let view = server.decided(change);
-    assert_eq!(view["row"]["words"], "job ask was refused: nobody said yes within 1 s");
+    assert_eq!(view["row"]["words"], "job ask was refused: nobody said yes within 1.0 s");
 }
 
 #[test]

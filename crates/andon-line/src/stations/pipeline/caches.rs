@@ -8,9 +8,9 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use andon_model::RunId;
+use andon_model::{RunId, Time};
 use andon_pipeline::job::Cache;
 use andon_runner::{gather, parcel};
 use sha2::Digest as _;
@@ -87,7 +87,7 @@ impl Caches {
     }
 
     /// Puts the newest usable one of this key into the working copy, or with `fallback` the newest of any key.
-    pub fn restore(&self, tree: &Path, cache: &Cache, wanted: &mut Wanted) -> io::Result<()> {
+    pub fn restore(&self, tree: &Path, cache: &Cache, wanted: &mut Wanted, now: Time) -> io::Result<()> {
         let name = digits(&wanted.name);
         let mut known: Vec<Entry> = self
             .entries()?
@@ -101,7 +101,7 @@ impl Caches {
         wanted.hit = best.key == wanted.key;
         let file = File::open(&best.path)?;
         // Used now: the least recently used goes first.
-        let _ = file.set_modified(SystemTime::now());
+        let _ = file.set_modified(moment(now));
         parcel::unpack(BufReader::new(file), tree)
     }
 
@@ -177,6 +177,10 @@ impl Caches {
     }
 }
 
+fn moment(at: Time) -> SystemTime {
+    UNIX_EPOCH + Duration::from_millis(u64::try_from(at.0).unwrap_or(0))
+}
+
 /// A name as a part of a file's name.
 fn digits(name: &str) -> String {
     hex::encode(&sha2::Sha256::digest(name.as_bytes())[..8])
@@ -209,7 +213,7 @@ mod tests {
             let usable = usable.iter().map(|run| RunId(*run)).collect();
             let mut wanted = Wanted::new("deps".into(), RunId(run), usable);
             wanted.find_key(&tree, &cache).unwrap();
-            self.caches.restore(&tree, &cache, &mut wanted).unwrap();
+            self.caches.restore(&tree, &cache, &mut wanted, Time(60_000 * i64::from(run))).unwrap();
             let found = std::fs::read_to_string(tree.join("deps/made")).ok();
             std::fs::create_dir_all(tree.join("deps")).unwrap();
             std::fs::write(tree.join("deps/made"), leaves).unwrap();
@@ -250,7 +254,7 @@ mod tests {
         for run in 1..=3 {
             room.run(run, &[], &run.to_string(), &"x".repeat(1_000));
         }
-        let old = SystemTime::now() - std::time::Duration::from_secs(60);
+        let old = moment(Time(1));
         for entry in room.caches.entries().unwrap() {
             File::options().append(true).open(&entry.path).unwrap().set_modified(old).unwrap();
         }

@@ -18,7 +18,7 @@ use std::time::Duration;
 use andon_model::event::Event;
 use andon_model::{Digest, JobName, RunId};
 use andon_pipeline::JobState;
-use andon_pipeline::plan::{Decision, plan};
+use andon_pipeline::plan::{Decision, next_expiry, plan};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
@@ -33,15 +33,22 @@ use crate::{Line, Project, Refusal};
 
 /// The station's name in the journal.
 const PIPELINE: &str = "pipeline";
+/// Time between two looks when nothing happens.
+const LOOK: Duration = Duration::from_secs(30);
+/// The shortest time between two looks.
+const SOON: Duration = Duration::from_millis(20);
 
 pub(super) async fn run(line: Arc<Line>, project: Arc<Project>, stop: CancellationToken) {
     if let Err(error) = after_restart(&line, &project).await {
         tracing::error!(%error, "interrupted jobs could not be recorded");
     }
-    let mut pulse = Pulse::new(&line, &project, stop.clone(), Duration::from_secs(30));
+    let mut pulse = Pulse::new(&line, &project, stop.clone(), LOOK);
     let mut keys = Keys::default();
     loop {
         let done = step(&line, &project, &mut keys, &stop).await;
+        // What time alone decides is looked at when its time has come.
+        let next = next_expiry(&project.state().runs).map(|at| at.since(line.now()).duration());
+        pulse.every(next.map_or(LOOK, |next| next.clamp(SOON, LOOK)));
         if !pulse.beat(done, PIPELINE).await {
             return;
         }

@@ -49,7 +49,7 @@ impl Parcels {
 
     /// Fills a fresh working copy. What could not be put in that a job can do without is said in words.
     pub async fn put_in(self, line: &Line, tree: PathBuf) -> Result<(Parcels, Vec<String>), Refusal> {
-        let blobs = line.blobs.clone();
+        let (blobs, now) = (line.blobs.clone(), line.now());
         let done = tokio::task::spawn_blocking(move || {
             let mut made = self;
             let mut warnings = Vec::new();
@@ -64,7 +64,7 @@ impl Parcels {
                 parcel::unpack(BufReader::new(blobs.get(digest)?), &tree)?;
             }
             if let (Some(cache), Some(wanted)) = (&made.job.cache, &mut made.wanted)
-                && let Err(error) = made.caches.restore(&tree, cache, wanted)
+                && let Err(error) = made.caches.restore(&tree, cache, wanted, now)
             {
                 warnings.push(format!("the cache {} could not be read: {error}", wanted.name));
             }

@@ -4,6 +4,7 @@
 //! machine. Whose results a run may use is said by [`andon_pipeline::Run::may_use`].
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use andon_model::event::Event;
@@ -97,13 +98,14 @@ impl Keys {
 
     /// All that the job depends on, as one digest; none: it cannot be said, and the attempt will say why.
     async fn key(&mut self, project: &Project, run: RunId, job: &JobName) -> Result<Option<Digest>, Refusal> {
-        if !self.runs.contains_key(&run) {
-            let Some(commit) = project.state().runs.all.get(&run).map(|run| run.commit.clone()) else {
-                return Ok(None);
-            };
-            self.runs.insert(run, Known::of(project, commit).await?);
-        }
-        let Some(known) = self.runs.get_mut(&run) else { return Ok(None) };
+        let known = match self.runs.entry(run) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => {
+                let commit = project.state().runs.all.get(&run).map(|run| run.commit.clone());
+                let Some(commit) = commit else { return Ok(None) };
+                place.insert(Known::of(project, commit).await?)
+            }
+        };
         if let Some(key) = known.keys.get(job) {
             return Ok(Some(key.clone()));
         }
