@@ -58,7 +58,10 @@ impl Story {
             },
         );
         let job = || "unit".parse().unwrap();
-        self.at(minute + 1, Event::JobStarted { run: RunId(run), job: job(), attempt: 1 });
+        self.at(
+            minute + 1,
+            Event::JobStarted { run: RunId(run), job: job(), attempt: 1, isolation: Default::default() },
+        );
         let tests = TestCounts::default();
         self.at(
             minute + 4,

@@ -164,7 +164,25 @@ pub enum Event {
 
     // ── pipeline ───────────────────────────────────────────────────────
     /// A runner began the job. The attempt counts from 1. `report` of its end is a blob with what its report files say.
-    JobStarted { run: RunId, job: JobName, attempt: u32 },
+    /// `isolation` is what separates this attempt from its neighbours and from the host.
+    JobStarted {
+        run: RunId,
+        job: JobName,
+        attempt: u32,
+        #[serde(default)]
+        isolation: JobIsolation,
+    },
+    /// A step of an attempt ended; steps count from 1. `log_at` is where its output begins in the attempt's, in bytes.
+    StepFinished {
+        run: RunId,
+        job: JobName,
+        attempt: u32,
+        step: u32,
+        name: String,
+        ended: JobEnd,
+        took: Span,
+        log_at: u64,
+    },
     /// The job ended. `log` names its whole output.
     JobFinished {
         run: RunId,
@@ -177,7 +195,7 @@ pub enum Event {
         #[serde(default)]
         report: Option<Digest>,
     },
-    /// The server stopped under the job: this attempt counts for nothing, another follows.
+    /// The attempt is gone and nobody knows how it would have ended: it counts for nothing, another follows.
     JobLost { run: RunId, job: JobName, attempt: u32, why: String },
     /// The job will not be run, for the reason given.
     JobSkipped { run: RunId, job: JobName, why: String },
@@ -211,6 +229,10 @@ pub enum Event {
         coverage: Option<CoverageFigures>,
         report: Option<Digest>,
     },
+    /// The test runs and reports, and its failures stop nothing until then.
+    TestQuarantined { test: String, owner: UserName, why: String, until: Time },
+    /// The test counts again.
+    QuarantineEnded { test: String, why: String },
 
     // ── environments ───────────────────────────────────────────────────
     /// An environment exists. `standing` ones are declared in `andon.yaml`; others were asked for and expire.
@@ -551,10 +573,25 @@ pub enum JobEnd {
     Failed { code: i32 },
     /// Stopped after its time.
     TimedOut { after: Span },
+    /// Stopped because it printed nothing for this long.
+    Quiet { after: Span },
+    /// Killed by the kernel, because it used more memory than its limit; in bytes, if it had one.
+    OutOfMemory { limit: Option<u64> },
+    /// Stopped because it printed more than this, in bytes.
+    TooMuchOutput { most: u64 },
     /// Not the change's fault.
     Broken { why: String },
     /// A person said no, or nobody said yes in time.
     Refused { why: String },
+}
+
+/// What separates an attempt of a job from its neighbours and from the host. Both lists are in the words of people.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobIsolation {
+    /// In force.
+    pub has: Vec<String>,
+    /// Not in force, each with the reason.
+    pub lacks: Vec<(String, String)>,
 }
 
 /// Sums over tests.

@@ -1,6 +1,6 @@
 //! Where one job of a run stands, as its attempts left it. Decides nothing.
 
-use andon_model::event::{JobEnd, PlannedJob, TestCounts};
+use andon_model::event::{JobEnd, JobIsolation, PlannedJob, TestCounts};
 use andon_model::{Actor, Digest, RunId, Span, Time};
 use serde::Serialize;
 
@@ -49,6 +49,19 @@ pub enum JobState {
     },
 }
 
+/// A step of an attempt that ended.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct StepRun {
+    /// What people call it.
+    pub name: String,
+    /// How.
+    pub end: JobEnd,
+    /// How long it took.
+    pub took: Span,
+    /// Where its output begins in the attempt's, in bytes.
+    pub log_at: u64,
+}
+
 /// A job of a run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct JobRun {
@@ -60,6 +73,10 @@ pub struct JobRun {
     pub attempts: u32,
     /// Attempts that were lost with the server; they do not use up retries.
     pub lost: u32,
+    /// Steps of the newest attempt that ended, in order.
+    pub steps: Vec<StepRun>,
+    /// What separates the newest attempt from its neighbours and from the host.
+    pub isolation: JobIsolation,
     /// Attempts that ended red.
     pub red: u32,
     /// Attempts whose infrastructure broke.
@@ -86,6 +103,8 @@ impl JobRun {
             state,
             attempts: 0,
             lost: 0,
+            steps: Vec::new(),
+            isolation: JobIsolation::default(),
             red: 0,
             broken: 0,
             key: None,

@@ -3,6 +3,7 @@
 use crate::ansible::{Ansible, as_git};
 use crate::job::{Approve, Cache, Matrix, Retries, Template, When};
 use crate::rules::{Alike, Exception, Protection, Rules};
+pub use crate::steps::Step;
 use andon_model::event::PlannedService;
 use andon_model::strategy::Strategy;
 use andon_model::{
@@ -72,15 +73,26 @@ pub struct Job {
     #[serde(default)]
     #[schemars(with = "Vec<JobName>")]
     pub needs: Vec<Spanned<JobName>>,
-    /// The commands, given to `sh -e` as they stand.
+    /// The commands, given to `sh -e` as they stand. A job has either these or `steps`.
     #[schemars(with = "Option<String>")]
     pub run: Option<Spanned<String>>,
+    /// The commands in parts with names, run one after the other in the same working copy.
+    #[serde(default)]
+    pub steps: Vec<Step>,
     /// Environment variables of this job.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
     /// Stopped after this time. Left out, it follows from how long the job usually takes: 30 minutes until five green attempts are known,
     /// then four times what it takes at most, and no less than 5 minutes.
     pub timeout: Option<Span>,
+    /// Stopped when it printed nothing for this long.
+    pub quiet: Option<Span>,
+    /// What all its processes may use together.
+    #[serde(default)]
+    pub limits: ServiceLimits,
+    /// `false`: it reaches nobody but itself.
+    #[serde(default = "yes")]
+    pub network: bool,
     /// How often an attempt is run again: a number for red ones, or `{ red: 1, broken: 2 }`. A retry is shown, never hidden.
     pub retries: Option<Retries>,
     /// Reports that the commands write.
@@ -163,13 +175,6 @@ impl OneOrMany {
             OneOrMany::Many(many) => many.as_mut_slice(),
         };
         slice.iter_mut()
-    }
-}
-
-impl Job {
-    /// Its commands as they stand.
-    pub fn script(&self) -> String {
-        self.run.as_ref().map(|run| run.value.clone()).unwrap_or_default()
     }
 }
 
@@ -265,11 +270,11 @@ impl Database {
     }
 }
 
-/// What one instance may use. What is not said is not limited.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+/// What one instance, or one job, may use. What is not said is not limited.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceLimits {
-    /// Memory; an instance that takes more is ended.
+    /// Memory; what takes more is ended.
     pub memory: Option<Size>,
     /// Processors, as `0.5` or `2`.
     pub cpu: Option<f64>,
@@ -278,7 +283,8 @@ pub struct ServiceLimits {
 }
 
 impl ServiceLimits {
-    fn planned(&self) -> Limits {
+    /// As they are set.
+    pub fn planned(&self) -> Limits {
         Limits {
             memory: self.memory.map(|size| size.0),
             cpu_millis: self.cpu.map(|cpu| (cpu * 1000.0).round() as u32),
@@ -407,6 +413,9 @@ const fn start_within() -> Span {
 }
 const fn stop_within() -> Span {
     Span::secs(10)
+}
+const fn yes() -> bool {
+    true
 }
 const fn one() -> u32 {
     1

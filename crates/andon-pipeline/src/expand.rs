@@ -11,7 +11,7 @@ use indexmap::IndexMap;
 use serde_saphyr::{Location, Spanned};
 
 use crate::check::{Problem, at, unknown, whole};
-use crate::definition::{Definition, Job, commit_stage};
+use crate::definition::{Definition, Job, ServiceLimits, commit_stage};
 use crate::job::{Matrix, Template, Values};
 
 /// The most jobs that one matrix makes.
@@ -255,7 +255,17 @@ fn over(job: Job, template: Job) -> Job {
     Job {
         stage: job.stage,
         needs: job.needs,
-        run: job.run.or(template.run),
+        // Said in one form, the commands are said: the template's other form does not join them.
+        steps: if job.run.is_none() && job.steps.is_empty() { template.steps } else { job.steps.clone() },
+        run: if job.steps.is_empty() { job.run.or(template.run) } else { job.run },
+        quiet: job.quiet.or(template.quiet),
+        limits: ServiceLimits {
+            memory: job.limits.memory.or(template.limits.memory),
+            cpu: job.limits.cpu.or(template.limits.cpu),
+            processes: job.limits.processes.or(template.limits.processes),
+        },
+        // Either may take it away.
+        network: job.network && template.network,
         env,
         timeout: job.timeout.or(template.timeout),
         retries: job.retries.or(template.retries),
@@ -397,7 +407,7 @@ mod tests {
         assert_eq!(jobs["unit-3.12-debian"].env["IMAGE"], "python:3.12-Debian");
         assert_eq!(jobs["unit-3.13-alpine-yes"].env["MATRIX_NEXT"], "yes");
         assert_eq!(jobs["unit-3.11-alpine"].reports.junit.iter().collect::<Vec<_>>(), ["out-3.11.xml"]);
-        assert_eq!(jobs["unit-3.11-alpine"].script(), "pytest", "nothing is put into commands");
+        assert_eq!(jobs["unit-3.11-alpine"].all_steps()[0].run, "pytest", "nothing is put into commands");
         assert_eq!(jobs["package"].needs.len(), 4);
     }
 
@@ -437,7 +447,7 @@ mod tests {
     stock: { use: module, with: { module: stock, flags: -x }, timeout: 1m, stage: late, needs: [cart] }
 ");
         let (cart, stock) = (&definition.pipeline.jobs["cart"], &definition.pipeline.jobs["stock"]);
-        assert_eq!(cart.script(), "pytest $WITH_FLAGS $WITH_MODULE");
+        assert_eq!(cart.all_steps()[0].run, "pytest $WITH_FLAGS $WITH_MODULE");
         assert_eq!(
             (cart.env["A"].as_str(), cart.env["B"].as_str(), cart.env["WITH_FLAGS"].as_str()),
             ("j", "cart", "-q")

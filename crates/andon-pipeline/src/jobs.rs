@@ -9,6 +9,7 @@ use crate::Definition;
 use crate::check::{Problem, at, inside, unknown, whole};
 use crate::definition::{ENVIRONMENT_STAGE, Job};
 use crate::planned::globs;
+use crate::steps;
 
 /// The most times that something is run again.
 const RETRIES: u32 = 20;
@@ -17,6 +18,10 @@ const RETRIES: u32 = 20;
 pub(crate) fn problems(definition: &Definition) -> Vec<Problem> {
     let mut problems = Vec::new();
     for (name, job) in &definition.pipeline.jobs {
+        // A job that asks people runs nothing.
+        if job.approve.is_none() {
+            problems.extend(steps::problems(name, job));
+        }
         problems.extend(needs(definition, name, job));
         problems.extend(paths(name, job));
         problems.extend(words(name, job));
@@ -124,13 +129,7 @@ fn words(name: &JobName, job: &Job) -> Vec<Problem> {
     let mut problems = Vec::new();
     let mut bad = |what: String, hint: &str| problems.push(whole(what, hint));
     match &job.approve {
-        None if job.script().trim().is_empty() => {
-            bad(
-                format!("job {name} runs nothing"),
-                "write `run: …`, or `use: TEMPLATE`, or `approve: { why: … }`",
-            );
-        }
-        Some(_) if !job.script().trim().is_empty() || job.artifact.is_some() || !job.outputs.is_empty() => {
+        Some(_) if !job.all_steps().is_empty() || job.artifact.is_some() || !job.outputs.is_empty() => {
             bad(
                 format!("job {name} asks a person and runs something"),
                 "make two jobs of it: the second `needs` the first",

@@ -18,6 +18,7 @@ pub mod plan;
 pub mod planned;
 pub mod rules;
 pub mod runs;
+mod steps;
 
 pub use check::{Problem, read, schema};
 pub use definition::Definition;

@@ -251,13 +251,13 @@ mod tests {
     fn begins(runs: &mut Runs, run: u32, job: &str) {
         let (run, job): (RunId, JobName) = (RunId(run), job.parse().unwrap());
         let attempt = runs.all[&run].job(&job).map_or(0, |j| j.attempts) + 1;
-        evolve(runs, Event::JobStarted { run, job, attempt });
+        evolve(runs, Event::JobStarted { run, job, attempt, isolation: Default::default() });
     }
 
     fn ended(runs: &mut Runs, run: u32, job: &str, end: JobEnd, took: u64) {
         let (run, name): (RunId, JobName) = (RunId(run), job.parse().unwrap());
         let attempt = runs.all[&run].job(&name).map_or(0, |j| j.attempts) + 1;
-        evolve(runs, Event::JobStarted { run, job: name.clone(), attempt });
+        evolve(runs, Event::JobStarted { run, job: name.clone(), attempt, isolation: Default::default() });
         let tests = TestCounts::default();
         evolve(
             runs,
@@ -328,7 +328,10 @@ mod tests {
         let mut runs = Runs::default();
         queued(&mut runs, 1, vec![job("a", "commit", &[], 1)]);
         let name: JobName = "a".parse().unwrap();
-        evolve(&mut runs, Event::JobStarted { run: RunId(1), job: name.clone(), attempt: 1 });
+        evolve(
+            &mut runs,
+            Event::JobStarted { run: RunId(1), job: name.clone(), attempt: 1, isolation: Default::default() },
+        );
         evolve(&mut runs, Event::JobLost { run: RunId(1), job: name, attempt: 1, why: "restart".into() });
         ended(&mut runs, 1, "a", JobEnd::Failed { code: 1 }, 1);
         assert_eq!(started(&plan(&runs, 9)), ["a"], "one retry is left");

@@ -6,7 +6,7 @@ use andon_model::event::{CoverageFigures, Event, JobEnd, Purpose, Recorded, Test
 use andon_model::{Digest, JobName, Oid, RunId, Span, Time};
 use serde::Serialize;
 
-pub use crate::attempts::{JobRun, JobState};
+pub use crate::attempts::{JobRun, JobState, StepRun};
 
 /// One execution of the pipeline.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -93,7 +93,7 @@ const KEPT: usize = 20;
 /// Green attempts that have to be known before a timeout follows from them.
 const KNOWN: usize = 5;
 /// A timeout where nothing is said and nothing is known.
-const UNKNOWN: Span = Span::secs(30 * 60);
+pub const UNKNOWN: Span = Span::secs(30 * 60);
 /// The shortest timeout that is not said by anybody.
 const SHORTEST: Span = Span::secs(5 * 60);
 /// How often a job may take what it usually takes at most.
@@ -153,11 +153,14 @@ impl Runs {
                 };
                 self.all.insert(*run, made);
             }
-            Event::JobStarted { run, job, attempt } => {
+            Event::JobStarted { run, job, attempt, isolation } => {
                 if let Some(found) = self.all.get_mut(run) {
                     found.started.get_or_insert(at);
                     self.running.insert((*run, job.clone()));
-                    with(found, job, |j| (j.state, j.attempts) = (JobState::Running { since: at }, *attempt));
+                    with(found, job, |j| {
+                        (j.state, j.attempts) = (JobState::Running { since: at }, *attempt);
+                        (j.steps, j.isolation) = (Vec::new(), isolation.clone());
+                    });
                 }
             }
             Event::JobFinished { run, job, ended, took, log, tests, report, .. } => {
@@ -166,6 +169,12 @@ impl Runs {
                     JobState::Ended { end: ended.clone(), at, took: *took, log, tests: *tests, report };
                 self.finished(*run, job, ended, state);
                 self.learn(job, *took, *ended == JobEnd::Passed);
+            }
+            Event::StepFinished { run, job, name, ended, took, log_at, .. } => {
+                let step = StepRun { name: name.clone(), end: ended.clone(), took: *took, log_at: *log_at };
+                if let Some(run) = self.all.get_mut(run) {
+                    with(run, job, |j| j.steps.push(step));
+                }
             }
             Event::JobLost { run, job, .. } => {
                 self.running.remove(&(*run, job.clone()));
@@ -277,6 +286,7 @@ impl Runs {
         let Some(before) = self.all.get(&from).and_then(|run| run.job(job)).cloned() else { return };
         self.with(run, job, |j| {
             j.state = before.state;
+            (j.steps, j.isolation) = (before.steps, before.isolation);
             j.outputs = before.outputs;
             j.answered = before.answered;
             j.key = key.cloned();

@@ -45,13 +45,14 @@ pub fn unpack(parcel: impl Read, workdir: &Path) -> io::Result<()> {
 /// Takes everything out of a working copy that no pattern names; `.git` stays.
 pub fn narrow(workdir: &Path, patterns: &[String]) -> io::Result<()> {
     let keep = globs(patterns)?;
-    let walk = WalkDir::new(workdir).min_depth(1).contents_first(true).into_iter();
-    for entry in walk.filter_entry(|entry| !(entry.depth() == 1 && entry.file_name() == ".git")) {
+    let git = workdir.join(".git");
+    // Contents first, so that what became empty can go: nothing may be skipped by the walk itself then.
+    for entry in WalkDir::new(workdir).min_depth(1).contents_first(true) {
         let entry = entry.map_err(io::Error::other)?;
-        let name = entry.path().strip_prefix(workdir).map_err(io::Error::other)?;
-        if entry.path().starts_with(workdir.join(".git")) {
+        if entry.path().starts_with(&git) {
             continue;
         }
+        let name = entry.path().strip_prefix(workdir).map_err(io::Error::other)?;
         if entry.file_type().is_dir() {
             // Only what has become empty goes.
             let _ = std::fs::remove_dir(entry.path());

@@ -12,6 +12,7 @@ mod places;
 mod recovery;
 mod runs;
 mod shells;
+mod tests;
 
 use andon_model::event::Role;
 use axum::routing::{delete, get, post};
@@ -95,6 +96,7 @@ pub fn doors() -> Vec<Door> {
     doors.extend(data::doors());
     doors.extend(runs::doors());
     doors.extend(shells::doors());
+    doors.extend(tests::doors());
     doors
 }
 

@@ -8,14 +8,14 @@ use std::process::Command;
 use std::sync::Arc;
 
 use andon_git::Repository;
-use andon_line::stations::pipeline::{Gathered, gather_reports};
+use andon_line::stations::pipeline::{Gathered, gather_reports, job_end, plain_env, plain_order};
 use andon_line::view;
 use andon_model::event::{Event, JobEnd, Purpose, Recorded, TestCounts, Verdict};
 use andon_model::{Actor, Digest, JobName, Oid, RunId, Span, Time};
 use andon_pipeline::definition::Job;
 use andon_pipeline::plan::{Decision, plan};
 use andon_pipeline::{JobState, Plan, Runs};
-use andon_runner::{End, Order, Runner, parcel};
+use andon_runner::{Room, Runner, parcel};
 use andon_validation::{JobResult, RunReport, verdict};
 use clap::Args;
 use serde_json::json;
@@ -27,10 +27,6 @@ use crate::cli::Common;
 use crate::client::{Failure, status};
 use crate::say::say;
 
-/// Time between asking a job to end and killing it.
-const GRACE: Span = Span::secs(5);
-/// Bytes that a job may print here.
-const LOG_LIMIT: u64 = 1 << 30;
 /// Lines of a red job's output that are shown.
 const LINES: usize = 40;
 /// There is only one run here.
@@ -90,12 +86,11 @@ pub fn run(common: &Common, options: Local) -> Result<(), Failure> {
         tempfile::Builder::new().prefix("andon-local-").tempdir().map_err(|error| error.to_string())?;
     let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
     let world = World {
-        runner: Runner {
-            shim: vec![
-                std::env::current_exe().map_err(|error| error.to_string())?,
-                PathBuf::from("job-shim"),
-            ],
-        },
+        runner: Runner::new(
+            std::env::current_exe().map_err(|error| error.to_string())?,
+            room.path(),
+            format!("andon-local-{}", std::process::id()),
+        ),
         room: room.path().to_owned(),
         here,
         dirty: options.dirty,
@@ -134,8 +129,11 @@ fn show(common: &Common, plan: &Plan) {
         let needs: Vec<&str> = job.job.needs.iter().map(|need| need.value.as_str()).collect();
         let needs = if needs.is_empty() { String::new() } else { format!(", needs {}", needs.join(", ")) };
         say!("  {} ({}{needs})", job.name, job.job.stage);
-        for line in job.job.script().lines() {
-            say!("      {line}");
+        if let Some(approve) = &job.job.approve {
+            say!("      asks people: {}", approve.why);
+        }
+        for step in job.job.all_steps() {
+            step.run.lines().for_each(|line| say!("      {line}"));
         }
     }
 }
@@ -179,6 +177,11 @@ impl Here {
         let (commit, tree) = (oid("HEAD")?, oid("HEAD^{tree}")?);
         let objects = git(&root, &["rev-parse", "--path-format=absolute", "--git-common-dir"])?;
         Ok(Here { objects: PathBuf::from(objects.trim()), root, commit, tree })
+    }
+
+    /// What the folder is called.
+    fn name(&self) -> String {
+        self.root.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
     }
 
     /// Files that differ from another commit.
@@ -295,7 +298,15 @@ impl World {
             for decision in plan(&runs, slots.saturating_sub(running.len()), now()) {
                 match decision {
                     Decision::Start { job, attempt, .. } if !stop.is_cancelled() => {
-                        tell(&mut runs, Event::JobStarted { run: RUN, job: job.clone(), attempt });
+                        tell(
+                            &mut runs,
+                            Event::JobStarted {
+                                run: RUN,
+                                job: job.clone(),
+                                attempt,
+                                isolation: Default::default(),
+                            },
+                        );
                         let timeout = self.jobs.get(&job).and_then(|job| job.timeout);
                         let timeout = runs.timeout(&job, timeout);
                         self.say(format!("○ {job} begins"));
@@ -381,33 +392,26 @@ impl World {
     ) -> Result<Done, String> {
         let job = self.jobs.get(&name).cloned().ok_or_else(|| format!("{name} is not in the plan"))?;
         let begun = std::time::Instant::now();
-        let copy = self.room.join("copies").join(format!("{name}-{attempt}"));
+        let room = Room::at(&self.room.join("attempts").join(format!("{name}-{attempt}")));
         let logs = self.room.join("logs");
-        let (tree, tmp, log) =
-            (copy.join("tree"), copy.join("tmp"), logs.join(format!("{name}-{attempt}.log")));
-        std::fs::create_dir_all(&tmp)
+        let (tree, log) = (room.dir().join("tree"), logs.join(format!("{name}-{attempt}.log")));
+        std::fs::create_dir_all(room.dir())
             .and_then(|()| std::fs::create_dir_all(&logs))
             .map_err(|e| e.to_string())?;
         let repository = Repository::at(self.here.objects.clone());
         repository.check_out(&self.here.commit, &tree).await.map_err(|error| error.to_string())?;
         self.put_in(&job, &tree)?;
-        let order = Order {
-            script: job.script(),
-            workdir: tree.clone(),
-            env: self.env(&name, &job, &tmp),
-            timeout,
-            grace: GRACE,
-            log: log.clone(),
-            log_limit: LOG_LIMIT,
-        };
-        let end = match self.runner.run(&order, stop.cancelled_owned()).await {
-            End::Exited(0) => JobEnd::Passed,
-            End::Exited(code) => JobEnd::Failed { code },
-            End::TimedOut => JobEnd::TimedOut { after: timeout },
-            End::TooMuchOutput => JobEnd::Broken { why: format!("it printed more than {LOG_LIMIT} bytes") },
-            End::Cancelled => JobEnd::Broken { why: "it was stopped".into() },
-            End::Broken(why) => JobEnd::Broken { why },
-        };
+        // Kept between runs: tools have their caches there.
+        let home = self.here.objects.join("andon-home");
+        let mut env = plain_env(&self.here.name(), &home, &name, &room.tmp());
+        env.insert("ANDON_COMMIT".into(), self.here.commit.to_string());
+        env.extend(job.env.clone());
+        let called = format!("{name}-{attempt}");
+        let mut order = plain_order(&job, called, &room, tree.clone(), env, log.clone());
+        order.timeout = timeout;
+        order.reads.push(self.here.objects.join("objects"));
+        order.writes.push(home);
+        let end = job_end(self.runner.run(&order, stop.cancelled_owned()).await);
         let mut gathered = gather_reports(&tree, &job);
         if end == JobEnd::Passed && !job.outputs.is_empty() {
             let file = self
@@ -421,7 +425,8 @@ impl World {
         }
         let took = Span(u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX));
         let tail = if end == JobEnd::Passed { Vec::new() } else { tail(&log) };
-        let _ = std::fs::remove_dir_all(&copy);
+        // What cannot be removed goes with everything else of this run.
+        let _ = room.remove();
         Ok(Done { job: name, attempt, end, took, gathered, tail })
     }
 
@@ -444,22 +449,6 @@ impl World {
         let folder = self.room.join("outputs");
         std::fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
         Ok(folder.join(format!("{job}.tar")))
-    }
-
-    /// As on the server: what the machine offers to find programs, what Andon knows, what the file says.
-    fn env(&self, name: &JobName, job: &Job, tmp: &Path) -> BTreeMap<String, String> {
-        let machine = andon_line::stations::pipeline::OF_MACHINE;
-        let mut env: BTreeMap<String, String> =
-            machine.iter().filter_map(|key| Some(((*key).to_owned(), std::env::var(key).ok()?))).collect();
-        env.extend([
-            ("CI".to_owned(), "true".to_owned()),
-            ("ANDON".to_owned(), "true".to_owned()),
-            ("ANDON_JOB".to_owned(), name.to_string()),
-            ("ANDON_COMMIT".to_owned(), self.here.commit.to_string()),
-            ("TMPDIR".to_owned(), tmp.display().to_string()),
-        ]);
-        env.extend(job.env.clone());
-        env
     }
 }
 

@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use andon_model::{RunId, Time};
 use andon_pipeline::job::Cache;
 use andon_runner::{gather, parcel};
+use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 
 /// Bytes that the caches of one project may take.
@@ -34,7 +35,14 @@ pub(super) struct Wanted {
     pub run: RunId,
     /// Runs whose caches it may use.
     pub usable: BTreeSet<RunId>,
-    /// Digits of the key; empty until it was found.
+    /// What came of looking.
+    pub found: Found,
+}
+
+/// What came of looking for a cache, kept in the attempt's room: another server may have to finish it.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(super) struct Found {
+    /// Digits of the key; empty: it is not known, and nothing is kept.
     key: String,
     /// Whether one with this very key was there.
     hit: bool,
@@ -43,7 +51,7 @@ pub(super) struct Wanted {
 impl Wanted {
     /// Nothing is found yet.
     pub fn new(name: String, run: RunId, usable: BTreeSet<RunId>) -> Wanted {
-        Wanted { name, run, usable, key: String::new(), hit: false }
+        Wanted { name, run, usable, found: Found::default() }
     }
 
     /// The key: name, paths, and the content of the files that make it.
@@ -65,7 +73,7 @@ impl Wanted {
                 say(&bytes);
             }
         }
-        self.key = hex::encode(&sum.finalize()[..16]);
+        self.found.key = hex::encode(&sum.finalize()[..16]);
         Ok(())
     }
 }
@@ -94,11 +102,11 @@ impl Caches {
             .into_iter()
             .filter(|e| e.name == name && wanted.usable.contains(&e.run))
             .collect();
-        known.sort_by_key(|entry| (entry.key == wanted.key, entry.run));
-        let Some(best) = known.pop().filter(|entry| entry.key == wanted.key || cache.fallback) else {
+        known.sort_by_key(|entry| (entry.key == wanted.found.key, entry.run));
+        let Some(best) = known.pop().filter(|entry| entry.key == wanted.found.key || cache.fallback) else {
             return Ok(());
         };
-        wanted.hit = best.key == wanted.key;
+        wanted.found.hit = best.key == wanted.found.key;
         let file = File::open(&best.path)?;
         // Used now: the least recently used goes first.
         let _ = file.set_modified(moment(now));
@@ -107,7 +115,7 @@ impl Caches {
 
     /// Keeps what the job leaves, unless this key was there already. Returns words where it could not be kept.
     pub fn keep(&self, tree: &Path, cache: &Cache, wanted: &Wanted) -> io::Result<Option<String>> {
-        if wanted.hit || wanted.key.is_empty() {
+        if wanted.found.hit || wanted.found.key.is_empty() {
             return Ok(None);
         }
         std::fs::create_dir_all(&self.room)?;
@@ -128,7 +136,7 @@ impl Caches {
                 bytes >> 20
             )));
         }
-        let name = format!("{},{},{}.tar", digits(&wanted.name), wanted.key, wanted.run.0);
+        let name = format!("{},{},{}.tar", digits(&wanted.name), wanted.found.key, wanted.run.0);
         file.persist(self.room.join(name)).map_err(|error| error.error)?;
         self.bound()?;
         Ok(None)

@@ -3,15 +3,28 @@
 
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Seek};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use andon_model::event::Event;
 use andon_model::{Digest, JobName, RunId};
 use andon_pipeline::definition::Job;
-use andon_runner::parcel;
+use andon_runner::{Room, parcel};
+use serde::{Deserialize, Serialize};
 
-use super::caches::{Caches, Wanted};
+use super::caches::{Caches, Found, Wanted};
 use crate::{Line, Project, Refusal};
+
+/// The note in an attempt's room, outside of what the job sees.
+const NOTE: &str = "parcels.json";
+
+/// What is noted.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Noted {
+    #[serde(default)]
+    found: Found,
+    #[serde(default)]
+    warnings: Vec<String>,
+}
 
 /// What is to be put into a working copy and taken from it.
 #[derive(Debug, Clone)]
@@ -47,12 +60,13 @@ impl Parcels {
         Ok(Parcels { run, name: name.clone(), job: job.clone(), taken, caches, wanted })
     }
 
-    /// Fills a fresh working copy. What could not be put in that a job can do without is said in words.
-    pub async fn put_in(self, line: &Line, tree: PathBuf) -> Result<(Parcels, Vec<String>), Refusal> {
+    /// Fills the fresh working copy of an attempt, and notes in its room what whoever finishes it has to know.
+    pub async fn put_in(self, line: &Line, room: &Room) -> Result<(), Refusal> {
         let (blobs, now) = (line.blobs.clone(), line.now());
+        let (tree, note) = (room.dir().join("tree"), room.dir().join(NOTE));
         let done = tokio::task::spawn_blocking(move || {
             let mut made = self;
-            let mut warnings = Vec::new();
+            let mut noted = Noted::default();
             // The key is of the repository's files, before anything else is there.
             if let (Some(cache), Some(wanted)) = (&made.job.cache, &mut made.wanted) {
                 wanted.find_key(&tree, cache)?;
@@ -63,14 +77,26 @@ impl Parcels {
             for digest in &made.taken {
                 parcel::unpack(BufReader::new(blobs.get(digest)?), &tree)?;
             }
-            if let (Some(cache), Some(wanted)) = (&made.job.cache, &mut made.wanted)
-                && let Err(error) = made.caches.restore(&tree, cache, wanted, now)
-            {
-                warnings.push(format!("the cache {} could not be read: {error}", wanted.name));
+            if let (Some(cache), Some(wanted)) = (&made.job.cache, &mut made.wanted) {
+                // A job can do without its cache.
+                if let Err(error) = made.caches.restore(&tree, cache, wanted, now) {
+                    noted.warnings.push(format!("the cache {} could not be read: {error}", wanted.name));
+                }
+                noted.found = wanted.found.clone();
             }
-            Ok::<_, std::io::Error>((made, warnings))
+            std::fs::write(note, serde_json::to_vec(&noted)?)
         });
         Ok(done.await.map_err(|error| Refusal::Broken(error.to_string()))??)
+    }
+
+    /// Takes up what was noted at the attempt's beginning; returns what is to be said of it.
+    pub fn read_note(&mut self, tree: &Path) -> Vec<String> {
+        let note = tree.parent().and_then(|room| std::fs::read(room.join(NOTE)).ok());
+        let noted: Noted = note.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+        if let Some(wanted) = &mut self.wanted {
+            wanted.found = noted.found;
+        }
+        noted.warnings
     }
 
     /// Keeps what a green attempt leaves: the event that names its outputs, and what is wrong in sentences: `Err` what makes it red, `Ok`

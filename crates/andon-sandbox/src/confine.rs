@@ -6,13 +6,13 @@ use landlock::{
 use rustix::process::{Resource, Rlimit, setrlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
-use super::Plan;
+use crate::Plan;
 
 /// What Landlock is asked for; an older kernel gives what it has.
 const LANDLOCK: ABI = ABI::V6;
 
 /// Limits of each process, where nothing counts all together.
-pub(super) fn limits(plan: &Plan) -> Result<(), String> {
+pub(crate) fn limits(plan: &Plan) -> Result<(), String> {
     let set = |what, name: &str, most: u64| {
         setrlimit(what, Rlimit { current: Some(most), maximum: Some(most) })
             .map_err(|error| format!("cannot limit its {name}: {error}"))
@@ -29,7 +29,7 @@ pub(super) fn limits(plan: &Plan) -> Result<(), String> {
 }
 
 /// Gives up every capability, also for programs that it starts.
-pub(super) fn capabilities() -> Result<(), String> {
+pub(crate) fn capabilities() -> Result<(), String> {
     let failed = |error: rustix::io::Errno| format!("cannot give up its capabilities: {error}");
     let held = rustix::thread::capabilities(None).map_err(failed)?;
     if held.effective.contains(CapabilitySet::SETPCAP) {
@@ -51,7 +51,7 @@ pub(super) fn capabilities() -> Result<(), String> {
 }
 
 /// Writing only where the plan allows it, reading only what the plan names; no signals and no abstract sockets to the outside.
-pub(super) fn files(plan: &Plan) -> Result<(), String> {
+pub(crate) fn files(plan: &Plan) -> Result<(), String> {
     let failed = |error: &dyn std::fmt::Display| format!("cannot limit its files: {error}");
     let read = AccessFs::from_read(LANDLOCK);
     let all = AccessFs::from_all(LANDLOCK);
