@@ -53,10 +53,15 @@ impl Story {
                 tree: oid(1),
                 parent: None,
                 jobs: vec![],
+                plan: None,
+                again: None,
             },
         );
         let job = || "unit".parse().unwrap();
-        self.at(minute + 1, Event::JobStarted { run: RunId(run), job: job(), attempt: 1 });
+        self.at(
+            minute + 1,
+            Event::JobStarted { run: RunId(run), job: job(), attempt: 1, isolation: Default::default() },
+        );
         let tests = TestCounts::default();
         self.at(
             minute + 4,

@@ -15,7 +15,7 @@ use andon_router::Router;
 use andon_runner::Runner;
 use andon_runtime::remote::Fleet;
 use andon_store::journal::{Batch, Fence, Journal, NewEvent};
-use andon_store::{Blobs, SqliteJournal, Vault};
+use andon_store::{Blobs, Derived, SqliteJournal, Vault};
 use tokio::sync::{Semaphore, broadcast};
 
 use crate::access::{Access, Caller};
@@ -66,6 +66,8 @@ pub struct Line {
     pub settings: Settings,
     /// Bulk.
     pub blobs: Blobs,
+    /// What would take long to derive from the journal again.
+    pub(crate) derived: Derived,
     /// Seals what is kept in confidence.
     pub vault: Vault,
     /// Makes databases.
@@ -142,8 +144,8 @@ impl Line {
                 break;
             }
         }
-        let runner = Runner { shim: vec![settings.exe.clone(), PathBuf::from("job-shim")] };
         let blobs = Blobs::open(&data.join("blobs"))?;
+        let derived = Derived::open(&data.join("derived.db")).await?;
         let vault = Vault::open(&data.join("key"))?;
         let fleet = Arc::new(Fleet::new(tokio::runtime::Handle::current()));
         let mut projects: BTreeMap<ProjectName, Arc<Project>> = BTreeMap::new();
@@ -156,11 +158,13 @@ impl Line {
             Repository::create(project.repository.dir().to_owned(), &trunk, &settings.exe).await?;
         }
         let id: String = name_of(&vault);
+        let runner = Runner::new(settings.exe.clone(), &data, format!("andon-jobs-{id}"));
         let postgres =
             settings.postgres.as_ref().map(|at| andon_data::Server::new(&at.0, &id)).transpose()?;
         let line = Arc::new(Line {
             data: postgres,
             blobs,
+            derived,
             vault,
             runner,
             router: Router::new(),
@@ -192,6 +196,9 @@ impl Line {
             line.follow_up(&project, feed).await?;
         }
         line.reroute();
+        let trying = Arc::clone(&line);
+        // What the host permits is known before the first job needs it.
+        drop(tokio::task::spawn_blocking(move || drop(trying.runner.means().clone())));
         Ok(line)
     }
 

@@ -26,6 +26,9 @@ pub fn of(event: &Event) -> Option<(Mark, String, Option<String>)> {
         Event::ChangeRefused { change: id, why, .. } => {
             (Mark::Stop, format!("{id} does not land: {}", first(why)), change(id))
         }
+        Event::RunQueued { run, purpose: Purpose::Gate { change: id, .. }, again: Some(again), .. } => {
+            (Mark::Live, format!("{id} is tested once more ({run}, after {again})."), change(id))
+        }
         Event::RunQueued { run, purpose: Purpose::Gate { change: id, .. }, tree, .. } => (
             Mark::Live,
             format!("{id} is tested on the tree that would land, {} ({run}).", tree.short()),
@@ -48,8 +51,31 @@ pub fn of(event: &Event) -> Option<(Mark, String, Option<String>)> {
             let (mark, words) = crate::view::job_end(ended);
             (mark, format!("{job} {words} after {took}."), Some(format!("runs/{}", run.0)))
         }
+        Event::TestQuarantined { test, owner, until, .. } => {
+            let words = format!(
+                "{test} is in quarantine until {}; {owner} makes it reliable again.",
+                until.rfc3339().get(..10).unwrap_or_default()
+            );
+            (Mark::Wait, words, Some("tests".into()))
+        }
+        Event::QuarantineEnded { test, why } => {
+            (Mark::None, format!("{test} counts again: {why}."), Some("tests".into()))
+        }
         Event::JobLost { run, job, why, .. } => {
             (Mark::Wait, format!("{job} is run again: {why}."), Some(format!("runs/{}", run.0)))
+        }
+        Event::JobReplayed { run, job, from, .. } => {
+            (Mark::Go, format!("{job} of {run} is what it was in {from}."), Some(format!("runs/{}", run.0)))
+        }
+        Event::ApprovalAsked { run, job, until } => {
+            let words = format!("{job} of {run} waits for a person until {}.", until.rfc3339());
+            (Mark::Wait, words, Some(format!("runs/{}", run.0)))
+        }
+        Event::ApprovalGiven { run, job, why } => {
+            (Mark::Go, format!("{job} of {run} was approved: {why}"), Some(format!("runs/{}", run.0)))
+        }
+        Event::ApprovalRefused { run, job, why } => {
+            (Mark::Stop, format!("{job} of {run} was refused: {why}"), Some(format!("runs/{}", run.0)))
         }
         Event::ArtifactBuilt { run, artifact, bytes, commit, .. } => {
             let words = format!(

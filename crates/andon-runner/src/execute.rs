@@ -1,132 +1,390 @@
-//! One attempt of a job: shim, log file, timeout, cancelling. Knows no pipeline.
+//! Attempts from the server's side: started, followed, adopted after a restart, stopped, swept. Knows no pipeline.
 
-use std::collections::BTreeMap;
-use std::future::Future;
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::OnceLock;
 use std::time::Duration;
 
-use andon_model::Span;
-use tokio::io::AsyncWriteExt;
-use tokio::process::{Child, Command};
+use andon_model::event::JobIsolation;
+use andon_sandbox::process::table;
+use andon_sandbox::{Bounds, Means};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::process::{Child, ChildStdout, Command};
 
-use crate::shim::{self, Job};
+use crate::confine;
+use crate::order::{End, Order, StepEnd};
+use crate::room::{Reading, Room};
+use crate::shim::{Job, MARK, REHEARSE, STAGE};
 
-/// How often the length of a log is compared with its limit.
-const LOOK: Duration = Duration::from_millis(500);
+/// How often the record of an attempt is looked at whose shim tells nobody any more.
+const LOOK: Duration = Duration::from_millis(100);
+/// Looks at what will not die, and the pause between.
+const LOOKS: u32 = 400;
+const PAUSE: Duration = Duration::from_millis(10);
+/// Where programs are looked for if the server has no PATH.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// What an attempt whose shim is gone without a word came to.
+const VANISHED: &str = "the process that held it is gone, and nobody saw how it ended";
 
-/// What is to be run.
-#[derive(Debug, Clone)]
-pub struct Order {
-    /// The commands.
-    pub script: String,
-    /// The working copy.
-    pub workdir: PathBuf,
-    /// The whole environment of the job.
-    pub env: BTreeMap<String, String>,
-    /// Stopped after this.
-    pub timeout: Span,
-    /// Time between asking it to end and killing it.
-    pub grace: Span,
-    /// Gets all output as it comes.
-    pub log: PathBuf,
-    /// Bytes of output after which the job is stopped, so that it cannot fill the disk.
-    pub log_limit: u64,
-}
-
-/// How it ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum End {
-    /// By itself, with this status; 128 + n for signal n.
-    Exited(i32),
-    /// Stopped after its time.
-    TimedOut,
-    /// Stopped because nobody needs it any more.
-    Cancelled,
-    /// Stopped because it printed more than its limit.
-    TooMuchOutput,
-    /// It never began.
-    Broken(String),
-}
-
-/// Starts jobs through the shim.
-#[derive(Debug, Clone)]
+/// Starts attempts and finds them again.
+#[derive(Debug)]
 pub struct Runner {
-    /// Program and arguments that run [`shim::main`].
-    pub shim: Vec<PathBuf>,
+    exe: PathBuf,
+    /// What no job sees: the server's data.
+    hide: PathBuf,
+    /// Where the host's permission is tried.
+    probe: PathBuf,
+    /// What groups of jobs are named after.
+    name: String,
+    means: OnceLock<Means>,
+}
+
+/// What is to be heard of an attempt.
+#[derive(Debug)]
+pub enum News {
+    /// These steps ended.
+    Steps(Vec<StepEnd>),
+    /// All is over; nothing of it runs any more.
+    Ended(End),
+}
+
+/// An attempt under way, or over and not yet forgotten.
+#[derive(Debug)]
+pub struct Running {
+    room: Room,
+    reading: Reading,
+    watched: Watched,
+    /// The shim's word that the record has grown; none: it tells nobody.
+    told: Option<ChildStdout>,
+    stopped: bool,
+}
+
+#[derive(Debug)]
+enum Watched {
+    /// Our own child.
+    Child(Box<Child>),
+    /// One that an earlier server started.
+    Adopted(AsyncFd<OwnedFd>),
+    /// It is over.
+    Over,
 }
 
 impl Runner {
+    /// Shims are `exe job-shim ROOM`; jobs see nothing below `data` beside what they are given; groups on the host are called `name`.
+    pub fn new(exe: PathBuf, data: &Path, name: String) -> Runner {
+        let hide = data.canonicalize().unwrap_or_else(|_| data.to_owned());
+        Runner { exe, probe: hide.join("jobs"), hide, name, means: OnceLock::new() }
+    }
+
+    /// Uses these means instead of what the host permits.
+    pub fn with(mut self, means: Means) -> Runner {
+        self.means = OnceLock::from(means);
+        self
+    }
+
+    /// What the host permits: tried once, when it is asked for first. Blocks.
+    pub fn means(&self) -> &Means {
+        self.means.get_or_init(|| {
+            let probe = self.probe.join(format!(".probe-{}", std::process::id()));
+            if let Err(error) = fs::create_dir_all(&probe) {
+                return Means::none(&format!("it could not be tried: {error}"));
+            }
+            let rehearse = || {
+                let mut command = std::process::Command::new(&self.exe);
+                command.arg("job-shim").arg(&probe).env_clear().env(STAGE, REHEARSE).current_dir("/");
+                command
+            };
+            let means = Means::find(rehearse, &probe, &self.name);
+            // Left for the next time if it cannot be removed now.
+            let _ = fs::remove_dir(&probe);
+            means
+        })
+    }
+
+    /// What separates an attempt with these limits from everything else. Blocks when it is asked first.
+    pub fn isolation(&self, limits: &Bounds, network: bool) -> JobIsolation {
+        confine::isolation(self.means(), limits, network)
+    }
+
+    /// Begins an attempt. Whatever becomes of it stands in its room. The order is heard by the shim alone and never written.
+    pub async fn start(&self, order: &Order) -> Result<Running, String> {
+        let hide = [self.hide.clone()];
+        let plan = confine::plan(order, self.means(), &hide)?;
+        let words = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
+        let room = Room::at(&order.room);
+        for dir in [room.root(), room.tmp()] {
+            fs::create_dir_all(&dir).map_err(words("cannot make its room"))?;
+        }
+        let notes = fs::File::options().create(true).append(true).open(room.notes());
+        let millis = |span: andon_model::Span| span.0;
+        let job = Job {
+            name: order.name.clone(),
+            steps: order.steps.clone(),
+            workdir: order.workdir.clone(),
+            env: order.env.clone().into_iter().collect(),
+            secrets: order.secrets.clone(),
+            timeout_ms: millis(order.timeout),
+            quiet_ms: order.quiet.map(millis),
+            grace_ms: millis(order.grace),
+            log: order.log.clone(),
+            log_limit: order.log_limit,
+            limits: order.limits,
+            groups: self.means().groups.clone(),
+            plan,
+        };
+        let mut line = serde_json::to_vec(&job).map_err(|error| error.to_string())?;
+        line.push(b'\n');
+        let mut child = Command::new(&self.exe)
+            .arg("job-shim")
+            .arg(&order.room)
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_else(|| PATH.into()))
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(notes.map_err(words("cannot keep notes"))?)
+            .spawn()
+            .map_err(|error| format!("cannot run {}: {error}", self.exe.display()))?;
+        if let Some(mut stdin) = child.stdin.take() {
+            // One that does not listen says so by its end.
+            let _ = stdin.write_all(&line).await;
+        }
+        let told = child.stdout.take();
+        let watched = Watched::Child(Box::new(child));
+        Ok(Running { room, reading: Reading::default(), watched, told, stopped: false })
+    }
+
+    /// Takes up an attempt that an earlier server began, wherever it stands. None: nobody knows how it ended, and nothing of it is left.
+    pub async fn adopt(&self, room: &Room) -> Result<Option<Running>, String> {
+        let running = |watched| Running {
+            room: room.clone(),
+            reading: Reading::default(),
+            watched,
+            told: None,
+            stopped: false,
+        };
+        for _ in 0..LOOKS {
+            match room.lock().map_err(|error| format!("cannot look at the lock of its room: {error}"))? {
+                // Held by us for as long as it takes: nobody begins now.
+                Some(_lock) => {
+                    return match room.outcome() {
+                        Ok(Some(_)) => Ok(Some(running(Watched::Over))),
+                        Ok(None) => {
+                            let own = room.clone();
+                            let left = tokio::task::spawn_blocking(move || end_left(&own)).await;
+                            left.map_err(|error| error.to_string())?.map(|()| None)
+                        }
+                        Err(error) => Err(format!("cannot read how it ended: {error}")),
+                    };
+                }
+                // A shim writes who it is once it has the lock; until then it is only just beginning.
+                None => {
+                    let state = room.state().ok().flatten();
+                    let pid = state.and_then(|state| Some((state.shim, i32::try_from(state.shim.pid).ok()?)));
+                    let Some((shim, pid)) = pid else {
+                        tokio::time::sleep(PAUSE).await;
+                        continue;
+                    };
+                    let handle = Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+                    // It may have ended since: then the lock is free.
+                    let Some(handle) =
+                        handle.filter(|_| andon_sandbox::Process::of(shim.pid).ok() == Some(shim))
+                    else {
+                        tokio::time::sleep(PAUSE).await;
+                        continue;
+                    };
+                    let handle =
+                        watched(handle).map_err(|error| format!("cannot watch its shim: {error}"))?;
+                    return Ok(Some(running(Watched::Adopted(handle))));
+                }
+            }
+        }
+        Err("its shim neither begins nor ends".into())
+    }
+
     /// Runs one attempt to its end. When `cancel` resolves it is stopped. In every case nothing of it is left running.
     pub async fn run(&self, order: &Order, cancel: impl Future<Output = ()>) -> End {
-        match self.start(order).await {
-            Ok(child) => watch(child, order, cancel).await,
-            Err(error) => End::Broken(error.to_string()),
-        }
-    }
-
-    async fn start(&self, order: &Order) -> std::io::Result<Child> {
-        let log = std::fs::File::options().create(true).append(true).open(&order.log)?;
-        let (program, args) =
-            self.shim.split_first().ok_or_else(|| std::io::Error::other("no shim is configured"))?;
-        let mut child = Command::new(program)
-            .args(args)
-            .stdin(Stdio::piped())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .process_group(0)
-            .spawn()?;
-        let job = Job {
-            script: order.script.clone(),
-            workdir: order.workdir.clone(),
-            env: order.env.clone(),
-            grace_ms: order.grace.0,
+        let mut running = match self.start(order).await {
+            Ok(running) => running,
+            Err(why) => return End::Broken(why),
         };
-        let mut line = serde_json::to_vec(&job)?;
-        line.push(b'\n');
-        if let Some(stdin) = child.stdin.as_mut() {
-            stdin.write_all(&line).await?;
-            stdin.flush().await?;
+        let mut cancel = std::pin::pin!(cancel);
+        loop {
+            tokio::select! {
+                news = running.next() => match news {
+                    News::Steps(_) => {}
+                    News::Ended(end) => return end,
+                },
+                () = &mut cancel, if !running.stopped => running.stop(),
+            }
         }
-        Ok(child)
+    }
+
+    /// Ends every attempt in rooms below `rooms` that `known` does not know by its directory's name, and removes its room; groups of
+    /// this server that belong to no room go as well. Blocks until it is done.
+    pub fn sweep(&self, rooms: &Path, known: impl Fn(&str) -> bool) -> io::Result<()> {
+        let found = match fs::read_dir(rooms) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            found => found?,
+        };
+        for entry in found {
+            let entry = entry?;
+            if entry.file_name().to_str().is_none_or(|name| !known(name)) {
+                self.end(&Room::at(&entry.path())).map_err(io::Error::other)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends an attempt at once, whoever began it, and removes its room. Blocks.
+    pub fn end(&self, room: &Room) -> Result<(), String> {
+        for _ in 0..LOOKS {
+            match room.lock().map_err(|error| format!("cannot look at the lock of its room: {error}"))? {
+                Some(_lock) => {
+                    end_left(room)?;
+                    return room.remove().map_err(|error| format!("cannot remove its room: {error}"));
+                }
+                None => {
+                    if let Ok(Some(state)) = room.state() {
+                        // Killed, it can hold nobody any more: what it held is ended below.
+                        let _ = state.shim.signal(Signal::KILL);
+                    }
+                }
+            }
+            pause();
+        }
+        Err("its shim survives being killed".into())
     }
 }
 
-async fn watch(mut child: Child, order: &Order, cancel: impl Future<Output = ()>) -> End {
-    // Taken out of the child, since waiting on it would close it: the leash is held until the end.
-    let leash = child.stdin.take();
-    let timeout = tokio::time::sleep(order.timeout.duration());
-    let too_long = outgrows(&order.log, order.log_limit);
-    let early = tokio::select! {
-        status = child.wait() => return exited(status),
-        () = timeout => End::TimedOut,
-        () = cancel => End::Cancelled,
-        () = too_long => End::TooMuchOutput,
-    };
-    drop(leash);
-    match child.wait().await {
-        Ok(_) => early,
-        Err(error) => End::Broken(error.to_string()),
+impl Running {
+    /// Asks it to end; what comes of that is heard as its end.
+    pub fn stop(&mut self) {
+        self.stopped = true;
+        match &self.watched {
+            Watched::Child(child) => {
+                let pid = child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
+                // Ended already is as good. It cannot be another's number: it is our child until it is waited for.
+                let _ = pid.map(|pid| rustix::process::kill_process(pid, Signal::TERM));
+            }
+            Watched::Adopted(shim) => {
+                let _ = rustix::process::pidfd_send_signal(shim, Signal::TERM);
+            }
+            Watched::Over => {}
+        }
+    }
+
+    /// Waits for what comes next. To be dropped and asked again at any time: nothing is missed.
+    pub async fn next(&mut self) -> News {
+        loop {
+            let over = matches!(self.watched, Watched::Over);
+            // In this order: what was recorded before the end is read after it is known.
+            match self.room.ended(&mut self.reading) {
+                Ok(steps) if !steps.is_empty() => return News::Steps(steps),
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::warn!(room = %self.room.dir().display(), %error, "a record of steps cannot be read")
+                }
+            }
+            if over {
+                return News::Ended(self.outcome().await);
+            }
+            let mut lines = [0; 64];
+            let told = async {
+                match &mut self.told {
+                    Some(out) => out.read(&mut lines).await.is_ok_and(|read| read > 0),
+                    None => {
+                        tokio::time::sleep(LOOK).await;
+                        true
+                    }
+                }
+            };
+            let ended = async {
+                match &mut self.watched {
+                    Watched::Child(child) => drop(child.wait().await),
+                    Watched::Adopted(shim) => drop(shim.readable().await),
+                    Watched::Over => {}
+                }
+            };
+            tokio::select! {
+                () = ended => self.watched = Watched::Over,
+                more = told => if !more {
+                    self.told = None;
+                },
+            }
+        }
+    }
+
+    async fn outcome(&self) -> End {
+        match self.room.outcome() {
+            Ok(Some(end)) => end,
+            Err(error) => End::Broken(format!("how it ended cannot be read: {error}")),
+            Ok(None) => {
+                let room = self.room.clone();
+                let left = tokio::task::spawn_blocking(move || end_left(&room)).await;
+                match left.map_err(|error| error.to_string()).and_then(|left| left) {
+                    Err(why) => End::Broken(why),
+                    Ok(()) if self.stopped => End::Cancelled,
+                    Ok(()) => End::Broken(format!("{VANISHED}{}", self.said())),
+                }
+            }
+        }
+    }
+
+    /// What the shim said last, if it said anything.
+    fn said(&self) -> String {
+        let notes = fs::read_to_string(self.room.notes()).unwrap_or_default();
+        notes.lines().last().map(|line| format!(": {line}")).unwrap_or_default()
+    }
+
+    /// Where its record is.
+    pub fn room(&self) -> &Room {
+        &self.room
     }
 }
 
-fn exited(status: std::io::Result<std::process::ExitStatus>) -> End {
-    match status.map(|status| status.code()) {
-        Ok(Some(shim::BROKEN)) => {
-            End::Broken("the job's process could not be started; its log says why".into())
-        }
-        Ok(Some(code)) => End::Exited(code),
-        Ok(None) => End::Broken("the job's shim was killed from outside".into()),
-        Err(error) => End::Broken(error.to_string()),
-    }
+#[allow(
+    deprecated,
+    reason = "its successor is unsafe because a type may give another descriptor each time: this one does not"
+)]
+fn watched(handle: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::new(handle)
 }
 
-async fn outgrows(log: &Path, limit: u64) {
-    let mut tick = tokio::time::interval(LOOK);
-    loop {
-        tick.tick().await;
-        if tokio::fs::metadata(log).await.is_ok_and(|meta| meta.len() > limit) {
-            return;
+/// Ends what an attempt without a shim has left: usually nothing, since its first process ends with its shim.
+fn end_left(room: &Room) -> Result<(), String> {
+    let group = room.state().ok().flatten().map(|state| state.group).unwrap_or_default();
+    let named = room.dir().to_string_lossy();
+    let mut left = Vec::new();
+    for _ in 0..LOOKS {
+        group.kill();
+        let all = table().map_err(|error| format!("cannot see what is left of it: {error}"))?;
+        let of_it = all
+            .values()
+            .filter(|stat| !stat.zombie && stat.process.variable(MARK).as_deref() == Some(&*named));
+        left = of_it.map(|stat| stat.process).collect();
+        if left.is_empty() && group.remove().is_ok() {
+            return Ok(());
         }
+        for process in &left {
+            // Gone already is as good.
+            let _ = process.signal(Signal::KILL);
+        }
+        pause();
     }
+    let pids: Vec<String> = left.iter().map(|process| process.pid.to_string()).collect();
+    Err(format!("what it left survives being killed: {}", pids.join(", ")))
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "between two looks at processes that are being killed; only blocking tasks come here"
+)]
+fn pause() {
+    std::thread::sleep(PAUSE);
 }

@@ -1,9 +1,19 @@
-//! Executes jobs as process trees, gathers what they leave behind. Schedules nothing and judges nothing.
+//! Executes jobs as process trees in a sandbox, in steps, so that they outlive the server; gathers what they leave behind. Schedules
+//! nothing and judges nothing.
 //!
-//! [`execute`] runs a script under a shim, [`shim`] is that process, [`gather`] finds reports and packs artifacts.
+//! [`execute`] is the server's side: attempts started, followed, adopted, stopped. [`shim`] is the process that holds an attempt, [`room`] the
+//! directory by which both know of each other, [`order`] what is said between them, [`confine`] what a job sees. [`gather`] finds reports
+//! and packs artifacts, [`parcel`] carries files between working copies.
 
+pub mod confine;
 pub mod execute;
 pub mod gather;
+pub mod order;
+pub mod parcel;
+pub mod room;
 pub mod shim;
 
-pub use execute::{End, Order, Runner};
+pub use confine::tool_homes;
+pub use execute::{News, Runner, Running};
+pub use order::{End, Order, Step, StepEnd};
+pub use room::Room;

@@ -18,11 +18,11 @@ mod packages;
 mod port;
 mod process;
 pub mod remote;
-pub mod sandbox;
 mod shell;
 mod spec;
 mod unpack;
 
+pub use andon_sandbox as sandbox;
 pub use docker::{About, DockerRuntime};
 pub use error::RuntimeError;
 pub use health::{free_port, free_port_at, health};

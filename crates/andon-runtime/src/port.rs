@@ -5,9 +5,9 @@ use std::io::Read;
 use std::net::SocketAddr;
 
 use andon_model::{EnvironmentName, Packages, RuntimeKind};
-use serde::{Deserialize, Serialize};
 
 use crate::error::RuntimeError;
+pub use crate::sandbox::Isolation;
 use crate::{Difference, Foreign, Observed, Process, Shell, ShellOrder, Spec};
 
 /// Runs instances. Everything blocks: call it from a blocking task. Each verb may be repeated; done again it is nothing.
@@ -82,13 +82,4 @@ pub trait Runtime: Send + Sync {
 
     /// Removes what an environment without instances still holds on the host: networks, groups, mounts.
     fn clear(&self, environment: &EnvironmentName) -> Result<(), RuntimeError>;
-}
-
-/// What separates instances from each other and from the host.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Isolation {
-    /// In force, as people say it: `memory limit`, `network of its own`.
-    pub has: Vec<String>,
-    /// Not in force, each with the reason.
-    pub lacks: Vec<(String, String)>,
 }

@@ -25,7 +25,7 @@ pub fn of(report: &RunReport) -> Verdict {
     let mut reasons: Vec<String> =
         tests.chain(jobs).chain(unreadable).chain(limits).map(|text| short(&text)).collect();
     // More red tests than are kept: their sum still makes the run red.
-    let kept = report.failures().count();
+    let kept = report.red().count();
     if report.counts.failed as usize > kept {
         reasons.push(format!("{} more failed tests are not listed", report.counts.failed as usize - kept));
     }
@@ -63,6 +63,17 @@ fn job_reason(job: &JobLine) -> Option<String> {
         JobEnd::Passed | JobEnd::Broken { .. } => None,
         JobEnd::Failed { code } => Some(format!("job {} failed with exit status {code}", job.job)),
         JobEnd::TimedOut { after } => Some(format!("job {} was stopped after {after}", job.job)),
+        JobEnd::Refused { why } => Some(format!("job {} was refused: {why}", job.job)),
+        JobEnd::Quiet { after } => {
+            Some(format!("job {} was stopped: it printed nothing for {after}", job.job))
+        }
+        JobEnd::OutOfMemory { limit } => {
+            let limit = limit.map(|limit| format!(" of {} MiB", limit >> 20)).unwrap_or_default();
+            Some(format!("job {} was killed: it used more memory than its limit{limit}", job.job))
+        }
+        JobEnd::TooMuchOutput { most } => {
+            Some(format!("job {} was stopped: it printed more than {} MiB", job.job, most >> 20))
+        }
     }
 }
 

@@ -85,7 +85,7 @@ pub async fn draw(
         }
         Place::Run(id) => {
             let view = line.run_view(project, *id).await?;
-            let main = pages::run::run(&view);
+            let main = pages::run::run(&view, caller);
             (format!("{} · {name}", view.heading), view.frame, main)
         }
         Place::Log(id, job) => {
@@ -111,6 +111,11 @@ pub async fn draw(
         Place::Parity(here, there) => {
             let view = view::parity::parity(line, project, here, there)?;
             let main = pages::parity::parity(&view);
+            (format!("{} · {name}", view.heading), view.frame, main)
+        }
+        Place::Tests => {
+            let view = line.tests_view(project).await?;
+            let main = pages::suite::suite(&view, caller);
             (format!("{} · {name}", view.heading), view.frame, main)
         }
         Place::Releases => {

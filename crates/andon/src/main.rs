@@ -19,7 +19,7 @@ fn main() -> ExitCode {
     // Shims start before anything else: no runtime, no command line.
     let first = args.next().unwrap_or_default();
     if first == "job-shim" {
-        return exit(andon_runner::shim::main());
+        return exit(andon_runner::shim::main(std::path::Path::new(&args.next().unwrap_or_default())));
     }
     if first == "shim" {
         return exit(andon_runtime::shim_main(std::path::Path::new(&args.next().unwrap_or_default())));

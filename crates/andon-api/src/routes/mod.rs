@@ -10,7 +10,9 @@ mod line;
 mod people;
 mod places;
 mod recovery;
+mod runs;
 mod shells;
+mod tests;
 
 use andon_model::event::Role;
 use axum::routing::{delete, get, post};
@@ -92,7 +94,9 @@ pub fn doors() -> Vec<Door> {
     doors.extend(infrastructure::doors());
     doors.extend(infrastructure_runs::doors());
     doors.extend(data::doors());
+    doors.extend(runs::doors());
     doors.extend(shells::doors());
+    doors.extend(tests::doors());
     doors
 }
 

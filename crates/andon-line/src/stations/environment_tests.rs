@@ -1,14 +1,15 @@
 //! The environment's own tests, run against what was just deployed, before any user sees it. They are jobs of `andon.yaml`, run like jobs;
 //! what to think of a red one is decided elsewhere.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use andon_model::event::{Event, JobEnd};
+use andon_model::event::Event;
 use andon_model::{DeploymentId, JobName};
-use andon_runner::{End, Order};
+use andon_runner::{End, Room};
 use tokio_util::sync::CancellationToken;
 
-use super::pipeline::job_env;
+use super::pipeline::{job_end, job_env, job_order};
 use crate::{Line, Project, Refusal};
 
 /// Output that a test may print, in bytes.
@@ -48,7 +49,7 @@ pub(super) async fn test(
 }
 
 async fn run(
-    line: &Line,
+    line: &Arc<Line>,
     project: &Project,
     id: DeploymentId,
     stop: &CancellationToken,
@@ -73,34 +74,28 @@ async fn run(
     if tests.is_empty() {
         return Ok(Some(said(true, "no tests are declared for it".into(), None)));
     }
-    let room = project.room.join("copies").join(format!("{id}-tests"));
-    let _ = std::fs::remove_dir_all(&room);
-    let (tree, tmp, log) = (room.join("tree"), room.join("tmp"), room.join("log"));
-    std::fs::create_dir_all(&tmp)?;
+    let room = Room::at(&rooms(project).join(id.to_string()));
+    clear(line, room.clone()).await?;
+    let (tree, log) = (room.dir().join("tree"), room.dir().join("log"));
+    std::fs::create_dir_all(room.dir())?;
     project.repository.check_out(&deployment.commit, &tree).await?;
     let mut outcome = (true, Vec::new());
     for name in tests {
         let Some(job) = own.pipeline.jobs.get(&name).or_else(|| trunk.pipeline.jobs.get(&name)) else {
             continue;
         };
-        let mut env = job_env(&own.pipeline, job, project, &name, &tmp);
+        // Each its own record in the room of all: they run one after the other in one working copy.
+        let of_it = Room::at(&room.dir().join(name.as_str()));
+        std::fs::create_dir_all(of_it.dir())?;
+        let mut env = job_env(&own.pipeline, job, project, &name, &of_it.tmp());
         env.extend(addresses(project, &deployment));
-        let order = Order {
-            script: job.run.clone(),
-            workdir: tree.clone(),
-            env,
-            timeout: job.timeout,
-            grace: andon_model::Span::secs(5),
-            log: log.clone(),
-            log_limit: LOG_LIMIT,
-        };
+        let called = format!("{}-{id}-{name}", project.name);
+        let mut order = job_order(project, job, called, &of_it, tree.clone(), env, log.clone());
+        order.log_limit = LOG_LIMIT;
+        order.timeout = project.state().runs.timeout(&name, job.timeout);
         let end = match line.runner.run(&order, stop.cancelled()).await {
             End::Cancelled => return Ok(None),
-            End::Exited(0) => JobEnd::Passed,
-            End::Exited(code) => JobEnd::Failed { code },
-            End::TimedOut => JobEnd::TimedOut { after: job.timeout },
-            End::TooMuchOutput => JobEnd::Broken { why: "it printed too much".into() },
-            End::Broken(why) => JobEnd::Broken { why },
+            end => job_end(end),
         };
         let (mark, words) = crate::view::job_end(&end);
         outcome.0 &= mark == crate::view::Mark::Go;
@@ -111,8 +106,31 @@ async fn run(
         }
     }
     let kept = std::fs::File::open(&log).and_then(|file| line.blobs.put(file)).ok().map(|(digest, _)| digest);
-    let _ = std::fs::remove_dir_all(&room);
+    clear(line, room).await?;
     Ok(Some(said(outcome.0, outcome.1.join(": "), kept)))
+}
+
+/// Where tests of deployments have their rooms.
+fn rooms(project: &Project) -> PathBuf {
+    project.room.join("tests")
+}
+
+async fn clear(line: &Arc<Line>, room: Room) -> Result<(), Refusal> {
+    let line = Arc::clone(line);
+    let swept = tokio::task::spawn_blocking(move || {
+        // What an earlier server began: its tests hold rooms below.
+        line.runner.sweep(room.dir(), |name| !room.dir().join(name).join("tmp").is_dir())?;
+        room.remove()
+    });
+    swept.await.map_err(|error| Refusal::Broken(error.to_string()))?.map_err(Refusal::from)
+}
+
+/// Ends what tests an earlier server began: which deployments are tested is decided anew.
+pub(super) async fn after_restart(line: &Arc<Line>, project: &Project) -> Result<(), Refusal> {
+    for entry in std::fs::read_dir(rooms(project)).into_iter().flatten().flatten() {
+        clear(line, Room::at(&entry.path())).await?;
+    }
+    Ok(())
 }
 
 fn environment_tests(

@@ -18,6 +18,7 @@ pub mod recovery;
 pub mod release;
 pub mod run;
 pub mod shells;
+pub mod tests;
 pub mod wall;
 
 use andon_model::event::{JobEnd, Recorded, Verdict};
@@ -39,6 +40,7 @@ pub use recovery::RecoveryView;
 pub use release::{ReleaseView, ReleasesView};
 pub use run::RunView;
 pub use shells::ShellsView;
+pub use tests::TestsView;
 pub use wall::WallView;
 
 /// A state's mark: shape and colour in the browser, a sign in the terminal.
@@ -181,7 +183,16 @@ pub fn job_end(end: &JobEnd) -> (Mark, String) {
         JobEnd::Passed => (Mark::Go, "passed".into()),
         JobEnd::Failed { code } => (Mark::Stop, format!("failed with exit status {code}")),
         JobEnd::TimedOut { after } => (Mark::Stop, format!("stopped after {after}")),
+        JobEnd::Quiet { after } => (Mark::Stop, format!("stopped: it printed nothing for {after}")),
+        JobEnd::OutOfMemory { limit: Some(limit) } => {
+            (Mark::Stop, format!("was killed: it used more memory than its limit of {} MiB", limit >> 20))
+        }
+        JobEnd::OutOfMemory { limit: None } => (Mark::Stop, "was killed: memory ran out".into()),
+        JobEnd::TooMuchOutput { most } => {
+            (Mark::Stop, format!("stopped: it printed more than {} MiB", most >> 20))
+        }
         JobEnd::Broken { why } => (Mark::Wait, why.clone()),
+        JobEnd::Refused { why } => (Mark::Stop, format!("was refused: {why}")),
     }
 }
 

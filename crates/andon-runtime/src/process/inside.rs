@@ -3,7 +3,7 @@
 //!
 //! As the first process it inherits what the command leaves behind. When it ends, the kernel ends everything else inside.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -15,11 +15,11 @@ use rustix::process::{Signal, WaitOptions, wait};
 use super::network::Cable;
 use super::plan::Order;
 use super::shim::{A_MOMENT, INSIDE, LOCK_TRIES, REHEARSE, STAGE, wait_for};
-use crate::sandbox::{Plan, enter, leave};
+pub(super) use crate::sandbox::ENTERED;
+use crate::sandbox::{enter, rehearse_inside, rehearse_outside};
 
 /// What is reported, a line each; a reason begins with `! `.
 pub(super) const NETWORK: &str = "network";
-pub(super) const ENTERED: &str = "entered";
 pub(super) const RUNS: &str = "runs";
 pub(super) const CODE: &str = "code ";
 pub(super) const SIGNAL: &str = "signal ";
@@ -111,37 +111,11 @@ fn command(order: &Order) -> Result<Command, String> {
 
 /// Tries a plan that comes on standard input and says how it went.
 pub(super) fn rehearse(dir: &Path, inside: bool) -> i32 {
-    let done = if inside { rehearse_inside() } else { rehearse_outside(dir) };
-    let said = match &done {
-        Ok(()) if inside => ENTERED,
-        Ok(()) => "",
-        Err(why) => why,
-    };
-    // Nobody to tell if this fails.
-    let _ = io::stdout().write_all(said.as_bytes());
-    i32::from(done.is_err())
-}
-
-fn read_plan() -> Result<Plan, String> {
-    let mut text = String::new();
-    io::stdin().read_to_string(&mut text).map_err(|error| format!("cannot read the plan: {error}"))?;
-    serde_json::from_str(&text).map_err(|error| format!("cannot read the plan: {error}"))
-}
-
-fn rehearse_inside() -> Result<(), String> {
-    enter(&read_plan()?, || Ok(()))
-}
-
-fn rehearse_outside(dir: &Path) -> Result<(), String> {
-    let plan = read_plan()?;
-    leave(&plan)?;
-    let failed = |error: io::Error| format!("cannot start a process: {error}");
-    let mut command = Command::new(std::env::current_exe().map_err(failed)?);
-    command.arg("shim").arg(dir).env(STAGE, format!("{REHEARSE}-{INSIDE}")).stdin(Stdio::piped());
-    let mut child = command.spawn().map_err(failed)?;
-    if let Some(mut input) = child.stdin.take() {
-        input.write_all(&serde_json::to_vec(&plan).map_err(|error| error.to_string())?).map_err(failed)?;
+    if inside {
+        return rehearse_inside();
     }
-    // It says itself what went wrong.
-    child.wait().map(drop).map_err(failed)
+    let Ok(exe) = std::env::current_exe() else { return 1 };
+    let mut again = Command::new(exe);
+    again.arg("shim").arg(dir).env(STAGE, format!("{REHEARSE}-{INSIDE}"));
+    rehearse_outside(again)
 }

@@ -9,7 +9,6 @@ mod join;
 mod log;
 mod network;
 mod plan;
-mod proc;
 mod shell;
 mod shim;
 mod strangers;
@@ -39,9 +38,10 @@ use crate::spec::{self, Exit, Spec, State};
 use crate::unpack::{Limits, unpack};
 
 pub(crate) use self::join::SHELL;
-pub use self::proc::Process;
 pub(crate) use self::shell::end_left;
 pub use self::shim::shim_main;
+pub use andon_sandbox::Process;
+use andon_sandbox::process as proc;
 
 /// The instances below one directory.
 pub struct ProcessRuntime {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::network::Cable;
 use super::shim::{MARK, PATH};
-use crate::sandbox::{Controller, Means, Plan};
+use crate::sandbox::{Controller, KEPT, Means, Plan, tools};
 use crate::spec::{self, Spec};
 
 /// The file in an instance's directory that says how it is confined.
@@ -17,22 +17,6 @@ pub(super) const SETTING: &str = "sandbox.json";
 pub(super) const ROOT: &str = "root";
 /// The names of its environment's services.
 pub(super) const HOSTS: &str = "hosts";
-/// What the host's configuration keeps for itself.
-const KEPT: [&str; 9] = [
-    "/etc/shadow",
-    "/etc/shadow-",
-    "/etc/gshadow",
-    "/etc/gshadow-",
-    "/etc/ssh",
-    "/etc/ssl/private",
-    "/etc/sudoers",
-    "/etc/sudoers.d",
-    "/etc/andon",
-];
-/// What belongs to a tool beside the directory of its programs.
-const BESIDE: [&str; 10] =
-    ["bin", "lib", "lib64", "libexec", "include", "plugins", "shims", "versions", "version", "installs"];
-
 /// What the server that started it found out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Setting {
@@ -95,6 +79,7 @@ pub(super) fn order(dir: &Path, spec: &Spec, setting: &Setting) -> Result<Order,
             read,
             hide: KEPT.map(PathBuf::from).into_iter().chain(setting.hide.iter().cloned()).collect(),
             write,
+            temporary: None,
             hosts: setting.cable.is_some().then(|| dir.join(HOSTS)),
             landlock: means.landlock.is_ok(),
             filter: means.filter.is_ok(),
@@ -134,28 +119,6 @@ fn writable(release: &Path, writes: &[String]) -> Result<Vec<PathBuf>, String> {
     Ok(all)
 }
 
-/// Programs that lie outside of the system's directories, with the rest of their tool: version managers put them below a home.
-/// Nothing else of a home is seen.
-fn tools(path: &str, hide: &[PathBuf]) -> Vec<PathBuf> {
-    let mut all = Vec::new();
-    for entry in std::env::split_paths(path).filter(|entry| entry.is_absolute()) {
-        let hidden = |hide: &PathBuf| entry.starts_with(hide) || hide.starts_with(&entry);
-        if entry.components().count() < 3 || hide.iter().any(hidden) || entry.starts_with("/proc") {
-            continue;
-        }
-        let last = entry.file_name().unwrap_or_default();
-        if (last == "bin" || last == "shims")
-            && let Some(parent) = entry.parent()
-        {
-            all.extend(BESIDE.map(|name| parent.join(name)).into_iter().filter(|beside| beside.exists()));
-        }
-        all.push(entry);
-    }
-    all.sort();
-    all.dedup();
-    all
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -170,18 +133,5 @@ mod tests {
         for bad in ["..", "data/../..", "/etc", "out", "."] {
             assert!(writable(&release, &[bad.into()]).is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn of_a_home_only_the_tools_are_seen() {
-        let home = tempfile::tempdir().unwrap();
-        let at = |name: &str| home.path().join(name);
-        for name in [".tool/bin", ".tool/lib", ".tool/secrets", "bin"] {
-            std::fs::create_dir_all(at(name)).unwrap();
-        }
-        let path = std::env::join_paths([at(".tool/bin"), at("bin")]).unwrap();
-        let path = path.to_str().unwrap();
-        assert_eq!(tools(path, &[]), [at(".tool/bin"), at(".tool/lib"), at("bin")]);
-        assert_eq!(tools(path, &[home.path().to_owned()]), Vec::<PathBuf>::new());
     }
 }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use andon_model::Time;
+use andon_model::{Limits, Time};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::process::Pid;
@@ -29,7 +29,7 @@ use super::log::Log;
 use super::network::Cable;
 use super::plan::{SETTING, Setting, order};
 use super::proc::{self, Process};
-use crate::sandbox::{Group, Means, leave};
+use crate::sandbox::{Bounds, Group, Means, leave};
 use crate::spec::{self, Exit, Spec, State};
 
 /// Tells the later stages from the first: none, or one of these.
@@ -150,7 +150,8 @@ fn begin(dir: &Path) -> Result<Option<Held>, String> {
         hide: Vec::new(),
         cable: None,
     });
-    let group = setting.means.groups.make(&spec.instance, &spec.limits);
+    let Limits { memory, cpu_millis, processes } = spec.limits;
+    let group = setting.means.groups.make(&spec.instance, &Bounds { memory, cpu_millis, processes });
     let launched = group.and_then(|group| {
         let launched = launch(dir, &spec, &setting, &group, &mut state);
         // Whoever may be left in it is killed by the server.

@@ -42,6 +42,9 @@ pub(crate) async fn run(line: Arc<Line>, project: Arc<Project>, stop: Cancellati
     if let Err(error) = line.end_lost_shells(&project).await {
         tracing::error!(project = %project.name, %error, "shells that were open are not told to have ended");
     }
+    if let Err(error) = super::environment_tests::after_restart(&line, &project).await {
+        tracing::error!(project = %project.name, %error, "tests that an earlier server began are not ended");
+    }
     loop {
         let done = step(&line, &project, &hands, &stop).await;
         pulse.every(if busy(&project.state()) { SOON } else { QUIET });

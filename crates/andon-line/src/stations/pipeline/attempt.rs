@@ -1,67 +1,393 @@
-//! One attempt of a job: its working copy, its environment, its end, what it leaves. Schedules nothing and judges nothing.
+//! One attempt of a job: its room, its working copy, its environment, its steps, its end, what it leaves. Schedules nothing and judges
+//! nothing. It outlives the server: another one finds its room and goes on where this one was.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use andon_model::event::{Event, JobEnd, Purpose, TestCounts};
-use andon_model::{Digest, JobName, Oid, Pins, RunId};
-use andon_pipeline::Definition;
+use andon_model::{Actor, Digest, JobName, Oid, Pins, RunId, Span, Time};
 use andon_pipeline::definition::{Job, Pipeline};
-use andon_runner::{End, Order, gather};
+use andon_pipeline::{Definition, JobState};
+use andon_runner::{End, News, Order, Room, Running, Step, StepEnd, gather, tool_homes};
+use andon_sandbox::Bounds;
+use andon_validation::memory;
 use tokio_util::sync::CancellationToken;
 
+use super::parcels::Parcels;
 use super::reports::{Gathered, gather_reports};
-use crate::{Line, Project, Refusal};
+use crate::{Line, Project, Refusal, State};
 
 /// Time between asking a job to end and killing it.
-const GRACE: andon_model::Span = andon_model::Span::secs(5);
+pub(in crate::stations) const GRACE: Span = Span::secs(5);
 /// Bytes that a job may print: far beyond any log that helps, and it cannot fill a disk.
 const LOG_LIMIT: u64 = 4 << 30;
+/// Of the machine's own environment, what jobs need to find programs and networks.
+const OF_MACHINE: [&str; 8] =
+    ["PATH", "LANG", "LC_ALL", "USER", "SSL_CERT_FILE", "http_proxy", "https_proxy", "no_proxy"];
 
 /// Where the output of an attempt grows while it runs.
 pub fn live_log(project: &Project, run: RunId, job: &JobName, attempt: u32) -> PathBuf {
     project.room.join("logs").join(format!("{run}-{job}-{attempt}.log"))
 }
 
-/// Runs it to its end; what it left behind as events.
-pub(super) async fn run(
-    line: &Arc<Line>,
-    project: &Arc<Project>,
-    run: RunId,
-    name: &JobName,
-    attempt: u32,
-    token: &CancellationToken,
-) -> Vec<Event> {
-    let begun = line.now();
-    let log = live_log(project, run, name, attempt);
-    let copy = project.room.join("copies").join(format!("{run}-{name}-{attempt}"));
-    let outcome = match Attempt::prepare(line, project, run, name, &copy, &log).await {
-        Ok(attempt) => attempt.run(line, token.clone()).await,
-        Err(error) => (JobEnd::Broken { why: error.to_string() }, Gathered::default(), None),
+/// Where attempts have their rooms.
+pub(super) fn rooms(project: &Project) -> PathBuf {
+    project.room.join("attempts")
+}
+
+/// Which attempt.
+#[derive(Debug, Clone)]
+pub(super) struct Id {
+    pub run: RunId,
+    pub job: JobName,
+    pub attempt: u32,
+}
+
+impl Id {
+    /// The name of its room.
+    pub(super) fn name(&self) -> String {
+        format!("{}-{}-{}", self.run, self.job, self.attempt)
+    }
+
+    pub(super) fn room(&self, project: &Project) -> Room {
+        Room::at(&rooms(project).join(self.name()))
+    }
+
+    /// When it began, if the journal says that it still runs.
+    pub(super) fn runs_since(&self, state: &State) -> Option<Time> {
+        let job = state.runs.all.get(&self.run)?.job(&self.job)?;
+        match job.state {
+            JobState::Running { since } if job.attempts == self.attempt => Some(since),
+            _ => None,
+        }
+    }
+}
+
+/// Begins it. Its start is recorded already.
+pub(super) async fn begin(line: &Line, project: &Project, id: &Id) -> Result<Running, String> {
+    let order = order(line, project, id).await.map_err(|error| error.to_string())?;
+    line.runner.start(&order).await
+}
+
+/// Follows it to its end, recording each step; asks it to end when `cancel` says so. None: the server stops, and it goes on without.
+pub(super) async fn follow(
+    line: &Line,
+    project: &Project,
+    id: &Id,
+    mut running: Running,
+    cancel: &CancellationToken,
+    stop: &CancellationToken,
+) -> Option<End> {
+    let mut asked = false;
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return None,
+            () = cancel.cancelled(), if !asked => {
+                asked = true;
+                running.stop();
+            }
+            news = running.next() => match news {
+                News::Ended(end) => return Some(end),
+                News::Steps(steps) => {
+                    if let Err(error) = record(line, project, id, steps).await {
+                        tracing::error!(%error, attempt = id.name(), "a step could not be recorded");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Each step once, also where an earlier server recorded some of them.
+async fn record(line: &Line, project: &Project, id: &Id, steps: Vec<StepEnd>) -> Result<(), Refusal> {
+    line.decide(project, Actor::line("runner"), |state, _| {
+        if id.runs_since(state).is_none() {
+            return Ok((Vec::new(), ()));
+        }
+        let known =
+            state.runs.all.get(&id.run).and_then(|run| run.job(&id.job)).map_or(0, |job| job.steps.len());
+        let events =
+            steps.into_iter().filter(|step| step.step as usize > known).map(|step| Event::StepFinished {
+                run: id.run,
+                job: id.job.clone(),
+                attempt: id.attempt,
+                step: step.step,
+                name: step.name,
+                ended: job_end(step.end),
+                took: step.took,
+                log_at: step.log_at,
+            });
+        Ok((events.collect(), ()))
+    })
+    .await
+}
+
+/// Gathers what it left, records its end, and only then lets go of what it was made in.
+pub(super) async fn finish(line: &Line, project: &Project, id: &Id, end: End) -> Result<(), Refusal> {
+    let Some(since) = id.runs_since(&project.state()) else { return Ok(()) };
+    let mut ended = job_end(end);
+    let room = id.room(project);
+    let mut left = match ended {
+        // Nothing it wrote is worth reading: it may not even have begun.
+        JobEnd::Broken { .. } => Left::default(),
+        _ => match leavings(line, project, id, room.dir().join("tree"), ended == JobEnd::Passed).await {
+            Ok(left) => left,
+            Err(error) => {
+                ended = JobEnd::Broken { why: error.to_string() };
+                Left::default()
+            }
+        },
     };
-    let (ended, gathered, artifact) = outcome;
+    let built = match left.built {
+        None => None,
+        Some(Ok(built)) => Some(built),
+        Some(Err(why)) => {
+            left.gathered.unreadable.push(why);
+            None
+        }
+    };
+    let (gathered, outputs) = (left.gathered, left.outputs);
+    if matches!(ended, JobEnd::Failed { .. }) && left.reports_only && forgiven(project, line.now(), &gathered)
+    {
+        ended = JobEnd::Passed;
+    }
     let mut tests = TestCounts::default();
     gathered.tests.iter().for_each(|report| tests += report.counts);
-    let blobs = line.blobs.clone();
+    let (blobs, log) = (line.blobs.clone(), live_log(project, id.run, &id.job, id.attempt));
+    let path = log.clone();
     let kept = tokio::task::spawn_blocking(move || {
-        let log = std::fs::File::open(&log).and_then(|file| blobs.put(file)).ok().map(|(digest, _)| {
-            let _ = std::fs::remove_file(&log);
-            digest
-        });
+        let log = std::fs::File::open(&path).and_then(|file| blobs.put(file)).ok().map(|(digest, _)| digest);
         let report = serde_json::to_vec(&gathered).ok().and_then(|bytes| blobs.put(&bytes[..]).ok());
-        let _ = std::fs::remove_dir_all(&copy);
         (log, report.map(|(digest, _)| digest))
+    });
+    let (kept, report) = kept.await.map_err(|error| Refusal::Broken(error.to_string()))?;
+    let whole = kept.is_some();
+    line.decide(project, Actor::line("runner"), |state, now| {
+        if id.runs_since(state).is_none() {
+            return Ok((Vec::new(), ()));
+        }
+        let (took, job) = (now.since(since), id.job.clone());
+        let finished = Event::JobFinished {
+            run: id.run,
+            job,
+            attempt: id.attempt,
+            ended,
+            took,
+            log: kept,
+            tests,
+            report,
+        };
+        Ok((built.into_iter().chain(outputs).chain([finished]).collect(), ()))
     })
-    .await;
-    let (log, report) = kept.unwrap_or((None, None));
-    let took = line.now().since(begun);
-    let finished = Event::JobFinished { run, job: name.clone(), attempt, ended, took, log, tests, report };
-    artifact.into_iter().chain([finished]).collect()
+    .await?;
+    let tidied = tokio::task::spawn_blocking(move || {
+        if whole {
+            let _ = std::fs::remove_file(log);
+        }
+        // What cannot be removed now is swept at the next start.
+        let _ = room.remove();
+    });
+    drop(tidied);
+    Ok(())
+}
+
+/// Whether all that was red in it are tests in quarantine: then its status says nothing new. Only where it left all that it declares, since a command that
+/// failed kept those behind it from running.
+fn forgiven(project: &Project, now: Time, gathered: &Gathered) -> bool {
+    let whole = gathered.unreadable.is_empty();
+    let state = project.state();
+    let cases = gathered.tests.iter().flat_map(|report| &report.cases);
+    let red: Vec<_> = cases.filter(|case| case.outcome.is_red()).collect();
+    let counted: u32 = gathered.tests.iter().map(|report| report.counts.failed).sum();
+    let held =
+        |case: &&andon_validation::junit::TestCase| state.quarantine.of(&memory::key(case), now).is_some();
+    whole && !red.is_empty() && counted as usize == red.len() && red.iter().all(held)
+}
+
+/// What an attempt left.
+#[derive(Default)]
+struct Left {
+    /// What its reports say.
+    gathered: Gathered,
+    /// Its artifact as an event, or why there is none.
+    built: Option<Result<Event, String>>,
+    /// What it hands on, as an event.
+    outputs: Option<Event>,
+    /// Nothing but reports was expected of it.
+    reports_only: bool,
+}
+
+async fn leavings(
+    line: &Line,
+    project: &Project,
+    id: &Id,
+    tree: PathBuf,
+    passed: bool,
+) -> Result<Left, Refusal> {
+    let (commit, definition) = defined(project, id).await?;
+    let definition = definition.as_ref().as_ref().map_err(|problem| Refusal::Broken(problem.clone()))?;
+    let job = declared(definition, &id.job)?.clone();
+    let pins = match job.artifact {
+        Some(_) => pins(project, definition, &commit).await?,
+        None => Pins::default(),
+    };
+    let (blobs, run, attempt) = (line.blobs.clone(), id.run, id.attempt);
+    let mut parcels = Parcels::of(project, id.run, &id.job, &job)?;
+    let read = tokio::task::spawn_blocking(move || {
+        let mut gathered = gather_reports(&tree, &job);
+        gathered.warnings.extend(parcels.read_note(&tree));
+        let mut outputs = None;
+        if passed {
+            let (handed, said) = parcels.take_out(&blobs, &tree, attempt);
+            outputs = handed;
+            for words in said {
+                match words {
+                    Ok(warning) => gathered.warnings.push(warning),
+                    Err(wrong) => gathered.unreadable.push(wrong),
+                }
+            }
+        }
+        let packed = job.artifact.as_ref().filter(|_| passed).map(|what| pack(&blobs, &tree, what));
+        let built = packed.map(|packed| match packed {
+            Ok((artifact, bytes)) => Ok(Event::ArtifactBuilt { run, artifact, bytes, commit, pins }),
+            Err(error) => Err(error.to_string()),
+        });
+        Left { gathered, built, outputs, reports_only: job.artifact.is_none() && job.outputs.is_empty() }
+    });
+    read.await.map_err(|error| Refusal::Broken(error.to_string()))
+}
+
+/// Commit and definition of its run.
+async fn defined(
+    project: &Project,
+    id: &Id,
+) -> Result<(Oid, std::sync::Arc<crate::project::Defined>), Refusal> {
+    let commit = project.state().runs.all.get(&id.run).map(|run| run.commit.clone());
+    let commit = commit.ok_or_else(|| Refusal::Broken(format!("{} is not known", id.run)))?;
+    let defined = project.definition(&commit).await?;
+    Ok((commit, defined))
+}
+
+fn declared<'a>(definition: &'a Definition, name: &JobName) -> Result<&'a Job, Refusal> {
+    let job = definition.pipeline.jobs.get(name);
+    job.ok_or_else(|| Refusal::Broken(format!("{name} is not in andon.yaml")))
+}
+
+async fn order(line: &Line, project: &Project, id: &Id) -> Result<Order, Refusal> {
+    let (commit, definition) = defined(project, id).await?;
+    let definition = definition.as_ref().as_ref().map_err(|problem| Refusal::Broken(problem.clone()))?;
+    let job = declared(definition, &id.job)?;
+    let (room, log) = (id.room(project), live_log(project, id.run, &id.job, id.attempt));
+    std::fs::create_dir_all(log.parent().unwrap_or(&log))?;
+    let tree = room.dir().join("tree");
+    std::fs::create_dir_all(room.dir())?;
+    project.repository.check_out(&commit, &tree).await?;
+    Parcels::of(project, id.run, &id.job, job)?.put_in(line, &room).await?;
+    let mut env = job_env(&definition.pipeline, job, project, &id.job, &room.tmp());
+    env.insert("ANDON_RUN".into(), id.run.to_string());
+    env.insert("ANDON_COMMIT".into(), commit.to_string());
+    env.insert("ANDON_SERVER".into(), line.settings.url.clone());
+    if job.reports.junit.iter().next().is_some() {
+        std::fs::create_dir_all(room.tmp())?;
+        let run = project.state().runs.all.get(&id.run).cloned();
+        if let Some(run) = run {
+            line.hand_tests(project, &run, &room.tmp(), &mut env).await?;
+        }
+    }
+    if let Some(Purpose::Gate { change, .. }) =
+        project.state().runs.all.get(&id.run).map(|run| run.purpose.clone())
+    {
+        env.insert("ANDON_CHANGE".into(), change.0.to_string());
+    }
+    let called = format!("{}-{}", project.name, id.name());
+    let mut order = job_order(project, job, called, &room, tree, env, log);
+    order.timeout = project.state().runs.timeout(&id.job, job.timeout);
+    Ok(order)
+}
+
+/// What a job of the file is for the runner. How long it may take where the file does not say is known by whoever has seen it before.
+pub(in crate::stations) fn job_order(
+    project: &Project,
+    job: &Job,
+    name: String,
+    room: &Room,
+    workdir: PathBuf,
+    env: BTreeMap<String, String>,
+    log: PathBuf,
+) -> Order {
+    Order {
+        // A working copy borrows its commits from the repository.
+        reads: vec![project.repository.dir().join("objects")],
+        writes: vec![home(project)],
+        ..plain_order(job, name, room, workdir, env, log)
+    }
+}
+
+/// The same without what only a server has.
+pub fn plain_order(
+    job: &Job,
+    name: String,
+    room: &Room,
+    workdir: PathBuf,
+    env: BTreeMap<String, String>,
+    log: PathBuf,
+) -> Order {
+    let steps = job.all_steps().into_iter().map(|step| Step {
+        name: step.name.value,
+        script: step.run,
+        env: step.env,
+        timeout_ms: step.timeout.map(|timeout| timeout.0),
+    });
+    Order {
+        name,
+        room: room.dir().to_owned(),
+        steps: steps.collect(),
+        workdir,
+        env,
+        timeout: job.timeout.unwrap_or(andon_pipeline::runs::UNKNOWN),
+        quiet: job.quiet,
+        grace: GRACE,
+        log,
+        secrets: Vec::new(),
+        log_limit: LOG_LIMIT,
+        limits: bounds(job),
+        network: job.network,
+        reads: Vec::new(),
+        writes: Vec::new(),
+    }
+}
+
+/// What all processes of the job may use together.
+pub(super) fn bounds(job: &Job) -> Bounds {
+    let andon_model::Limits { memory, cpu_millis, processes } = job.limits.planned();
+    Bounds { memory, cpu_millis, processes }
+}
+
+/// The home of the project's jobs, kept between them: tools have their caches there.
+fn home(project: &Project) -> PathBuf {
+    project.room.join("home")
+}
+
+/// How it ended, as the journal says it.
+pub fn job_end(end: End) -> JobEnd {
+    match end {
+        End::Exited(0) => JobEnd::Passed,
+        End::Exited(code) => JobEnd::Failed { code },
+        End::TimedOut(millis) => JobEnd::TimedOut { after: Span(millis) },
+        End::Quiet(millis) => JobEnd::Quiet { after: Span(millis) },
+        End::OutOfMemory(limit) => JobEnd::OutOfMemory { limit },
+        End::TooMuchOutput(most) => JobEnd::TooMuchOutput { most },
+        End::Cancelled => JobEnd::Broken { why: "stopped: nobody waits for it any more".into() },
+        End::Broken(why) => JobEnd::Broken { why },
+    }
 }
 
 /// What goes with an artifact of this commit.
-async fn pins(project: &Project, definition: &Definition, commit: &Oid) -> Result<Pins, Refusal> {
+pub(in crate::stations) async fn pins(
+    project: &Project,
+    definition: &Definition,
+    commit: &Oid,
+) -> Result<Pins, Refusal> {
     let mut folders = BTreeMap::new();
     for folder in definition.folders() {
         if let Some(tree) = project.repository.object(commit, &folder).await? {
@@ -69,99 +395,6 @@ async fn pins(project: &Project, definition: &Definition, commit: &Oid) -> Resul
         }
     }
     Ok(Pins { folders, configuration: Some(definition.configuration()) })
-}
-
-/// One attempt of a job, ready to run.
-struct Attempt {
-    run: RunId,
-    commit: andon_model::Oid,
-    job: Job,
-    pins: Pins,
-    order: Order,
-}
-
-impl Attempt {
-    async fn prepare(
-        line: &Line,
-        project: &Project,
-        run: RunId,
-        name: &JobName,
-        copy: &Path,
-        log: &Path,
-    ) -> Result<Attempt, Refusal> {
-        let found = project.state().runs.all.get(&run).cloned();
-        let found = found.ok_or_else(|| Refusal::Broken(format!("{run} is not known")))?;
-        let defined = project.definition(&found.commit).await?;
-        let definition = defined.as_ref().as_ref().map_err(|problem| Refusal::Broken(problem.clone()))?;
-        let job = definition.pipeline.jobs.get(name).cloned();
-        let job = job.ok_or_else(|| Refusal::Broken(format!("{name} is not in andon.yaml")))?;
-        std::fs::create_dir_all(log.parent().unwrap_or(log))?;
-        std::fs::create_dir_all(copy)?;
-        let (tree, tmp) = (copy.join("tree"), copy.join("tmp"));
-        std::fs::create_dir_all(&tmp)?;
-        project.repository.check_out(&found.commit, &tree).await?;
-        let mut env = job_env(&definition.pipeline, &job, project, name, &tmp);
-        env.insert("ANDON_RUN".into(), run.to_string());
-        env.insert("ANDON_COMMIT".into(), found.commit.to_string());
-        env.insert("ANDON_SERVER".into(), line.settings.url.clone());
-        if let Purpose::Gate { change, .. } = found.purpose {
-            env.insert("ANDON_CHANGE".into(), change.0.to_string());
-        }
-        let order = Order {
-            script: job.run.clone(),
-            workdir: tree,
-            env,
-            timeout: job.timeout,
-            grace: GRACE,
-            log: log.to_owned(),
-            log_limit: LOG_LIMIT,
-        };
-        let pins = match job.artifact {
-            Some(_) => pins(project, definition, &found.commit).await?,
-            None => Pins::default(),
-        };
-        Ok(Attempt { run, commit: found.commit, job, pins, order })
-    }
-
-    async fn run(self, line: &Line, token: CancellationToken) -> (JobEnd, Gathered, Option<Event>) {
-        let end = line.runner.run(&self.order, token.cancelled_owned()).await;
-        let ended = match end {
-            End::Exited(0) => JobEnd::Passed,
-            End::Exited(code) => JobEnd::Failed { code },
-            End::TimedOut => JobEnd::TimedOut { after: self.order.timeout },
-            End::TooMuchOutput => JobEnd::Broken { why: format!("it printed more than {LOG_LIMIT} bytes") },
-            End::Cancelled => JobEnd::Broken { why: "stopped: nobody waits for it any more".into() },
-            End::Broken(why) => JobEnd::Broken { why },
-        };
-        let (blobs, passed) = (line.blobs.clone(), ended == JobEnd::Passed);
-        let done = tokio::task::spawn_blocking(move || {
-            let gathered = gather_reports(&self.order.workdir, &self.job);
-            let artifact = self
-                .job
-                .artifact
-                .as_ref()
-                .filter(|_| passed)
-                .map(|what| pack(&blobs, &self.order.workdir, what));
-            (gathered, artifact, self)
-        })
-        .await;
-        let (gathered, artifact, own) = match done {
-            Ok(done) => done,
-            Err(error) => return (JobEnd::Broken { why: error.to_string() }, Gathered::default(), None),
-        };
-        match artifact {
-            None => (ended, gathered, None),
-            Some(Ok((artifact, bytes))) => {
-                let Attempt { run, commit, pins, .. } = own;
-                (ended, gathered, Some(Event::ArtifactBuilt { run, artifact, bytes, commit, pins }))
-            }
-            Some(Err(error)) => {
-                let mut gathered = gathered;
-                gathered.unreadable.push(error.to_string());
-                (ended, gathered, None)
-            }
-        }
-    }
 }
 
 /// The environment of a job: what the machine offers to find programs, what the file says, and what Andon knows.
@@ -172,19 +405,33 @@ pub(in crate::stations) fn job_env(
     name: &JobName,
     tmp: &Path,
 ) -> BTreeMap<String, String> {
-    let of_machine =
-        ["PATH", "HOME", "LANG", "LC_ALL", "USER", "SSL_CERT_FILE", "http_proxy", "https_proxy", "no_proxy"];
-    let machine = of_machine.iter().filter_map(|key| Some(((*key).to_owned(), std::env::var(key).ok()?)));
+    let mut env = plain_env(project.name.as_str(), &home(project), name, tmp);
+    env.extend(pipeline.env.clone());
+    env.extend(job.env.clone());
+    env
+}
+
+/// What every job has, whatever the file says: on a server and on a developer's machine.
+pub fn plain_env(project: &str, home: &Path, name: &JobName, tmp: &Path) -> BTreeMap<String, String> {
+    let variable = |key: &str| std::env::var(key).ok();
+    let machine = OF_MACHINE.iter().filter_map(|key| Some(((*key).to_owned(), variable(key)?)));
     let mut env: BTreeMap<String, String> = machine.collect();
+    env.extend(tool_homes(variable));
+    if rustix::process::geteuid().is_root() {
+        // Without its capabilities root cannot give files away, which tar would try.
+        env.insert("TAR_OPTIONS".into(), "--no-same-owner".into());
+    }
+    if let Err(error) = std::fs::create_dir_all(home) {
+        tracing::error!(%error, project, "its jobs have no home");
+    }
     env.extend([
         ("CI".to_owned(), "true".to_owned()),
         ("ANDON".to_owned(), "true".to_owned()),
-        ("ANDON_PROJECT".to_owned(), project.name.to_string()),
+        ("ANDON_PROJECT".to_owned(), project.to_owned()),
         ("ANDON_JOB".to_owned(), name.to_string()),
         ("TMPDIR".to_owned(), tmp.display().to_string()),
+        ("HOME".to_owned(), home.display().to_string()),
     ]);
-    env.extend(pipeline.env.clone());
-    env.extend(job.env.clone());
     env
 }
 

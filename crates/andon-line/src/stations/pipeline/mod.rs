@@ -1,74 +1,134 @@
 //! The pipeline's controller: gives jobs to the runner, asks for the verdict. The order of jobs is decided in andon-pipeline.
 //!
-//! [`attempt`] is one attempt of a job from working copy to event, [`reports`] what its report files say, [`verdict`] what the whole run is worth.
+//! [`attempt`] is one attempt of a job from working copy to event, [`reports`] what its report files say, [`verdict`] what the whole run is worth,
+//! [`parcels`] and [`caches`] what a working copy begins with and what is kept of it, [`replays`] what need not be run, [`again`] a run made
+//! once more, [`approval`] people who are asked.
 
+pub mod again;
+pub mod approval;
 mod attempt;
+mod caches;
+mod parcels;
+mod replays;
 mod reports;
 mod verdict;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use andon_model::event::Event;
-use andon_model::{JobName, RunId};
+use andon_model::event::{Event, JobIsolation};
+use andon_model::{Digest, JobName, RunId};
 use andon_pipeline::JobState;
-use andon_pipeline::plan::{Decision, plan};
+use andon_pipeline::plan::{Decision, next_expiry, plan};
+use andon_runner::{End, Running};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
-pub(super) use attempt::job_env;
-pub use attempt::live_log;
+use attempt::Id;
+pub use attempt::{job_end, live_log, plain_env, plain_order};
+pub(super) use attempt::{job_env, job_order, pins};
+pub use reports::{Gathered, gather_reports};
+
+use replays::Keys;
 
 use super::Pulse;
 use crate::{Line, Project, Refusal};
 
 /// The station's name in the journal.
 const PIPELINE: &str = "pipeline";
+/// Time between two looks when nothing happens.
+const LOOK: Duration = Duration::from_secs(30);
+/// The shortest time between two looks.
+const SOON: Duration = Duration::from_millis(20);
 
 pub(super) async fn run(line: Arc<Line>, project: Arc<Project>, stop: CancellationToken) {
-    if let Err(error) = after_restart(&line, &project).await {
-        tracing::error!(%error, "interrupted jobs could not be recorded");
+    if let Err(error) = after_restart(&line, &project, &stop).await {
+        tracing::error!(%error, "attempts of an earlier server could not be taken up");
     }
-    let mut pulse = Pulse::new(&line, &project, stop.clone(), Duration::from_secs(30));
+    let mut pulse = Pulse::new(&line, &project, stop.clone(), LOOK);
+    let mut keys = Keys::default();
     loop {
-        let done = step(&line, &project, &stop).await;
+        let done = step(&line, &project, &mut keys, &stop).await;
+        // What time alone decides is looked at when its time has come.
+        let next = next_expiry(&project.state().runs).map(|at| at.since(line.now()).duration());
+        pulse.every(next.map_or(LOOK, |next| next.clamp(SOON, LOOK)));
         if !pulse.beat(done, PIPELINE).await {
             return;
         }
     }
 }
 
-/// Jobs that ran when the server stopped ended with it: they are run again, and it is not the change's fault.
-async fn after_restart(line: &Line, project: &Project) -> Result<(), Refusal> {
-    // Working copies of attempts that nobody knows any more.
+/// Attempts that an earlier server began: what still runs is taken up, what ended meanwhile is gathered, and what is gone is recorded as
+/// lost and run again. What the journal does not know is ended.
+async fn after_restart(
+    line: &Arc<Line>,
+    project: &Arc<Project>,
+    stop: &CancellationToken,
+) -> Result<(), Refusal> {
+    // Of servers of before attempts had rooms.
     let _ = std::fs::remove_dir_all(project.room.join("copies"));
-    line.decide(project, andon_model::Actor::line(PIPELINE), |state, _| {
-        let mut lost = Vec::new();
-        for run in state.runs.open() {
-            for job in run.jobs.iter().filter(|job| matches!(job.state, JobState::Running { .. })) {
-                let why = "the server stopped under it".into();
-                lost.push(Event::JobLost {
-                    run: run.id,
-                    job: job.plan.name.clone(),
-                    attempt: job.attempts,
-                    why,
-                });
+    let mut begun: BTreeMap<String, Id> = BTreeMap::new();
+    for run in project.state().runs.all.values() {
+        for job in run.jobs.iter().filter(|job| matches!(job.state, JobState::Running { .. })) {
+            let id = Id { run: run.id, job: job.plan.name.clone(), attempt: job.attempts };
+            begun.insert(id.name(), id);
+        }
+    }
+    let (own, names) = (Arc::clone(line), begun.keys().cloned().collect::<BTreeSet<_>>());
+    let rooms = attempt::rooms(project);
+    let swept = tokio::task::spawn_blocking(move || own.runner.sweep(&rooms, |name| names.contains(name)));
+    swept.await.map_err(|error| Refusal::Broken(error.to_string()))??;
+    for id in begun.into_values() {
+        let room = id.room(project);
+        let adopted = match room.dir().exists() {
+            true => line.runner.adopt(&room).await,
+            false => Ok(None),
+        };
+        match adopted {
+            Ok(Some(running)) => {
+                // Its place is its own, also where there are fewer now.
+                let slot = Arc::clone(&line.slots).try_acquire_owned().ok();
+                take_up(line, project, id, slot, stop, async { Ok(running) });
+            }
+            Ok(None) => lose(line, project, &id, "the machine or the process that held it went down").await?,
+            Err(why) => {
+                tracing::error!(attempt = id.name(), why, "an attempt is given up");
+                lose(line, project, &id, &why).await?;
             }
         }
-        Ok((lost, ()))
-    })
-    .await
+    }
+    Ok(())
 }
 
-async fn step(line: &Arc<Line>, project: &Arc<Project>, stop: &CancellationToken) -> Result<(), Refusal> {
+async fn lose(line: &Line, project: &Project, id: &Id, why: &str) -> Result<(), Refusal> {
+    let room = id.room(project);
+    let cleared = tokio::task::spawn_blocking(move || room.remove()).await;
+    cleared.map_err(|error| Refusal::Broken(error.to_string()))??;
+    let Id { run, job, attempt } = id.clone();
+    line.tell(project, PIPELINE, vec![Event::JobLost { run, job, attempt, why: why.to_owned() }]).await
+}
+
+async fn step(
+    line: &Arc<Line>,
+    project: &Arc<Project>,
+    keys: &mut Keys,
+    stop: &CancellationToken,
+) -> Result<(), Refusal> {
     cancel_unneeded(project);
-    let decisions = plan(&project.state().runs, line.slots.available_permits());
+    while keys.replay(line, project).await? {}
+    let decisions = plan(&project.state().runs, line.slots.available_permits(), line.now());
     for decision in decisions {
         match decision {
+            Decision::Ask { run, job, until } => {
+                line.tell(project, PIPELINE, vec![Event::ApprovalAsked { run, job, until }]).await?;
+            }
+            Decision::Expire { run, job, why } => approval::expire(line, project, run, job, why).await?,
             Decision::Start { run, job, attempt } => {
                 // Another project may have been quicker: then a job that ends wakes us again.
                 let Ok(slot) = Arc::clone(&line.slots).try_acquire_owned() else { continue };
-                start(line, project, run, job, attempt, slot, stop).await?;
+                let key = keys.of(run, &job);
+                start(line, project, (run, job, attempt), key, slot, stop).await?;
             }
             Decision::Skip { run, job, why } => {
                 line.tell(project, PIPELINE, vec![Event::JobSkipped { run, job, why }]).await?;
@@ -92,28 +152,67 @@ fn cancel_unneeded(project: &Project) {
 async fn start(
     line: &Arc<Line>,
     project: &Arc<Project>,
-    run: RunId,
-    job: JobName,
-    attempt: u32,
+    (run, job, attempt): (RunId, JobName, u32),
+    key: Option<Digest>,
     slot: OwnedSemaphorePermit,
     stop: &CancellationToken,
 ) -> Result<(), Refusal> {
-    let started = Event::JobStarted { run, job: job.clone(), attempt };
-    line.tell(project, PIPELINE, vec![started]).await?;
-    let token = stop.child_token();
-    let key = (run, job.clone());
+    let isolation = isolation(line, project, run, &job).await?;
+    let started = Event::JobStarted { run, job: job.clone(), attempt, isolation };
+    let keyed = key.map(|key| Event::JobKeyed { run, job: job.clone(), key });
+    line.tell(project, PIPELINE, keyed.into_iter().chain([started]).collect()).await?;
+    let id = Id { run, job, attempt };
+    let (own, of, begun) = (Arc::clone(line), Arc::clone(project), id.clone());
+    let begin = async move { attempt::begin(&own, &of, &begun).await };
+    take_up(line, project, id, Some(slot), stop, begin);
+    Ok(())
+}
+
+/// What will separate the attempt from everything else.
+async fn isolation(
+    line: &Arc<Line>,
+    project: &Project,
+    run: RunId,
+    job: &JobName,
+) -> Result<JobIsolation, Refusal> {
+    let commit = project.state().runs.all.get(&run).map(|run| run.commit.clone());
+    let Some(commit) = commit else { return Ok(JobIsolation::default()) };
+    let defined = project.definition(&commit).await?;
+    let Ok(definition) = &*defined else { return Ok(JobIsolation::default()) };
+    let Some(job) = definition.pipeline.jobs.get(job) else { return Ok(JobIsolation::default()) };
+    let (own, bounds, network) = (Arc::clone(line), attempt::bounds(job), job.network);
+    let asked = tokio::task::spawn_blocking(move || own.runner.isolation(&bounds, network));
+    asked.await.map_err(|error| Refusal::Broken(error.to_string()))
+}
+
+/// Looks after an attempt in a task of its own, from its beginning, or from where it was found, to its recorded end.
+fn take_up(
+    line: &Arc<Line>,
+    project: &Arc<Project>,
+    id: Id,
+    slot: Option<OwnedSemaphorePermit>,
+    stop: &CancellationToken,
+    begin: impl Future<Output = Result<Running, String>> + Send + 'static,
+) {
+    let token = CancellationToken::new();
+    let key = (id.run, id.job.clone());
     project.jobs.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), token.clone());
-    let (line, project) = (Arc::clone(line), Arc::clone(project));
+    let (line, project, stop) = (Arc::clone(line), Arc::clone(project), stop.clone());
     tokio::spawn(async move {
-        let events = attempt::run(&line, &project, run, &job, attempt, &token).await;
+        let end = match begin.await {
+            Ok(running) => attempt::follow(&line, &project, &id, running, &token, &stop).await,
+            Err(why) => Some(End::Broken(why)),
+        };
+        // None: the server stops. The attempt does not, and the next server takes it up.
+        if let Some(end) = end
+            && let Err(error) = attempt::finish(&line, &project, &id, end).await
+        {
+            tracing::error!(%error, attempt = id.name(), "the end of a job could not be recorded");
+        }
         project.jobs.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
         drop(slot);
-        if let Err(error) = line.tell(&project, "runner", events).await {
-            tracing::error!(%error, %run, %job, "the end of a job could not be recorded");
-        }
         line.wake_others(&project);
     });
-    Ok(())
 }
 
 impl Line {

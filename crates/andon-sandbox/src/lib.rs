@@ -1,24 +1,30 @@
-//! What a process may see and do: namespaces, a file system of its own, Landlock, a filter of system calls, groups with limits.
-//! A process enters it by itself, single-threaded, just before it starts what is to be confined. Knows no instance and no job.
+//! What a process may see and do: namespaces, a file system of its own, Landlock, a filter of system calls, groups with limits; and
+//! processes told apart by more than their numbers. A process enters a sandbox by itself, single-threaded, just before it starts what is to be
+//! confined. Knows no instance and no job.
 //!
 //! What the host permits differs: [`Means`] says what works here, found by trying it, and each lack has its reason.
 
 mod confine;
 mod filter;
 mod group;
+mod host;
 mod join;
 mod means;
 mod mounts;
+pub mod process;
+mod rehearse;
 mod sys;
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub use group::{Controller, Group, Groups};
+pub use group::{Bounds, Controller, Group, Groups};
+pub use host::{KEPT, system, tools};
 pub use join::{approach, join};
-pub use means::Means;
-pub(crate) use means::system;
+pub use means::{Isolation, Means};
+pub use process::Process;
+pub use rehearse::{ENTERED, rehearse_inside, rehearse_outside};
 
 /// What a process enters. Made outside, carried to it as JSON.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -39,6 +45,9 @@ pub struct Plan {
     pub hide: Vec<PathBuf>,
     /// What it sees and may change.
     pub write: Vec<PathBuf>,
+    /// Shown as `/tmp`, instead of a small one in memory.
+    #[serde(default)]
+    pub temporary: Option<PathBuf>,
     /// Shown as `/etc/hosts`.
     pub hosts: Option<PathBuf>,
     /// Whether Landlock limits it as well.
@@ -58,7 +67,7 @@ pub fn leave(plan: &Plan) -> Result<(), String> {
         return Ok(());
     }
     if plan.own_user {
-        sys::own_user()?;
+        sys::own_user(plan.own_network)?;
     }
     sys::own_processes()
 }

@@ -16,8 +16,8 @@ fn unshare(flags: UnshareFlags, what: &str) -> Result<(), String> {
         .map_err(|error| format!("cannot have {what} of its own: {error}"))
 }
 
-/// A user namespace in which the user keeps its number and may set up the other namespaces.
-pub(super) fn own_user() -> Result<(), String> {
+/// A user namespace in which the user keeps its number and may set up the other namespaces; `network`: a network too.
+pub(crate) fn own_user(network: bool) -> Result<(), String> {
     let (user, group) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     unshare(UnshareFlags::NEWUSER, "users")?;
     let write = |name: &str, text: String| {
@@ -27,11 +27,13 @@ pub(super) fn own_user() -> Result<(), String> {
     write("setgroups", "deny".into())?;
     write("uid_map", format!("{user} {user} 1"))?;
     write("gid_map", format!("{group} {group} 1"))?;
-    keep_rights(&[CapabilitySet::SYS_ADMIN, CapabilitySet::SETPCAP])
+    keep_rights(&[CapabilitySet::SYS_ADMIN, CapabilitySet::SETPCAP])?;
+    // For the one device that a network of nobody else has.
+    if network { keep_rights(&[CapabilitySet::NET_ADMIN]) } else { Ok(()) }
 }
 
 /// Whoever is not root loses all rights at its next execution, but for these.
-pub(super) fn keep_rights(kept: &[CapabilitySet]) -> Result<(), String> {
+pub(crate) fn keep_rights(kept: &[CapabilitySet]) -> Result<(), String> {
     let failed = |error: rustix::io::Errno| format!("cannot keep its rights over its namespaces: {error}");
     let mut sets = rustix::thread::capabilities(None).map_err(failed)?;
     sets.inheritable = kept.iter().fold(sets.inheritable, |all, one| all | *one);
@@ -40,12 +42,12 @@ pub(super) fn keep_rights(kept: &[CapabilitySet]) -> Result<(), String> {
 }
 
 /// The next child is the first process of a namespace of its own.
-pub(super) fn own_processes() -> Result<(), String> {
+pub(crate) fn own_processes() -> Result<(), String> {
     unshare(UnshareFlags::NEWPID, "processes")
 }
 
 /// Mounts, shared memory, name, and the network if asked for.
-pub(super) fn own_rest(network: bool) -> Result<(), String> {
+pub(crate) fn own_rest(network: bool) -> Result<(), String> {
     let mut flags = UnshareFlags::NEWNS | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
     if network {
         flags |= UnshareFlags::NEWNET;

@@ -1,11 +1,11 @@
 //! Entering a sandbox that others are in already: the namespaces of one of its processes, and the same loss of rights. The counterpart of
-//! [`super::leave`] and [`super::enter`]. Single-threaded callers only.
+//! [`crate::leave`] and [`crate::enter`]. Single-threaded callers only.
 
 use std::fs::File;
 
 use rustix::thread::{CapabilitySet, LinkNameSpaceType, move_into_link_name_space};
 
-use super::{Plan, confine, filter, sys};
+use crate::{Plan, confine, filter, sys};
 use std::os::fd::AsFd;
 
 /// The namespaces beside those of users and processes, in the order in which they are entered: the way to the others goes by files.

@@ -19,8 +19,10 @@ pub struct Process {
 
 /// What the table says of a process.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Stat {
+pub struct Stat {
+    /// Which.
     pub process: Process,
+    /// The id of its parent.
     pub parent: u32,
     /// Ended, and only waiting for its parent to notice.
     pub zombie: bool,
@@ -28,17 +30,17 @@ pub(crate) struct Stat {
 
 impl Process {
     /// This very process.
-    pub(crate) fn own() -> io::Result<Process> {
+    pub fn own() -> io::Result<Process> {
         Process::of(std::process::id())
     }
 
     /// The process that has this id now.
-    pub(crate) fn of(pid: u32) -> io::Result<Process> {
+    pub fn of(pid: u32) -> io::Result<Process> {
         Ok(stat(pid)?.process)
     }
 
     /// Sends a signal to exactly this process. False: it is gone.
-    pub(crate) fn signal(self, signal: Signal) -> io::Result<bool> {
+    pub fn signal(self, signal: Signal) -> io::Result<bool> {
         let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) else { return Ok(false) };
         let handle = match pidfd_open(pid, PidfdFlags::empty()) {
             Err(rustix::io::Errno::SRCH) => return Ok(false),
@@ -55,24 +57,24 @@ impl Process {
     }
 
     /// Where it runs.
-    pub(crate) fn cwd(self) -> Option<PathBuf> {
+    pub fn cwd(self) -> Option<PathBuf> {
         std::fs::read_link(format!("/proc/{}/cwd", self.pid)).ok()
     }
 
     /// The file it runs.
-    pub(crate) fn exe(self) -> Option<PathBuf> {
+    pub fn exe(self) -> Option<PathBuf> {
         std::fs::read_link(format!("/proc/{}/exe", self.pid)).ok()
     }
 
     /// A variable of the environment it was started with.
-    pub(crate) fn variable(self, name: &str) -> Option<String> {
+    pub fn variable(self, name: &str) -> Option<String> {
         let all = std::fs::read(format!("/proc/{}/environ", self.pid)).ok()?;
         let lines = all.split(|byte| *byte == 0).filter_map(|line| std::str::from_utf8(line).ok());
         lines.filter_map(|line| line.strip_prefix(name)?.strip_prefix('=')).map(str::to_owned).next()
     }
 
     /// Its command as people would type it; in brackets its short name, while it has none (in the act of executing).
-    pub(crate) fn command(self) -> String {
+    pub fn command(self) -> String {
         let bytes = std::fs::read(format!("/proc/{}/cmdline", self.pid)).unwrap_or_default();
         let text = String::from_utf8_lossy(&bytes);
         let text: String = text.trim_end_matches('\0').replace('\0', " ").chars().take(200).collect();
@@ -85,7 +87,7 @@ impl Process {
 }
 
 /// What the table says of this id now.
-pub(crate) fn stat(pid: u32) -> io::Result<Stat> {
+pub fn stat(pid: u32) -> io::Result<Stat> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
     parse(pid, &text).ok_or_else(|| io::Error::other(format!("/proc/{pid}/stat reads {text:?}")))
 }
@@ -103,7 +105,7 @@ fn parse(pid: u32, text: &str) -> Option<Stat> {
 }
 
 /// Every process that can be seen, by id.
-pub(crate) fn table() -> io::Result<BTreeMap<u32, Stat>> {
+pub fn table() -> io::Result<BTreeMap<u32, Stat>> {
     let mut table = BTreeMap::new();
     for entry in std::fs::read_dir("/proc")? {
         let name = entry?.file_name();
@@ -117,7 +119,7 @@ pub(crate) fn table() -> io::Result<BTreeMap<u32, Stat>> {
 }
 
 /// Whether a process is `ancestor` or descends from it.
-pub(crate) fn descends(table: &BTreeMap<u32, Stat>, pid: u32, ancestor: u32) -> bool {
+pub fn descends(table: &BTreeMap<u32, Stat>, pid: u32, ancestor: u32) -> bool {
     let mut at = pid;
     // A table read while processes come and go might hold a circle.
     for _ in 0..table.len() {

@@ -1,4 +1,4 @@
-//! Control groups: limits over all processes of one instance together, their number, whether memory ran out, and an end for all at
+//! Control groups: limits over all processes of one group together, their number, whether memory ran out, and an end for all at
 //! once. Version 2 where its controllers are, else version 1; version 2 without controllers still ends a group.
 //! After the kernel's documents `admin-guide/cgroup-v2.rst` and `admin-guide/cgroup-v1/`.
 
@@ -7,12 +7,22 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use andon_model::Limits;
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
 /// Microseconds over which processor time is shared out.
 const PERIOD: u64 = 100_000;
+
+/// What all processes of a group may use together. What is not said is not limited.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bounds {
+    /// Bytes of memory.
+    pub memory: Option<u64>,
+    /// Thousandths of a processor.
+    pub cpu_millis: Option<u32>,
+    /// Processes and threads.
+    pub processes: Option<u32>,
+}
 
 /// What can be limited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -119,11 +129,36 @@ impl Groups {
         dirs.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
     }
 
-    /// Makes a group with these limits; one that is there is taken over.
-    pub fn make(&self, name: &str, limits: &Limits) -> Result<Group, String> {
-        let mut group = Group::default();
+    /// Makes a group with these limits in every hierarchy; one that is there is taken over.
+    pub fn make(&self, name: &str, limits: &Bounds) -> Result<Group, String> {
         let parents = self.unified.iter().chain(self.old.values());
-        for parent in parents.collect::<BTreeSet<_>>() {
+        self.make_in(parents.collect(), name, limits)
+    }
+
+    /// Makes a group only where these limits need one, and where it can be ended at once: entering a hierarchy takes time.
+    pub fn make_least(&self, name: &str, limits: &Bounds) -> Result<Group, String> {
+        self.make_in(self.needed(limits), name, limits)
+    }
+
+    /// The group that [`Groups::make_least`] makes, made or not.
+    pub fn least(&self, name: &str, limits: &Bounds) -> Group {
+        Group { dirs: self.needed(limits).into_iter().map(|parent| parent.join(name)).collect() }
+    }
+
+    fn needed(&self, limits: &Bounds) -> BTreeSet<&PathBuf> {
+        let old = |controller, limited| self.old.get(&controller).filter(|_| limited);
+        let Bounds { memory, cpu_millis, processes } = limits;
+        let of_old = [
+            old(Controller::Memory, memory.is_some()),
+            old(Controller::Cpu, cpu_millis.is_some()),
+            old(Controller::Pids, processes.is_some()),
+        ];
+        self.unified.iter().chain(of_old.into_iter().flatten()).collect()
+    }
+
+    fn make_in(&self, parents: BTreeSet<&PathBuf>, name: &str, limits: &Bounds) -> Result<Group, String> {
+        let mut group = Group::default();
+        for parent in parents {
             let dir = parent.join(name);
             group.dirs.push(dir.clone());
             let create = || {
@@ -136,7 +171,7 @@ impl Groups {
                 }
                 made(&dir)
             };
-            // Another instance's end may just have taken the parent away.
+            // Another group's end may just have taken the parent away.
             let tried = create().or_else(|_| create());
             tried.map_err(|error| format!("cannot make the group {}: {error}", dir.display()))?;
         }
@@ -146,7 +181,7 @@ impl Groups {
         Ok(group)
     }
 
-    fn limit(&self, name: &str, limits: &Limits) -> Result<(), String> {
+    fn limit(&self, name: &str, limits: &Bounds) -> Result<(), String> {
         let quota = limits.cpu_millis.map(|millis| u64::from(millis) * PERIOD / 1000);
         let unified = |file: &str| self.unified.as_ref().map(|parent| parent.join(name).join(file));
         let old =

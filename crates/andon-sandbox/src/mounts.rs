@@ -7,11 +7,11 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use rustix::mount::{
-    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind_recursive, mount_change,
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_bind_recursive, mount_change,
     mount_remount, unmount,
 };
 
-use super::Plan;
+use crate::Plan;
 
 /// Devices that any program may expect.
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
@@ -24,7 +24,7 @@ const SMALL: &CStr = c"size=4m,mode=755";
 const TEMPORARY: &CStr = c"size=256m,mode=1777";
 
 /// Puts it together and moves into it. The caller is in a mount namespace of its own.
-pub(super) fn own_files(plan: &Plan) -> Result<(), String> {
+pub(crate) fn own_files(plan: &Plan) -> Result<(), String> {
     // Nothing of what follows is seen outside.
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .map_err(|error| format!("cannot have mounts of its own: {error}"))?;
@@ -39,7 +39,10 @@ pub(super) fn own_files(plan: &Plan) -> Result<(), String> {
     for (name, size) in [("tmp", TEMPORARY), ("run", SMALL), ("dev", SMALL), ("dev/shm", TEMPORARY)] {
         let at = plan.root.join(name);
         fs::create_dir_all(&at).map_err(said("create", &at))?;
-        memory(&at, size)?;
+        match &plan.temporary {
+            Some(own) if name == "tmp" => tree.lay(own, &at)?,
+            _ => memory(&at, size)?,
+        }
     }
     tree.devices()?;
     tree.proc(!plan.own_user)?;
@@ -100,6 +103,12 @@ impl Tree<'_> {
         let rights = if writable { MountFlags::empty() } else { MountFlags::RDONLY };
         let device = if from.starts_with("/dev") { MountFlags::NOEXEC } else { MountFlags::NODEV };
         set(at, rights | device | MountFlags::NOSUID, true)
+    }
+
+    /// Over what may be there already, which is not seen any more.
+    fn lay(&self, from: &Path, at: &Path) -> Result<(), String> {
+        mount_bind(from, at).map_err(|error| format!("cannot show {}: {error}", from.display()))?;
+        set(at, MountFlags::NODEV | MountFlags::NOSUID, false)
     }
 
     fn hide(&self, path: &Path) -> Result<(), String> {

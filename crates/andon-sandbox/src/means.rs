@@ -6,8 +6,16 @@ use std::process::{Command, Stdio};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Controller, Groups, Plan};
-use crate::port::Isolation;
+use crate::{Controller, ENTERED, Groups, Plan, system};
+
+/// What separates something from its neighbours and from the host.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Isolation {
+    /// In force, as people say it: `memory limit`, `network of its own`.
+    pub has: Vec<String>,
+    /// Not in force, each with the reason.
+    pub lacks: Vec<(String, String)>,
+}
 
 /// What works here. Each error is the reason why it does not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,13 +94,6 @@ impl Means {
     }
 }
 
-/// What programs of the host need to run.
-pub(crate) fn system() -> Vec<std::path::PathBuf> {
-    ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc", "/opt", "/nix"]
-        .map(Into::into)
-        .into()
-}
-
 fn rehearsed(mut command: Command, plan: &Plan) -> Result<(), String> {
     let words = |error: std::io::Error| format!("it could not be tried: {error}");
     let order = serde_json::to_string(plan).map_err(|error| error.to_string())?;
@@ -104,7 +105,7 @@ fn rehearsed(mut command: Command, plan: &Plan) -> Result<(), String> {
     }
     let said = child.wait_with_output().map_err(words)?;
     match String::from_utf8_lossy(&said.stdout).trim() {
-        "entered" => Ok(()),
+        ENTERED => Ok(()),
         "" => Err("it could not be tried".into()),
         why => Err(why.lines().next().unwrap_or_default().chars().take(200).collect()),
     }

@@ -87,7 +87,7 @@ const UNKNOWN: &[c_long] =
     &[libc::SYS_clone3, libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register];
 
 /// Puts this process and whatever it starts under the filter.
-pub(super) fn apply() -> Result<(), String> {
+pub(crate) fn apply() -> Result<(), String> {
     let failed = |error: &dyn std::fmt::Display| format!("cannot filter its system calls: {error}");
     let mut refused: BTreeMap<c_long, Vec<SeccompRule>> =
         REFUSED.iter().map(|call| (*call, Vec::new())).collect();
