@@ -14,6 +14,7 @@ pub mod expand;
 pub mod job;
 mod jobs;
 mod pins;
+mod limits;
 pub mod plan;
 pub mod planned;
 pub mod rules;
