@@ -15,7 +15,9 @@ pub(crate) fn problems(definition: &Definition) -> Vec<Problem> {
         ("per_file", limits.per_file),
         ("diff", limits.diff),
     ];
-    let of = |shares: &Shares| [("lines", shares.lines), ("branches", shares.branches), ("functions", shares.functions)];
+    let of = |shares: &Shares| {
+        [("lines", shares.lines), ("branches", shares.branches), ("functions", shares.functions)]
+    };
     let nested = limits.paths.values().chain(limits.layers.values()).flat_map(of);
     for (key, share) in own.into_iter().chain(nested) {
         // Written so that what is no number is refused, too.
@@ -28,7 +30,8 @@ pub(crate) fn problems(definition: &Definition) -> Vec<Problem> {
     }
     for (pattern, shares) in &limits.paths {
         if let Err(error) = globs(std::slice::from_ref(pattern)) {
-            let what = format!("{pattern:?} of validation.coverage.paths is no pattern of paths: {}", error.kind());
+            let what =
+                format!("{pattern:?} of validation.coverage.paths is no pattern of paths: {}", error.kind());
             problems.push(whole(what, "write it like `src/**` or `src/core/*.py`"));
         }
         if of(shares).iter().all(|(_, share)| share.is_none()) {
@@ -46,14 +49,20 @@ mod tests {
     #[test]
     fn limits_that_cannot_be_meant_are_told() {
         let with = |limits: &str| {
-            let text = format!("version: 1\npipeline: {{ jobs: {{ unit: {{ run: 'true' }} }} }}\nvalidation: {{ coverage: {limits} }}\n");
-            read(&text).map(drop).map_err(|problems| problems.iter().map(|p| p.what.clone()).collect::<Vec<_>>())
+            let text = format!(
+                "version: 1\npipeline: {{ jobs: {{ unit: {{ run: 'true' }} }} }}\nvalidation: {{ coverage: {limits} }}\n"
+            );
+            read(&text)
+                .map(drop)
+                .map_err(|problems| problems.iter().map(|p| p.what.clone()).collect::<Vec<_>>())
         };
         let good = "{ lines: 80, branches: 60, classes_with_tests: 80, paths: { \"src/core/**\": { lines: 90 } }, layers: { unit: { lines: 70 } }, \
             carry_at_most: 3d }";
         assert_eq!(with(good), Ok(()));
         assert!(with("{ diff: 101 }").unwrap_err()[0].contains("validation.coverage.diff is no percentage"));
-        assert!(with("{ paths: { \"src/[\": { lines: 1 } } }").unwrap_err()[0].contains("no pattern of paths"));
+        assert!(
+            with("{ paths: { \"src/[\": { lines: 1 } } }").unwrap_err()[0].contains("no pattern of paths")
+        );
         assert!(with("{ paths: { \"src/**\": {} } }").unwrap_err()[0].contains("limits nothing"));
         assert!(with("{ layers: { manual: { lines: 1 } } }").is_err());
     }

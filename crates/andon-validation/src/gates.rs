@@ -58,7 +58,12 @@ pub struct Judgement {
 }
 
 /// Judges, or says why not.
-pub fn judge(limits: &CoverageLimits, measured: Measured<'_>, diff: Option<&Diff>, previous: Option<f64>) -> Judgement {
+pub fn judge(
+    limits: &CoverageLimits,
+    measured: Measured<'_>,
+    diff: Option<&Diff>,
+    previous: Option<f64>,
+) -> Judgement {
     let mut judgement = Judgement::default();
     let mut missing = Vec::new();
     for part in measured.parts {
@@ -66,7 +71,11 @@ pub fn judge(limits: &CoverageLimits, measured: Measured<'_>, diff: Option<&Diff
             Came::Now => {}
             Came::Missing { why } => missing.push(format!("{} {why}", part.job)),
             Came::Carried { from, age } => {
-                judgement.notes.push(format!("coverage of {} is carried from {from}, {} old", part.job, words(*age)));
+                judgement.notes.push(format!(
+                    "coverage of {} is carried from {from}, {} old",
+                    part.job,
+                    words(*age)
+                ));
                 if limits.any() && age.0 > limits.carry_at_most.0 {
                     let says = format!(
                         "coverage of {} is carried from {from} and {} old; no older than {} is accepted: let the job run again",
@@ -75,7 +84,13 @@ pub fn judge(limits: &CoverageLimits, measured: Measured<'_>, diff: Option<&Diff
                         words(limits.carry_at_most)
                     );
                     let (least, found) = (0.0, 0.0);
-                    judgement.breaches.push(Breach { limit: Limit::Carried, least, found, lacking: Vec::new(), says });
+                    judgement.breaches.push(Breach {
+                        limit: Limit::Carried,
+                        least,
+                        found,
+                        lacking: Vec::new(),
+                        says,
+                    });
                 }
             }
         }
@@ -85,7 +100,9 @@ pub fn judge(limits: &CoverageLimits, measured: Measured<'_>, diff: Option<&Diff
     }
     // A part of the reports says less than it seems: it would look as if coverage fell.
     if !missing.is_empty() {
-        judgement.notes.push(format!("coverage was not judged, since not all of it came in: {}", missing.join("; ")));
+        judgement
+            .notes
+            .push(format!("coverage was not judged, since not all of it came in: {}", missing.join("; ")));
         judgement.breaches.clear();
         return judgement;
     }
@@ -96,7 +113,12 @@ pub fn judge(limits: &CoverageLimits, measured: Measured<'_>, diff: Option<&Diff
             let nothing = Coverage::default();
             let own = measured.layers.get(layer).unwrap_or(&nothing);
             let of = format!(" by {layer} tests");
-            judgement.breaches.extend(limits::shares(least, &own.files.iter().collect::<Vec<_>>(), Some(Limit::Layer), &of));
+            judgement.breaches.extend(limits::shares(
+                least,
+                &own.files.iter().collect::<Vec<_>>(),
+                Some(Limit::Layer),
+                &of,
+            ));
         }
     }
     judgement
@@ -141,7 +163,10 @@ mod tests {
     fn a_shard_that_did_not_come_is_no_fall() {
         let judgement = judged(Came::Missing { why: "was skipped: lint is red".into() });
         assert!(judgement.breaches.is_empty());
-        assert_eq!(judgement.notes, ["coverage was not judged, since not all of it came in: e2e was skipped: lint is red"]);
+        assert_eq!(
+            judgement.notes,
+            ["coverage was not judged, since not all of it came in: e2e was skipped: lint is red"]
+        );
         assert_eq!(judged(Came::Now).breaches[0].limit, Limit::Lines);
     }
 
@@ -152,7 +177,11 @@ mod tests {
         assert_eq!(judgement.breaches[0].limit, Limit::Lines);
         let old = judged(Came::Carried { from: RunId(9), age: Span(DAY.0 * 8) });
         assert_eq!(old.breaches.len(), 1);
-        assert!(old.breaches[0].says.contains("8 days old; no older than 7 days is accepted"), "{}", old.breaches[0].says);
+        assert!(
+            old.breaches[0].says.contains("8 days old; no older than 7 days is accepted"),
+            "{}",
+            old.breaches[0].says
+        );
     }
 
     #[test]
@@ -171,7 +200,8 @@ mod tests {
 
     #[test]
     fn without_limits_nothing_is_judged_and_what_is_carried_is_still_said() {
-        let parts = [Part { job: "unit".into(), came: Came::Carried { from: RunId(3), age: Span(DAY.0 * 30) } }];
+        let parts =
+            [Part { job: "unit".into(), came: Came::Carried { from: RunId(3), age: Span(DAY.0 * 30) } }];
         let whole = Coverage::default();
         let measured = Measured { whole: &whole, layers: &BTreeMap::new(), parts: &parts };
         let judgement = judge(&CoverageLimits::default(), measured, None, None);

@@ -54,7 +54,10 @@ impl Shares {
 impl CoverageLimits {
     /// Whether anything is limited.
     pub fn any(&self) -> bool {
-        let own = self.classes_with_tests.is_some() || self.per_file.is_some() || self.diff.is_some() || self.ratchet;
+        let own = self.classes_with_tests.is_some()
+            || self.per_file.is_some()
+            || self.diff.is_some()
+            || self.ratchet;
         own || self.all.any() || !self.paths.is_empty() || !self.layers.is_empty()
     }
 }
@@ -131,12 +134,19 @@ pub fn judge(
         breaches.extend(of_diff(coverage, diff, least));
     }
     let found = coverage.percent();
-    if let Some(previous) = previous.filter(|previous| limits.ratchet && found < previous - RATCHET_TOLERANCE) {
+    if let Some(previous) = previous.filter(|previous| limits.ratchet && found < previous - RATCHET_TOLERANCE)
+    {
         let says = format!("coverage fell from {} to {}; it may only rise", show(previous), show(found));
         // The change's own lines if it is they that lack tests; otherwise a test is gone and any line may be the reason.
         let own = diff.map(|diff| DiffLines::of(coverage, diff).lacking).filter(|files| !files.is_empty());
         let files = own.unwrap_or_else(|| uncovered(&files));
-        breaches.push(Breach { limit: Limit::Ratchet, least: previous, found, lacking: lacking(files), says });
+        breaches.push(Breach {
+            limit: Limit::Ratchet,
+            least: previous,
+            found,
+            lacking: lacking(files),
+            says,
+        });
     }
     breaches
 }
@@ -145,16 +155,17 @@ pub fn judge(
 type Files<'a> = &'a [(&'a String, &'a FileCoverage)];
 
 /// Lines, branches and functions of some files together; `of` says which, `limit` what the breach is called if not by its kind.
-pub(crate) fn shares(
-    least: &Shares,
-    files: Files<'_>,
-    limit: Option<Limit>,
-    of: &str,
-) -> Vec<Breach> {
+pub(crate) fn shares(least: &Shares, files: Files<'_>, limit: Option<Limit>, of: &str) -> Vec<Breach> {
     let mut totals = Totals::default();
     files.iter().for_each(|(_, file)| totals += file.totals());
     let kinds = [
-        (least.lines, totals.lines, Limit::Lines, "lines ran in tests", uncovered as fn(Files<'_>) -> Lacking),
+        (
+            least.lines,
+            totals.lines,
+            Limit::Lines,
+            "lines ran in tests",
+            uncovered as fn(Files<'_>) -> Lacking,
+        ),
         (least.branches, totals.branches, Limit::Branches, "branches were taken in tests", untaken),
         (least.functions, totals.functions, Limit::Functions, "functions were called in tests", uncalled),
     ];
@@ -334,7 +345,9 @@ fn untaken(files: Files<'_>) -> Lacking {
 }
 
 fn uncalled(files: Files<'_>) -> Lacking {
-    listed(files, |file| file.functions.iter().filter(|function| function.hits == 0).map(|function| function.line))
+    listed(files, |file| {
+        file.functions.iter().filter(|function| function.hits == 0).map(|function| function.line)
+    })
 }
 
 fn lacking(mut files: Vec<(String, Vec<u32>)>) -> Vec<String> {
@@ -379,14 +392,10 @@ mod tests {
 
     #[test]
     fn a_project_below_its_limit_lists_the_lines_that_lack_tests() {
-        let breaches =
-            judge(&of_lines(80.0), &half(), None, None);
+        let breaches = judge(&of_lines(80.0), &half(), None, None);
         assert_eq!(breaches[0].lacking, ["app.py:12-13,19"]);
         assert_eq!(breaches[0].says, "50 % of all lines ran in tests; the limit is 80 %");
-        assert!(
-            judge(&of_lines(50.0), &half(), None, None)
-                .is_empty()
-        );
+        assert!(judge(&of_lines(50.0), &half(), None, None).is_empty());
     }
 
     #[test]
@@ -454,7 +463,10 @@ mod tests {
         let all = Shares { branches: Some(80.0), functions: Some(80.0), ..Shares::default() };
         let breaches = judge(&CoverageLimits { all, ..Default::default() }, &measured, None, None);
         assert_eq!(breaches[0].says, "75 % of all branches were taken in tests; the limit is 80 %");
-        assert_eq!((&breaches[0].lacking[0], &breaches[1].lacking[0]), (&"app.py:14".to_owned(), &"app.py:12".to_owned()));
+        assert_eq!(
+            (&breaches[0].lacking[0], &breaches[1].lacking[0]),
+            (&"app.py:14".to_owned(), &"app.py:12".to_owned())
+        );
         let unmeasured = judge(&CoverageLimits { all, ..Default::default() }, &half(), None, None);
         assert_eq!(unmeasured[0].says, "a limit on branches is set, but no report measures any");
     }
@@ -467,7 +479,8 @@ mod tests {
         assert_eq!(breaches[0].says, "1 of 2 classes have a line that ran in tests: 50 %; the limit is 80 %");
         assert_eq!(breaches[0].lacking, ["b.py"]);
         let class = |covered| crate::coverage::Class { covered, lines: 1 };
-        measured.files.get_mut("a.py").unwrap().classes = [("A".into(), class(1)), ("In".into(), class(0))].into();
+        measured.files.get_mut("a.py").unwrap().classes =
+            [("A".into(), class(1)), ("In".into(), class(0))].into();
         assert_eq!(judge(&limits, &measured, None, None)[0].lacking, ["a.py: In", "b.py"]);
         measured.files.remove("b.py");
         measured.files.get_mut("a.py").unwrap().classes.remove("In");
@@ -484,7 +497,10 @@ mod tests {
         let breaches = judge(&rule("src/core/**", 90.0), &measured, None, None);
         assert_eq!(breaches[0].says, "50 % of all lines ran in tests in src/core/**; the limit is 90 %");
         assert_eq!(breaches[0].lacking, ["src/core/a.py:2"]);
-        assert!(judge(&rule("src/*.py", 90.0), &measured, None, None).is_empty(), "a star stays in its folder");
+        assert!(
+            judge(&rule("src/*.py", 90.0), &measured, None, None).is_empty(),
+            "a star stays in its folder"
+        );
         assert!(judge(&rule("gone/**", 90.0), &measured, None, None)[0].says.contains("no measured file"));
     }
 }

@@ -83,7 +83,11 @@ pub fn warnings(layers: &[LayerLine]) -> Vec<String> {
     if let [only] = layers[..]
         && only.layer > Layer::Unit
     {
-        said.push(format!("all {} tests are {} tests: nothing is found before the slowest of them ends", only.tests, only.layer.word()));
+        said.push(format!(
+            "all {} tests are {} tests: nothing is found before the slowest of them ends",
+            only.tests,
+            only.layer.word()
+        ));
     }
     said
 }

@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
 use crate::coverage::{Coverage, Totals, percent, ranges};
 use crate::diff::Diff;
 use crate::findings::{Finding, Surplus};
-use crate::pyramid::LayerLine;
 use crate::junit::{Report, TestCase};
 use crate::limits::{Breach, diff_figures};
 use crate::memory;
+use crate::pyramid::LayerLine;
 use crate::quarantine::Quarantine;
 
 /// A job as it ended, with what its reports say.

@@ -181,8 +181,12 @@ mod tests {
             )]
             .into(),
         };
-        let breaches =
-            judge(&CoverageLimits { all: Shares { lines: Some(80.0), ..Shares::default() }, ..Default::default() }, &coverage, None, None);
+        let breaches = judge(
+            &CoverageLimits { all: Shares { lines: Some(80.0), ..Shares::default() }, ..Default::default() },
+            &coverage,
+            None,
+            None,
+        );
         let report = RunReport::of(vec![], Some(&coverage), None, breaches, vec![]);
         let Verdict::Red { headline, .. } = of(&report) else { panic!() };
         assert_eq!(

@@ -55,7 +55,8 @@ pub(super) async fn give(line: &Arc<Line>, project: &Project, id: RunId) -> Resu
         let measured = gates::Measured { whole: &all.whole, layers: &all.layers, parts: &all.parts };
         let judgement = gates::judge(&rules.coverage, measured, diff.as_ref(), before);
         let layers = all.pyramid();
-        let mut report = RunReport::of(all.results, Some(&all.whole), diff.as_ref(), judgement.breaches, all.warnings);
+        let mut report =
+            RunReport::of(all.results, Some(&all.whole), diff.as_ref(), judgement.breaches, all.warnings);
         report.notes = judgement.notes;
         report.surplus = findings::judge(&rules.findings, &all.findings);
         report.warnings.extend(pyramid::warnings(&layers));
@@ -119,7 +120,11 @@ impl Rules {
 }
 
 fn coverage_limits(said: definition::CoverageLimits) -> CoverageLimits {
-    let shares = |said: &definition::Shares| Shares { lines: said.lines, branches: said.branches, functions: said.functions };
+    let shares = |said: &definition::Shares| Shares {
+        lines: said.lines,
+        branches: said.branches,
+        functions: said.functions,
+    };
     let layer = |layer: &definition::Layer| match layer {
         definition::Layer::Unit => Layer::Unit.word().to_owned(),
         definition::Layer::Integration => Layer::Integration.word().to_owned(),
@@ -141,7 +146,8 @@ fn coverage_limits(said: definition::CoverageLimits) -> CoverageLimits {
 fn carried(runs: &Runs, run: &Run, rules: &Rules) -> BTreeMap<JobName, (RunId, Time, Digest)> {
     let skipped = run.jobs.iter().filter(|job| matches!(job.state, JobState::NotNeeded { .. }));
     let find = |name: &JobName| {
-        let before = runs.all.range(..run.id).rev().map(|(_, other)| other).filter(|other| other.is_trusted());
+        let before =
+            runs.all.range(..run.id).rev().map(|(_, other)| other).filter(|other| other.is_trusted());
         before.filter_map(|other| Some((other.id, other.job(name)?))).find_map(|(id, job)| match &job.state {
             JobState::Ended { end: JobEnd::Passed, at, report: Some(report), .. } => {
                 Some((job.replayed.unwrap_or(id), *at, report.clone()))
@@ -191,8 +197,10 @@ impl All {
             JobState::NotNeeded { why } => {
                 let found = carried.and_then(|(from, at, report)| Some((stored(report)?, aged(*from, *at))));
                 // Its tests and findings are not of this run; what they cover still is.
-                let only = |gathered: Gathered| Gathered { coverage: gathered.coverage, ..Gathered::default() };
-                let none = || Came::Missing { why: format!("was not needed ({why}), and no earlier run has it") };
+                let only =
+                    |gathered: Gathered| Gathered { coverage: gathered.coverage, ..Gathered::default() };
+                let none =
+                    || Came::Missing { why: format!("was not needed ({why}), and no earlier run has it") };
                 match found {
                     Some((gathered, came)) => (Some(JobEnd::Passed), Some(only(gathered)), came),
                     None => (Some(JobEnd::Passed), None, none()),
@@ -223,7 +231,11 @@ impl All {
         let line = |(layer, jobs): (&Layer, &Vec<usize>)| {
             let reports = jobs.iter().filter_map(|at| self.results.get(*at)).flat_map(|job| &job.tests);
             let lines = self.layers.get(layer.word()).filter(|own| !own.is_empty());
-            pyramid::line(*layer, reports.flat_map(|report| &report.cases), lines.map(|own| own.totals().lines))
+            pyramid::line(
+                *layer,
+                reports.flat_map(|report| &report.cases),
+                lines.map(|own| own.totals().lines),
+            )
         };
         self.of_layer.iter().map(line).filter(|line| line.tests > 0 || line.lines.is_some()).collect()
     }
