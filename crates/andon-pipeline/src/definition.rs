@@ -7,7 +7,7 @@ pub use crate::steps::Step;
 use andon_model::event::PlannedService;
 use andon_model::strategy::Strategy;
 use andon_model::{
-    DatabaseName, EnvironmentName, JobName, Limits, RuntimeKind, ServiceName, Size, Span, StageName,
+    DatabaseName, EnvironmentName, JobName, Limits, Percent, RuntimeKind, ServiceName, Size, Span, StageName,
     StrategyName, TemplateName,
 };
 use indexmap::IndexMap;
@@ -150,6 +150,9 @@ pub struct Reports {
     /// What linters and analysers found, as SARIF 2.1.0.
     #[serde(default)]
     pub findings: OneOrMany,
+    /// What performance tests measured: Criterion's `estimates.json`, JSON of hyperfine, or a list of `{ name, value, unit }`.
+    #[serde(default)]
+    pub performance: OneOrMany,
 }
 
 impl Reports {
@@ -160,7 +163,8 @@ impl Reports {
 
     /// All paths.
     pub fn all(&self) -> impl Iterator<Item = &str> {
-        self.of_tests().chain(self.coverage.iter()).chain(self.findings.iter())
+        let others = self.coverage.iter().chain(self.findings.iter()).chain(self.performance.iter());
+        self.of_tests().chain(others)
     }
 }
 
@@ -214,6 +218,16 @@ pub struct Validation {
     pub coverage: Option<CoverageLimits>,
     /// Limits on what linters and analysers find.
     pub findings: Option<FindingLimits>,
+    /// Limits on what performance tests measure.
+    pub performance: Option<PerformanceLimits>,
+}
+
+/// Limits on measured numbers.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PerformanceLimits {
+    /// A number may be worse than the median of the last landings by so much, or by as much as it scatters, whichever is more.
+    pub worse_by: Percent,
 }
 
 /// Limits on coverage, in percent.

@@ -26,6 +26,7 @@ pub mod libtest;
 pub mod limits;
 mod lines;
 mod llvm_cov;
+pub mod measured;
 pub mod memory;
 pub mod order;
 pub mod places;

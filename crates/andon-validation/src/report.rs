@@ -12,6 +12,7 @@ use crate::diff::Diff;
 use crate::findings::{Finding, Surplus};
 use crate::junit::{Report, TestCase};
 use crate::limits::{Breach, diff_figures};
+use crate::measured::Number;
 use crate::memory;
 use crate::pyramid::LayerLine;
 use crate::quarantine::Quarantine;
@@ -107,6 +108,9 @@ pub struct RunReport {
     /// Limits on findings and on measured numbers that are broken.
     #[serde(default)]
     pub surplus: Vec<Surplus>,
+    /// What performance tests measured.
+    #[serde(default)]
+    pub numbers: Vec<Number>,
     /// Tests by layer, from the quickest to the slowest.
     #[serde(default)]
     pub layers: Vec<LayerLine>,

@@ -90,6 +90,13 @@ fn a_job_that_is_not_needed_carries_its_coverage_with_its_age() {
     let marks: Vec<&str> =
         source["lines"].as_array().unwrap().iter().map(|l| l["mark"].as_str().unwrap_or("-")).collect();
     assert_eq!(marks, ["covered", "partly", "covered", "-", "-", "covered"]);
+    let run = run_of(&second);
+    for page in ["", "/missing", "/name/shop", "/branches/shop/core"] {
+        let path = format!("/shop/coverage/{run}{page}");
+        assert_eq!(server.get(&path).0, 200, "{path}");
+    }
+    assert_eq!(server.get(&format!("/shop/source/{run}/shop/core/cart.py")).0, 200);
+    assert_eq!(server.get(&format!("/shop/source/{run}/README.md")).0, 404, "nobody measured it");
     let said = server.cli(&["coverage", "shop/core/cart.py"]);
     let said = String::from_utf8_lossy(&said.stdout).into_owned();
     assert!(said.contains(" ▲     2      1     items.append(price)"), "{said}");
@@ -106,6 +113,28 @@ fn a_carried_figure_that_is_too_old_passes_no_limit() {
     let words = second["row"]["words"].as_str().unwrap();
     assert!(
         words.contains("coverage of whole is carried from run-1") && words.contains("let the job run again"),
+        "{words}"
+    );
+}
+
+#[test]
+fn a_number_that_became_worse_than_it_scatters_is_red() {
+    let yaml = "version: 1\npipeline:\n  jobs:\n    bench:\n      run: cp numbers bench.json\n      reports: { performance: bench.json }\n\
+        validation: { performance: { worse_by: 10% } }\n";
+    let numbers = |ms: f64| format!("[{{ \"name\": \"start\", \"value\": {ms}, \"unit\": \"ms\" }}]");
+    let (server, repo) = Server::with_project(&[("andon.yaml", yaml), ("numbers", &numbers(100.0))]);
+    for (n, ms) in [100.0, 101.0, 99.0, 100.5, 100.2].into_iter().enumerate() {
+        repo.write("numbers", &numbers(ms));
+        let view = server.decided(repo.propose(&format!("Measure {n}")));
+        assert_eq!(view["row"]["standing"], "landed", "a first value has nothing to be worse than: {view}");
+    }
+    repo.write("numbers", &numbers(105.0));
+    assert_eq!(server.decided(repo.propose("A little slower"))["row"]["standing"], "landed");
+    repo.write("numbers", &numbers(140.0));
+    let words = server.decided(repo.propose("Much slower"))["row"]["words"].to_string();
+    assert!(words.contains("1 measured number is worse by more than 10.0 %"), "{words}");
+    assert!(
+        words.contains("start: 140.0 ms, 40 % worse than 100.3 ms, the median of the last 6 landings"),
         "{words}"
     );
 }

@@ -12,6 +12,7 @@ use andon_store::Blobs;
 use andon_validation::findings::{Finding, FindingLimits};
 use andon_validation::gates::{Came, Part};
 use andon_validation::limits::{CoverageLimits, Shares};
+use andon_validation::measured::{self, Number};
 use andon_validation::pyramid::{Layer, LayerLine};
 use andon_validation::{Coverage, JobResult, RunReport, diff, findings, gates, pyramid, verdict};
 
@@ -41,7 +42,10 @@ pub(super) async fn give(line: &Arc<Line>, project: &Project, id: RunId) -> Resu
         _ => None,
     };
     let (blobs, now) = (line.blobs.clone(), line.now());
-    let carried = carried(&project.state().runs, &run, &rules);
+    let (carried, landings) = {
+        let state = project.state();
+        (carried(&state.runs, &run, &rules), landings(&state.runs, id))
+    };
     let judged = tokio::task::spawn_blocking(move || {
         let mut all = All::default();
         for job in &run.jobs {
@@ -59,6 +63,14 @@ pub(super) async fn give(line: &Arc<Line>, project: &Project, id: RunId) -> Resu
             RunReport::of(all.results, Some(&all.whole), diff.as_ref(), judgement.breaches, all.warnings);
         report.notes = judgement.notes;
         report.surplus = findings::judge(&rules.findings, &all.findings);
+        report.numbers = all.numbers;
+        if let Some(worse_by) = rules.worse_by.filter(|_| !report.numbers.is_empty()) {
+            let landings =
+                landings.iter().filter_map(|digest| numbers_of(&blobs, digest)).collect::<Vec<_>>();
+            let (worse, notes) = measured::judge(&report.numbers, &landings, worse_by);
+            report.surplus.extend(worse);
+            report.notes.extend(notes);
+        }
         report.warnings.extend(pyramid::warnings(&layers));
         report.layers = layers;
         all.findings.truncate(MOST_FINDINGS);
@@ -89,6 +101,8 @@ pub(super) async fn give(line: &Arc<Line>, project: &Project, id: RunId) -> Resu
 struct Rules {
     coverage: CoverageLimits,
     findings: FindingLimits,
+    /// By what share a measured number may be worse.
+    worse_by: Option<f64>,
     /// Layers of jobs.
     layers: BTreeMap<JobName, Layer>,
     /// Jobs that declare coverage.
@@ -113,6 +127,7 @@ impl Rules {
                 warnings: limits.warnings,
                 on_change: limits.on == FindingsOn::Change,
             }),
+            worse_by: validation.performance.map(|limits| limits.worse_by.fraction()),
             layers: jobs().map(|(name, job)| (name.clone(), layer(job))).collect(),
             measuring: jobs().filter(|(_, job)| measures(job)).map(|(name, _)| name.clone()).collect(),
         }
@@ -159,6 +174,17 @@ fn carried(runs: &Runs, run: &Run, rules: &Rules) -> BTreeMap<JobName, (RunId, T
     own.filter_map(|name| Some((name.clone(), find(name)?))).collect()
 }
 
+/// Reports of the last landings before this run, newest first.
+fn landings(runs: &Runs, run: RunId) -> Vec<Digest> {
+    let before = runs.all.range(..run).rev().map(|(_, other)| other).filter(|other| other.is_trusted());
+    before.filter_map(|other| other.report.clone()).take(measured::WINDOW).collect()
+}
+
+fn numbers_of(blobs: &Blobs, report: &Digest) -> Option<Vec<Number>> {
+    let report: RunReport = serde_json::from_slice(&blobs.read(report, STORED_LIMIT).ok()?).ok()?;
+    Some(report.numbers)
+}
+
 /// What all jobs of a run reported.
 #[derive(Default)]
 struct All {
@@ -168,6 +194,7 @@ struct All {
     of_layer: BTreeMap<Layer, Vec<usize>>,
     parts: Vec<Part>,
     findings: Vec<Finding>,
+    numbers: Vec<Number>,
     warnings: Vec<String>,
 }
 
@@ -222,6 +249,7 @@ impl All {
         self.layers.entry(layer.word().to_owned()).or_default().merge(&gathered.coverage);
         self.of_layer.entry(layer).or_default().push(self.results.len());
         self.findings.extend(gathered.findings);
+        self.numbers.extend(gathered.numbers);
         self.warnings.extend(gathered.warnings);
         let (tests, unreadable) = (gathered.tests, gathered.unreadable);
         self.results.push(JobResult { job: name.clone(), end, tests, unreadable });
