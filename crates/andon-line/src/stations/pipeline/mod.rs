@@ -26,8 +26,8 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
 use attempt::Id;
+pub(super) use attempt::{hand_over, job_env, job_order, pins};
 pub use attempt::{job_end, live_log, plain_env, plain_order};
-pub(super) use attempt::{job_env, job_order, pins};
 pub use reports::{Gathered, gather_reports};
 
 use replays::Keys;
