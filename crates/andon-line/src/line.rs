@@ -15,7 +15,7 @@ use andon_router::Router;
 use andon_runner::Runner;
 use andon_runtime::remote::Fleet;
 use andon_store::journal::{Batch, Fence, Journal, NewEvent};
-use andon_store::{Blobs, SqliteJournal, Vault};
+use andon_store::{Blobs, Derived, SqliteJournal, Vault};
 use tokio::sync::{Semaphore, broadcast};
 
 use crate::access::{Access, Caller};
@@ -66,6 +66,8 @@ pub struct Line {
     pub settings: Settings,
     /// Bulk.
     pub blobs: Blobs,
+    /// What would take long to derive from the journal again.
+    pub(crate) derived: Derived,
     /// Seals what is kept in confidence.
     pub vault: Vault,
     /// Makes databases.
@@ -143,6 +145,7 @@ impl Line {
             }
         }
         let blobs = Blobs::open(&data.join("blobs"))?;
+        let derived = Derived::open(&data.join("derived.db")).await?;
         let vault = Vault::open(&data.join("key"))?;
         let fleet = Arc::new(Fleet::new(tokio::runtime::Handle::current()));
         let mut projects: BTreeMap<ProjectName, Arc<Project>> = BTreeMap::new();
@@ -161,6 +164,7 @@ impl Line {
         let line = Arc::new(Line {
             data: postgres,
             blobs,
+            derived,
             vault,
             runner,
             router: Router::new(),

@@ -12,6 +12,7 @@ use andon_model::event::{Event, Recorded};
 use andon_model::{AndonId, EnvironmentName, ReleaseId, ServiceName, Time};
 use andon_pipeline::Runs;
 use andon_release::Releases;
+use andon_validation::quarantine::Quarantine;
 
 /// Events kept for feeds and timelines; older ones are read from the journal.
 const FEED: usize = 5_000;
@@ -29,6 +30,8 @@ pub struct State {
     pub queue: Queue,
     /// Runs and jobs.
     pub runs: Runs,
+    /// Tests in quarantine.
+    pub quarantine: Quarantine,
     /// Environments, deployments, instances.
     pub estate: Estate,
     /// States of the infrastructure tool.
@@ -58,6 +61,7 @@ impl State {
         }
         self.queue.evolve(recorded);
         self.runs.evolve(recorded);
+        self.quarantine.evolve(recorded);
         self.estate.evolve(recorded);
         self.states.evolve(recorded);
         self.releases.evolve(recorded);

@@ -48,6 +48,16 @@ pub fn of(event: &Event) -> Option<(Mark, String, Option<String>)> {
             let (mark, words) = crate::view::job_end(ended);
             (mark, format!("{job} {words} after {took}."), Some(format!("runs/{}", run.0)))
         }
+        Event::TestQuarantined { test, owner, until, .. } => {
+            let words = format!(
+                "{test} is in quarantine until {}; {owner} makes it reliable again.",
+                until.rfc3339().get(..10).unwrap_or_default()
+            );
+            (Mark::Wait, words, Some("tests".into()))
+        }
+        Event::QuarantineEnded { test, why } => {
+            (Mark::None, format!("{test} counts again: {why}."), Some("tests".into()))
+        }
         Event::JobLost { run, job, why, .. } => {
             (Mark::Wait, format!("{job} is run again: {why}."), Some(format!("runs/{}", run.0)))
         }

@@ -212,6 +212,10 @@ pub enum Event {
         coverage: Option<CoverageFigures>,
         report: Option<Digest>,
     },
+    /// The test runs and reports, and its failures stop nothing until then.
+    TestQuarantined { test: String, owner: UserName, why: String, until: Time },
+    /// The test counts again.
+    QuarantineEnded { test: String, why: String },
 
     // ── environments ───────────────────────────────────────────────────
     /// An environment exists. `standing` ones are declared in `andon.yaml`; others were asked for and expire.

@@ -118,8 +118,7 @@ fn jobs(definition: &Definition) -> Vec<Problem> {
                 Some(_) => {}
             }
         }
-        for path in job.reports.junit.iter().chain(job.reports.coverage.iter()).chain(job.artifact.as_deref())
-        {
+        for path in job.reports.all().chain(job.artifact.as_deref()) {
             if !inside(path) {
                 let what = format!("{path:?} of job {name} leads out of the working copy");
                 problems.push(whole(what, "give a path relative to the repository, without `..`"));

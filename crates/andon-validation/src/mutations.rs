@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use crate::{coverage, detect, diff, junit};
+use crate::{Places, coverage, detect, diff, junit};
 
 const SAMPLES: [&str; 6] = [
     "<?xml version='1.0'?><!DOCTYPE a [<!ENTITY b 'c'>]><testsuites><testsuite name='s' failures='1' time='2,503.1'><testcase \
@@ -23,9 +23,10 @@ fn all_readers(bytes: &[u8]) {
         assert!(red <= report.counts.failed && report.cases.len() as u32 <= report.counts.total());
     }
     let _ = detect(bytes);
-    let _ = coverage::read(bytes, "/w");
-    let _ = crate::lcov::read(bytes, "/w");
-    let _ = crate::cobertura::read(bytes, "/w");
+    let places = Places::with_files("/w", ["src/a/b.py".to_owned()]);
+    let _ = coverage::read(bytes, &places);
+    let _ = crate::lcov::read(bytes, &places);
+    let _ = crate::cobertura::read(bytes, &places);
     let _ = diff::read(&String::from_utf8_lossy(bytes));
 }
 

@@ -1,13 +1,17 @@
 //! Everything that a run's reports say, in one value that is stored as a blob and shown on pages. Gives no verdict.
 
-use andon_model::JobName;
+use std::collections::BTreeMap;
+
 use andon_model::event::{CoverageFigures, JobEnd, TestCounts};
+use andon_model::{JobName, Time};
 use serde::{Deserialize, Serialize};
 
 use crate::coverage::{Coverage, percent, ranges};
 use crate::diff::Diff;
 use crate::junit::{Report, TestCase};
 use crate::limits::{Breach, diff_figures};
+use crate::memory;
+use crate::quarantine::Quarantine;
 
 /// A job as it ended, with what its reports say.
 #[derive(Debug, Clone, PartialEq)]
@@ -82,6 +86,9 @@ pub struct RunReport {
     pub breaches: Vec<Breach>,
     /// What was odd about reports, with the job's name.
     pub warnings: Vec<String>,
+    /// Red tests that stop nothing, since they are in quarantine: in a sentence, by the key of the test.
+    #[serde(default)]
+    pub quarantined: BTreeMap<String, String>,
 }
 
 impl RunReport {
@@ -129,9 +136,30 @@ impl RunReport {
         made
     }
 
-    /// Red tests, in order.
+    /// Red tests that count, in order.
     pub fn failures(&self) -> impl Iterator<Item = &TestLine> {
+        self.red().filter(|line| !self.quarantined.contains_key(&memory::key(&line.test)))
+    }
+
+    /// Red tests, also those in quarantine.
+    pub fn red(&self) -> impl Iterator<Item = &TestLine> {
         self.tests.iter().filter(|line| line.test.outcome.is_red())
+    }
+
+    /// Lets those be that are in quarantine at this time.
+    pub fn excuse(&mut self, quarantine: &Quarantine, now: Time) {
+        let held = |line: &TestLine| {
+            let key = memory::key(&line.test);
+            let held = quarantine.of(&key, now)?;
+            let day = held.until.rfc3339().get(..10).unwrap_or_default().to_owned();
+            let says = format!(
+                "{} is red and in quarantine until {day}; {} makes it reliable again",
+                line.test.full_name(),
+                held.owner
+            );
+            Some((key, says))
+        };
+        self.quarantined = self.red().filter_map(held).collect();
     }
 
     /// Tests that were red and green on the same code.

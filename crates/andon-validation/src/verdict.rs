@@ -25,7 +25,7 @@ pub fn of(report: &RunReport) -> Verdict {
     let mut reasons: Vec<String> =
         tests.chain(jobs).chain(unreadable).chain(limits).map(|text| short(&text)).collect();
     // More red tests than are kept: their sum still makes the run red.
-    let kept = report.failures().count();
+    let kept = report.red().count();
     if report.counts.failed as usize > kept {
         reasons.push(format!("{} more failed tests are not listed", report.counts.failed as usize - kept));
     }
@@ -169,8 +169,13 @@ mod tests {
 
     #[test]
     fn a_broken_limit_is_red_and_names_the_lines() {
-        let coverage =
-            Coverage { files: [("app.py".into(), FileCoverage { lines: [(1, 0), (2, 1)].into() })].into() };
+        let coverage = Coverage {
+            files: [(
+                "app.py".into(),
+                FileCoverage { lines: [(1, 0), (2, 1)].into(), ..FileCoverage::default() },
+            )]
+            .into(),
+        };
         let breaches =
             judge(&CoverageLimits { lines: Some(80.0), ..Default::default() }, &coverage, None, None);
         let report = RunReport::of(vec![], Some(&coverage), None, breaches, vec![]);

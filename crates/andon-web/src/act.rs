@@ -132,6 +132,32 @@ pub async fn test_trunk(
     }
 }
 
+/// Puts a test into quarantine.
+pub async fn quarantine(
+    State(line): State<Arc<Line>>,
+    Who(caller): Who,
+    Path(name): Path<String>,
+    fields: Fields,
+) -> Response {
+    let begun = async {
+        let (test, why) = (field(&fields, "test"), field(&fields, "why"));
+        let (owner, lasts) = (given(&fields, "owner")?, parse::<Span>(field(&fields, "lasts"))?);
+        line.quarantine(&*line.project(&name)?, &caller, test, owner, why, lasts).await
+    };
+    back(&below(&name, "tests"), begun.await)
+}
+
+/// Lets a test count again.
+pub async fn end_quarantine(
+    State(line): State<Arc<Line>>,
+    Who(caller): Who,
+    Path(name): Path<String>,
+    fields: Fields,
+) -> Response {
+    let ended = async { line.end_quarantine(&*line.project(&name)?, &caller, field(&fields, "test")).await };
+    back(&below(&name, "tests"), ended.await)
+}
+
 /// Makes a backup.
 pub async fn back_up(State(line): State<Arc<Line>>, Who(caller): Who) -> Response {
     let made = line.back_up(&caller).await;

@@ -25,6 +25,8 @@ pub enum Place {
     Parity(EnvironmentName, EnvironmentName),
     /// Infrastructure of an environment.
     Infrastructure(EnvironmentName),
+    /// The tests.
+    Tests,
     /// All releases.
     Releases,
     /// One release.
@@ -54,6 +56,7 @@ impl Place {
             ["environments", name] => Place::Environment(name.parse().ok()?),
             ["environments", here, "diff", there] => Place::Parity(here.parse().ok()?, there.parse().ok()?),
             ["environments", name, "infrastructure"] => Place::Infrastructure(name.parse().ok()?),
+            ["tests"] => Place::Tests,
             ["releases"] => Place::Releases,
             ["releases", n] => Place::Release(ReleaseId(number(n)?)),
             ["flags"] => Place::Flags,
@@ -73,6 +76,7 @@ impl Place {
             Place::Environments | Place::Environment(_) | Place::Parity(..) | Place::Infrastructure(_) => {
                 "environments"
             }
+            Place::Tests => "tests",
             Place::Releases | Place::Release(_) => "releases",
             Place::Flags => "flags",
             Place::Andons | Place::Andon(_) => "andons",

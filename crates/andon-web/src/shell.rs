@@ -24,9 +24,10 @@ pub struct Sheet {
 }
 
 /// Entries of the bar: path, name, the key after `g`.
-const ENTRIES: [(&str, &str, &str); 7] = [
+const ENTRIES: [(&str, &str, &str); 8] = [
     ("", "Wall", "w"),
     ("queue", "Queue", "q"),
+    ("tests", "Tests", "t"),
     ("releases", "Releases", "r"),
     ("environments", "Environments", "e"),
     ("flags", "Flags", "f"),

@@ -113,6 +113,11 @@ pub async fn draw(
             let main = pages::parity::parity(&view);
             (format!("{} · {name}", view.heading), view.frame, main)
         }
+        Place::Tests => {
+            let view = line.tests_view(project).await?;
+            let main = pages::suite::suite(&view, caller);
+            (format!("{} · {name}", view.heading), view.frame, main)
+        }
         Place::Releases => {
             let view = view::release::releases(line, project);
             let main = pages::release::releases(&view);

@@ -23,7 +23,7 @@ pub struct Page {
 }
 
 /// Pages of a project, all shown by one handler.
-pub const SHOWN: [&str; 15] = [
+pub const SHOWN: [&str; 16] = [
     "/{project}",
     "/{project}/queue",
     "/{project}/changes/{change}",
@@ -32,6 +32,7 @@ pub const SHOWN: [&str; 15] = [
     "/{project}/environments",
     "/{project}/environments/{environment}",
     "/{project}/environments/{environment}/diff/{other}",
+    "/{project}/tests",
     "/{project}/releases",
     "/{project}/environments/{environment}/infrastructure",
     "/{project}/releases/{release}",
@@ -72,6 +73,8 @@ pub fn pages() -> Vec<Page> {
         form("/{project}/andons/{andon}/{command}", Developer, post(act::treat)),
         form("/{project}/changes/{change}/abandon", Developer, post(act::abandon)),
         form("/{project}/runs", Developer, post(act::test_trunk)),
+        form("/{project}/tests/quarantine", Developer, post(act::quarantine)),
+        form("/{project}/tests/quarantine/end", Developer, post(act::end_quarantine)),
         form("/{project}/environments", Developer, post(act::create_environment)),
         form("/{project}/environments/{environment}/destroy", Developer, post(act::destroy)),
         form("/{project}/environments/{environment}/extend", Developer, post(act::extend)),

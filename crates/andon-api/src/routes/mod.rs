@@ -11,6 +11,7 @@ mod people;
 mod places;
 mod recovery;
 mod shells;
+mod tests;
 
 use andon_model::event::Role;
 use axum::routing::{delete, get, post};
@@ -93,6 +94,7 @@ pub fn doors() -> Vec<Door> {
     doors.extend(infrastructure_runs::doors());
     doors.extend(data::doors());
     doors.extend(shells::doors());
+    doors.extend(tests::doors());
     doors
 }
 

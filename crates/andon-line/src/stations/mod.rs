@@ -8,6 +8,7 @@ pub mod flags;
 pub mod gate;
 mod hosts;
 pub mod infrastructure;
+pub mod memory;
 pub mod pipeline;
 mod recovery;
 pub mod release;
@@ -60,6 +61,7 @@ fn project_stations(
 ) {
     running.spawn(gate::run(Arc::clone(line), Arc::clone(project), stop.clone()));
     running.spawn(pipeline::run(Arc::clone(line), Arc::clone(project), stop.clone()));
+    running.spawn(memory::run(Arc::clone(line), Arc::clone(project), stop.clone()));
     running.spawn(environment::run(Arc::clone(line), Arc::clone(project), stop.clone()));
     running.spawn(infrastructure::run(Arc::clone(line), Arc::clone(project), stop.clone()));
     running.spawn(data::run(Arc::clone(line), Arc::clone(project), stop.clone()));

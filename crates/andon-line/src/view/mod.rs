@@ -18,6 +18,7 @@ pub mod recovery;
 pub mod release;
 pub mod run;
 pub mod shells;
+pub mod tests;
 pub mod wall;
 
 use andon_model::event::{JobEnd, Recorded, Verdict};
@@ -39,6 +40,7 @@ pub use recovery::RecoveryView;
 pub use release::{ReleaseView, ReleasesView};
 pub use run::RunView;
 pub use shells::ShellsView;
+pub use tests::TestsView;
 pub use wall::WallView;
 
 /// A state's mark: shape and colour in the browser, a sign in the terminal.

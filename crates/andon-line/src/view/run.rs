@@ -167,7 +167,9 @@ pub fn run(state: &State, project: &str, run: &Run, report: Option<&RunReport>, 
             .map(|r| r.breaches.iter().map(|b| (b.says.clone(), b.lacking.clone())).collect())
             .unwrap_or_default(),
         files: report.map(files).unwrap_or_default(),
-        warnings: report.map(|report| report.warnings.clone()).unwrap_or_default(),
+        warnings: report
+            .map(|report| report.quarantined.values().chain(&report.warnings).cloned().collect())
+            .unwrap_or_default(),
         artifact: run.artifact.as_ref().map(|(digest, bytes)| (digest.to_string(), *bytes)),
     }
 }

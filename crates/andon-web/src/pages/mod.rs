@@ -12,6 +12,7 @@ pub mod queue;
 pub mod recovery;
 pub mod release;
 pub mod run;
+pub mod suite;
 pub mod wall;
 
 #[cfg(test)]

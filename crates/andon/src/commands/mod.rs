@@ -12,6 +12,7 @@ pub mod people;
 pub mod places;
 pub mod recovery;
 pub mod shell;
+pub mod tests;
 pub mod watch;
 
 use clap::Subcommand;
@@ -89,6 +90,9 @@ pub enum Ask {
     /// The cord: pull it, treat its andons.
     #[command(subcommand)]
     Cord(people::Cord),
+    /// Tests: their order, their shards, how good the order is.
+    #[command(subcommand)]
+    Tests(tests::Tests),
     /// The five metrics and where time goes.
     Flow,
 }
@@ -110,6 +114,7 @@ pub fn run(common: &Common, ask: Ask) -> Result<(), Failure> {
         Ask::Queue => changes::queue(common),
         Ask::Change(change) => changes::change(common, change),
         Ask::Run(run) => changes::run(common, run),
+        Ask::Tests(tests) => tests::tests(common, tests),
         Ask::Wall => places::wall(common),
         Ask::Watch(options) => watch::watch(common, options),
         Ask::Env(env) => environments::env(common, env),

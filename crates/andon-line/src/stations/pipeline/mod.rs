@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use attempt::Id;
 pub use attempt::live_log;
 pub(super) use attempt::{job_end, job_env, job_order};
+pub(in crate::stations) use reports::Gathered;
 
 use super::Pulse;
 use crate::{Line, Project, Refusal};

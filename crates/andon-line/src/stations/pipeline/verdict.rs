@@ -18,9 +18,10 @@ const STORED_LIMIT: u64 = 512 << 20;
 pub(super) async fn give(line: &Arc<Line>, project: &Project, id: RunId) -> Result<(), Refusal> {
     let found = {
         let state = project.state();
-        state.runs.all.get(&id).cloned().map(|run| (run, state.runs.trunk_coverage))
+        let quarantine = state.quarantine.clone();
+        state.runs.all.get(&id).cloned().map(|run| (run, state.runs.trunk_coverage, quarantine))
     };
-    let Some((run, before)) = found else { return Ok(()) };
+    let Some((run, before, quarantine)) = found else { return Ok(()) };
     let defined = project.definition(&run.commit).await?;
     let limits = match &*defined {
         Ok(definition) => definition.validation.coverage.clone().unwrap_or_default(),
@@ -39,7 +40,7 @@ pub(super) async fn give(line: &Arc<Line>, project: &Project, id: RunId) -> Resu
         }
         _ => None,
     };
-    let blobs = line.blobs.clone();
+    let (blobs, now) = (line.blobs.clone(), line.now());
     let judged = tokio::task::spawn_blocking(move || {
         let (mut results, mut merged, mut warnings) = (Vec::new(), Coverage::default(), Vec::new());
         for job in &run.jobs {
@@ -62,7 +63,8 @@ pub(super) async fn give(line: &Arc<Line>, project: &Project, id: RunId) -> Resu
         }
         let diff = text.map(|text| diff::read(&text));
         let breaches = judge(&limits, &merged, diff.as_ref(), before);
-        let report = RunReport::of(results, Some(&merged), diff.as_ref(), breaches, warnings);
+        let mut report = RunReport::of(results, Some(&merged), diff.as_ref(), breaches, warnings);
+        report.excuse(&quarantine, now);
         let verdict = verdict::of(&report);
         let bytes = serde_json::to_vec(&report).map_err(std::io::Error::other)?;
         let (digest, _) = blobs.put(&bytes[..])?;

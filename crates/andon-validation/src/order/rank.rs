@@ -1,0 +1,258 @@
+//! Puts tests in the order of what they tell per second, and says of each in a sentence why it stands where it does.
+
+use std::collections::HashMap;
+
+use super::history::History;
+use super::known::{Found, Known};
+use super::names;
+
+/// What nearness to the change counts for at most: as much as a failure some forty runs ago. A test that never failed is as good as near.
+const NEAR: f64 = 0.02;
+/// Nearness below this is chance.
+const BARELY: f64 = 0.15;
+/// How long a test takes of which nothing is known, where nothing is known at all, in milliseconds.
+const UNKNOWN: f64 = 1_000.0;
+
+/// A test and why it stands where it does.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ranked {
+    /// Its place in what was asked.
+    pub index: usize,
+    /// What it tells per second: only to be compared.
+    pub tells: f64,
+    /// How long it takes, in milliseconds, as far as anybody knows.
+    pub millis: f64,
+    found: Found,
+    near: Option<usize>,
+}
+
+/// The tests in order, and the paths that decided.
+#[derive(Debug)]
+pub struct Order<'a> {
+    /// First what tells most.
+    pub ranked: Vec<Ranked>,
+    changed: &'a [String],
+}
+
+/// Orders the tests. `changed` are the paths that the change touches, as git names them; equal ones keep the order of their names, so that the
+/// same history always gives the same order.
+pub fn order<'a>(tests: &[&str], known: &Known, changed: &'a [String]) -> Order<'a> {
+    let near = Near::of(tests, changed);
+    let found: Vec<Found> = tests.iter().map(|test| known.find(test)).collect();
+    let new = middle(found.iter().filter_map(Found::history).map(|history| history.usual)).unwrap_or(UNKNOWN);
+    let rank = |(index, found): (usize, &Found)| {
+        let (close, to) = near.of_test(tests[index]);
+        let (tells, millis) = match found.history() {
+            Some(history) => (history.tells(NEAR * close), history.usual),
+            None => (History::tells_new(new) * (1.0 + close), new),
+        };
+        Ranked { index, tells, millis, found: *found, near: to }
+    };
+    let mut ranked: Vec<Ranked> = found.iter().enumerate().map(rank).collect();
+    ranked.sort_unstable_by(|a, b| {
+        b.tells
+            .total_cmp(&a.tells)
+            .then_with(|| tests[a.index].cmp(tests[b.index]))
+            .then(a.index.cmp(&b.index))
+    });
+    Order { ranked, changed }
+}
+
+impl Order<'_> {
+    /// Why this one stands where it does, in a sentence.
+    pub fn why(&self, of: &Ranked) -> String {
+        let takes = || format!("takes {}", shown(of.millis));
+        let near =
+            of.near.and_then(|at| self.changed.get(at)).map(|path| format!("near {path}, which changed"));
+        match (&of.found, near) {
+            (Found::New, Some(near)) => format!("nobody saw it run yet; {near}"),
+            (Found::New, None) => "nobody saw it run yet".into(),
+            (Found::Test(history) | Found::Group(history, _), near) => {
+                let (failed, runs) = history.lately();
+                let which = match of.found {
+                    Found::Group(_, tests) => format!("of its {tests} tests at least one "),
+                    _ => String::new(),
+                };
+                let failed = match (history.since_failure(), failed) {
+                    (Some(0), 1) => format!("{which}failed in the last run"),
+                    (Some(0), n) => format!("{which}failed in the last run, and in {n} of the last {runs}"),
+                    (Some(ago), 1) => format!("{which}failed {}", runs_ago(ago)),
+                    (Some(ago), n) => {
+                        format!("{which}failed in {n} of the last {runs} runs, last {}", runs_ago(ago))
+                    }
+                    (None, _) if history.failed > 0 => format!("{which}failed more than {runs} runs ago"),
+                    (None, _) => format!("did not fail in {} runs", history.ran),
+                };
+                match near {
+                    Some(near) => format!("{failed}; {near}; {}", takes()),
+                    None => format!("{failed}; {}", takes()),
+                }
+            }
+        }
+    }
+}
+
+/// How near tests are to what changed: shared words, of which rare ones count more.
+struct Near {
+    /// Of each word of a changed path: what it counts.
+    counts: HashMap<String, f64>,
+    /// Words of each changed path, and the sum of what they count.
+    paths: Vec<(Vec<String>, f64)>,
+}
+
+impl Near {
+    fn of(tests: &[&str], changed: &[String]) -> Near {
+        let mut paths: Vec<(Vec<String>, f64)> = Vec::new();
+        let mut seen: HashMap<String, u32> = HashMap::new();
+        for path in changed {
+            let mut own = Vec::new();
+            names::words(path, |word| own.push(word.to_owned()));
+            own.sort_unstable();
+            own.dedup();
+            seen.extend(own.iter().map(|word| (word.clone(), 0)));
+            paths.push((own, 0.0));
+        }
+        if !seen.is_empty() {
+            for test in tests {
+                let mut last = String::new();
+                names::words(test, |word| {
+                    if word != last
+                        && let Some(times) = seen.get_mut(word)
+                    {
+                        *times += 1;
+                        last.replace_range(.., word);
+                    }
+                });
+            }
+        }
+        let all = tests.len() as f64;
+        let counts: HashMap<String, f64> = seen
+            .into_iter()
+            .map(|(word, times)| (word, ((1.0 + all) / (1.0 + f64::from(times))).ln()))
+            .collect();
+        paths
+            .iter_mut()
+            .for_each(|(words, sum)| *sum = words.iter().filter_map(|word| counts.get(word)).sum());
+        Near { counts, paths }
+    }
+
+    /// From 0 to 1, and the path that it is nearest to.
+    fn of_test(&self, test: &str) -> (f64, Option<usize>) {
+        if self.counts.is_empty() {
+            return (0.0, None);
+        }
+        let mut own: Vec<String> = Vec::new();
+        names::words(test, |word| {
+            if self.counts.contains_key(word) && !own.iter().any(|known| known == word) {
+                own.push(word.to_owned());
+            }
+        });
+        if own.is_empty() {
+            return (0.0, None);
+        }
+        let share = |(words, sum): &(Vec<String>, f64)| {
+            let both: f64 =
+                words.iter().filter(|word| own.contains(word)).filter_map(|word| self.counts.get(word)).sum();
+            if *sum > 0.0 { both / sum } else { 0.0 }
+        };
+        let best = self.paths.iter().enumerate().map(|(at, path)| (share(path), at));
+        match best.max_by(|a, b| a.0.total_cmp(&b.0).then(b.1.cmp(&a.1))) {
+            Some((near, at)) if near >= BARELY => (near, Some(at)),
+            _ => (0.0, None),
+        }
+    }
+}
+
+/// The middle one, in no order; none of none.
+fn middle(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let mut values: Vec<f64> = values.collect();
+    let at = values.len() / 2;
+    (!values.is_empty()).then(|| *values.select_nth_unstable_by(at, f64::total_cmp).1)
+}
+
+fn runs_ago(runs: u32) -> String {
+    if runs == 1 { "one run ago".into() } else { format!("{runs} runs ago") }
+}
+
+fn shown(millis: f64) -> String {
+    match millis {
+        m if m < 1_000.0 => format!("{m:.0} ms"),
+        m if m < 60_000.0 => format!("{:.1} s", m / 1_000.0),
+        m => format!("{:.1} min", m / 60_000.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn known(tests: &[(&str, &str, f64)]) -> Known {
+        Known::of(tests.iter().map(|(name, results, millis)| {
+            let mut history = History::default();
+            results.chars().for_each(|result| history.learn(result == 'x', Some(*millis)));
+            (names::key(name), history)
+        }))
+    }
+
+    fn says(tests: &[&str], known: &Known, changed: &[&str]) -> Vec<String> {
+        let changed: Vec<String> = changed.iter().map(|path| (*path).to_owned()).collect();
+        let order = order(tests, known, &changed);
+        order.ranked.iter().map(|ranked| format!("{}: {}", tests[ranked.index], order.why(ranked))).collect()
+    }
+
+    #[test]
+    fn what_tells_most_per_second_goes_first_and_every_rank_is_explained() {
+        let known = known(&[
+            ("app slow", "....", 30_000.0),
+            ("app quick", "....", 15.0),
+            ("app pay::refund", "....", 400.0),
+            ("app broken", "...x", 900.0),
+            ("app shaky", "x.x.", 900.0),
+        ]);
+        let tests = ["app slow", "app quick", "app pay::refund", "app new", "app shaky", "app broken"];
+        assert_eq!(
+            says(&tests, &known, &["src/pay.rs"]),
+            [
+                "app broken: failed in the last run; takes 900 ms",
+                "app new: nobody saw it run yet",
+                "app shaky: failed in 2 of the last 4 runs, last one run ago; takes 900 ms",
+                "app pay::refund: did not fail in 4 runs; near src/pay.rs, which changed; takes 400 ms",
+                "app quick: did not fail in 4 runs; takes 15 ms",
+                "app slow: did not fail in 4 runs; takes 30.0 s",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_word_that_all_tests_share_does_not_make_one_near() {
+        let tests: Vec<String> = (0..50)
+            .map(|n| format!("shop/cart/test_{n}x.py"))
+            .chain(["shop/mail/test_send.py".into()])
+            .collect();
+        let tests: Vec<&str> = tests.iter().map(String::as_str).collect();
+        let changed = ["shop/mail.py".to_owned()];
+        let order = order(&tests, &Known::default(), &changed);
+        assert_eq!(tests[order.ranked[0].index], "shop/mail/test_send.py");
+        assert_eq!(order.ranked.iter().filter(|ranked| ranked.near.is_some()).count(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn every_test_is_ordered_once_whatever_is_known(
+            tests in proptest::collection::vec("[a-c:/. ]{0,8}", 0..40),
+            known_ones in proptest::collection::vec(("[a-c.]{1,6}", "[.x]{0,5}", 0.0..1e6), 0..20),
+            changed in proptest::collection::vec("[a-c/.]{0,8}", 0..4),
+        ) {
+            let known_ones: Vec<(&str, &str, f64)> = known_ones.iter().map(|(a, b, c)| (a.as_str(), b.as_str(), *c)).collect();
+            let tests: Vec<&str> = tests.iter().map(String::as_str).collect();
+            let known = known(&known_ones);
+            let order = order(&tests, &known, &changed);
+            let mut places: Vec<usize> = order.ranked.iter().map(|ranked| ranked.index).collect();
+            places.sort_unstable();
+            prop_assert_eq!(places, (0..tests.len()).collect::<Vec<_>>());
+            prop_assert!(order.ranked.windows(2).all(|pair| pair[0].tells >= pair[1].tells));
+            prop_assert!(order.ranked.iter().all(|ranked| !order.why(ranked).is_empty()));
+        }
+    }
+}
