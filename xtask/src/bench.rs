@@ -20,8 +20,10 @@ pub fn run(area: Option<&str>) -> Result<(), String> {
         Some("states") => states::run(),
         Some("router") => traffic::run(),
         Some("release") => release(),
-        _ => Err("usage: cargo xtask bench line|pipeline|router|release|environments|docker|data|states|recovery"
-            .to_owned()),
+        _ => Err(
+            "usage: cargo xtask bench line|pipeline|router|release|environments|docker|data|states|recovery"
+                .to_owned(),
+        ),
     }
 }
 

@@ -28,7 +28,7 @@ const NOTES: &str = "The release binary. *Push to first instruction* is from the
     in a record that is flushed to the disk before the next one begins. *Steps a second* go through a whole server: each of them is an event of the journal as well. *Kills* are \
     the test `jobs` of the crate andon: `kill -9` of the server at a random moment 10 to 600 ms after it is ready, with four jobs of five steps under way; afterwards every push is decided, no step \
     ran twice in an attempt or is recorded twice, and no process and no room is left. Peers run the same number of commands that do nothing: make and ninja keep no record of a step \
-    and confine nothing, wrkflw runs steps without a container (`--runtime emulation`), Buildbot's is the time of one step that does nothing, by its own log. The machine is shared with other \
+    and confine nothing, wrkflw runs steps without a container (`--runtime emulation`), Buildbot's is a build of 50 steps from its request to its end, with master and worker on this machine. The machine is shared with other \
     work, so times are upper bounds.";
 
 /// Measures and keeps.
@@ -60,7 +60,8 @@ fn first_instruction(binary: &Path) -> Result<Vec<Figure>, String> {
     }
     let journal = house.journal()?;
     let begun = std::fs::read_to_string(&hooks).map_err(|error| format!("{}: {error}", hooks.display()))?;
-    let begun: Vec<f64> = begun.lines().filter_map(|line| line.parse::<f64>().ok()).map(|nanos| nanos / 1e6).collect();
+    let begun: Vec<f64> =
+        begun.lines().filter_map(|line| line.parse::<f64>().ok()).map(|nanos| nanos / 1e6).collect();
     let pushes: Vec<&Value> =
         journal.iter().filter(|event| event["event"]["type"] == "change_pushed").skip(1).collect();
     if begun.len() != pushes.len() {
@@ -75,7 +76,12 @@ fn first_instruction(binary: &Path) -> Result<Vec<Figure>, String> {
     Ok(vec![
         Figure::lower(format!("{of}: median"), quantile(&mut from_hook, 0.5), "ms", Some(50.0)),
         Figure::lower(format!("{of}: p99"), quantile(&mut from_hook, 0.99), "ms", Some(200.0)),
-        Figure::lower("the same, from the record of the push: median", quantile(&mut from_record, 0.5), "ms", None),
+        Figure::lower(
+            "the same, from the record of the push: median",
+            quantile(&mut from_record, 0.5),
+            "ms",
+            None,
+        ),
         Figure::lower("memory of an idle server", idle, "MB", Some(30.0)),
     ])
 }
@@ -90,7 +96,11 @@ fn hooked(house: &House) -> Result<PathBuf, String> {
     let exe = std::fs::read_link(&hook).map_err(failed)?;
     std::os::unix::fs::symlink(exe, &moved).map_err(failed)?;
     std::fs::remove_file(&hook).map_err(failed)?;
-    std::fs::write(&hook, format!("#!/bin/sh\ndate +%s%N >> {}\nexec {}\n", noted.display(), moved.display())).map_err(failed)?;
+    std::fs::write(
+        &hook,
+        format!("#!/bin/sh\ndate +%s%N >> {}\nexec {}\n", noted.display(), moved.display()),
+    )
+    .map_err(failed)?;
     std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755)).map_err(failed)?;
     Ok(noted)
 }
@@ -106,7 +116,8 @@ fn first_print(house: &House, journal: &[Value], push: &Value) -> Result<f64, St
 
 fn steps_a_second(binary: &Path) -> Result<Vec<Figure>, String> {
     let house = House::open_with(binary, &["--slots", &WIDE.to_string()])?;
-    let steps: String = (1..=STEPS).map(|n| format!("        - {{ name: Step {n}, run: \"true\" }}\n")).collect();
+    let steps: String =
+        (1..=STEPS).map(|n| format!("        - {{ name: Step {n}, run: \"true\" }}\n")).collect();
     let jobs: String = (1..=WIDE).map(|n| format!("    job-{n}:\n      steps:\n{steps}")).collect();
     let yaml = format!("version: 1\npipeline:\n  jobs:\n{jobs}");
     house.landed(house.propose("Steps", &[("andon.yaml", &yaml)])?)?;
@@ -120,7 +131,8 @@ fn steps_a_second(binary: &Path) -> Result<Vec<Figure>, String> {
     if recorded != (WIDE * STEPS) as usize {
         return Err(format!("{recorded} of {} steps are recorded", WIDE * STEPS));
     }
-    let took = ended.iter().copied().fold(f64::MIN, f64::max) - begun.iter().copied().fold(f64::MAX, f64::min);
+    let took =
+        ended.iter().copied().fold(f64::MIN, f64::max) - begun.iter().copied().fold(f64::MAX, f64::min);
     let name = format!("steps a second, {WIDE} sandboxed jobs side by side, every step in the journal");
     Ok(vec![Figure::higher(name, f64::from(WIDE * STEPS) / (took / 1000.0), "", Some(400.0))])
 }
@@ -159,7 +171,12 @@ fn kills(binary: &Path) -> Result<Vec<Figure>, String> {
     let number = |key: &str| said[key].as_f64().unwrap_or(f64::NAN);
     let of = format!("in {KILLS} kills of the server under {} steps", number("steps"));
     Ok(vec![
-        Figure::lower(format!("runs lost or stuck, steps run or recorded twice, processes left, {of}"), 0.0, "", Some(0.0)),
+        Figure::lower(
+            format!("runs lost or stuck, steps run or recorded twice, processes left, {of}"),
+            0.0,
+            "",
+            Some(0.0),
+        ),
         Figure::higher("kills that found steps under way", number("live"), "", None),
         Figure::higher("attempts that outlived a server and were taken up", number("adopted"), "", None),
         Figure::lower("attempts lost that had begun", 0.0, "", Some(0.0)),
@@ -179,13 +196,26 @@ fn peers() -> Result<Vec<Figure>, String> {
     let targets: Vec<String> = (1..=TARGETS).map(|n| format!("t{n}")).collect();
     let makefile = format!(".PHONY: all {0}\nall: {0}\n{0}:\n\t@sh -c true\n", targets.join(" "));
     write(&room.join("Makefile"), &makefile)?;
-    say("peer: make, a target", timed(Command::new("make").args(["-s", "-j1"]), &room).map(|took| took / each));
+    say(
+        "peer: make, a target",
+        timed(Command::new("make").args(["-s", "-j1"]), &room).map(|took| took / each),
+    );
     let rules: String = targets.iter().map(|target| format!("build {target}: nothing\n")).collect();
     write(&room.join("build.ninja"), &format!("rule nothing\n  command = sh -c true\n{rules}"))?;
-    say("peer: ninja, a target", timed(Command::new("ninja").args(["--quiet", "-j1"]), &room).map(|took| took / each));
+    say(
+        "peer: ninja, a target",
+        timed(Command::new("ninja").args(["--quiet", "-j1"]), &room).map(|took| took / each),
+    );
     let own = target().join("peers");
     say("peer: wrkflw, a step, its own start included", wrkflw(&own, &room));
-    say("peer: Buildbot, a step", buildbot(&own));
+    let measured = buildbot(&own);
+    say("peer: Buildbot, a step", measured.clone().map(|(step, _)| step));
+    match measured {
+        Ok((_, memory)) => {
+            figures.push(Figure::lower("peer: Buildbot's idle master, memory", memory, "MB", None))
+        }
+        Err(why) => println!("○ not measured: Buildbot's memory ({why})"),
+    }
     let _ = std::fs::remove_dir_all(&room);
     Ok(figures)
 }
@@ -200,21 +230,29 @@ fn wrkflw(own: &Path, room: &Path) -> Result<f64, String> {
     let steps: String = (1..=STEPS).map(|_| "      - run: \"true\"\n").collect();
     std::fs::create_dir_all(room.join(".github/workflows")).map_err(|error| error.to_string())?;
     let file = room.join(".github/workflows/nothing.yml");
-    write(&file, &format!("name: nothing\non: push\njobs:\n  nothing:\n    runs-on: ubuntu-latest\n    steps:\n{steps}"))?;
+    write(
+        &file,
+        &format!(
+            "name: nothing\non: push\njobs:\n  nothing:\n    runs-on: ubuntu-latest\n    steps:\n{steps}"
+        ),
+    )?;
     let took = timed(Command::new(program).args(["run", "--runtime", "emulation"]).arg(file), room)?;
     Ok(took / f64::from(STEPS))
 }
 
-/// A master and a worker that were set up under `target/peers/buildbot` print `MILLISECONDS` of one step that does nothing with the script
-/// `step` beside them.
-fn buildbot(own: &Path) -> Result<f64, String> {
-    let script = own.join("buildbot/step");
-    if !script.exists() {
-        return Err(format!("{} is not there", script.display()));
+/// Milliseconds of a step, and megabytes of the idle master. Its environment: `python3 -m venv target/peers/buildbot-venv` with `buildbot` and
+/// `buildbot-worker` installed into it.
+fn buildbot(own: &Path) -> Result<(f64, f64), String> {
+    let venv = own.join("buildbot-venv");
+    if !venv.join("bin/buildbot").exists() {
+        return Err(format!("{} is not there", venv.join("bin/buildbot").display()));
     }
-    let out = Command::new(&script).output().map_err(|error| error.to_string())?;
+    let out = Command::new(crate::root().join("tools/peer-buildbot")).arg(venv).output();
+    let out = out.map_err(|error| error.to_string())?;
     let said = String::from_utf8_lossy(&out.stdout).trim().to_owned();
-    said.parse().map_err(|_| format!("it said {said:?}"))
+    let numbers =
+        said.split_once(' ').and_then(|(step, memory)| Some((step.parse().ok()?, memory.parse().ok()?)));
+    numbers.ok_or_else(|| format!("it said {said:?} {}", String::from_utf8_lossy(&out.stderr).trim()))
 }
 
 fn timed(command: &mut Command, room: &Path) -> Result<f64, String> {

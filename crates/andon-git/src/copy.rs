@@ -61,7 +61,8 @@ fn loose(dir: &Path, before: &str, found: &mut BTreeMap<String, Oid>) {
         let path = entry.path();
         if path.is_dir() {
             loose(&path, &format!("{name}/"), found);
-        } else if let Some(commit) = fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok()) {
+        } else if let Some(commit) = fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok())
+        {
             found.insert(name, commit);
         }
     }
@@ -76,11 +77,16 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (one, two) = ("1".repeat(40), "2".repeat(40));
         fs::create_dir_all(dir.path().join("refs/heads/a")).unwrap();
-        fs::write(dir.path().join("packed-refs"), format!("# x\n{one} refs/heads/main\n{one} refs/heads/a/b\n{one} refs/tags/t\n")).unwrap();
+        fs::write(
+            dir.path().join("packed-refs"),
+            format!("# x\n{one} refs/heads/main\n{one} refs/heads/a/b\n{one} refs/tags/t\n"),
+        )
+        .unwrap();
         fs::write(dir.path().join("refs/heads/a/b"), format!("{two}\n")).unwrap();
         fs::write(dir.path().join("refs/heads/main.lock"), "").unwrap();
         let found = branches(dir.path()).unwrap();
-        let found: Vec<(&str, &str)> = found.iter().map(|(name, commit)| (name.as_str(), commit.as_str())).collect();
+        let found: Vec<(&str, &str)> =
+            found.iter().map(|(name, commit)| (name.as_str(), commit.as_str())).collect();
         assert_eq!(found, [("a/b", &*two), ("main", &*one)]);
         assert_eq!(quoted("a\"\\b"), r#""a\"\\b""#);
     }

@@ -74,7 +74,7 @@ async fn a_merge_holds_both_sides_and_a_conflict_names_its_files() {
     work.bare.check_out(&commit, &copy).await.unwrap();
     assert!(copy.join("b").exists() && copy.join("c").exists());
     // To git it is a clone, clean and on that commit, with the branches of where it came from.
-    let said = |args: &[&str]| String::from_utf8(git(&copy, args).stdout).unwrap().trim().to_owned();
+    let said = |args: &[&str]| git(&copy, args);
     assert_eq!(said(&["status", "--porcelain"]), "");
     assert_eq!(said(&["rev-parse", "HEAD"]), commit.to_string());
     let branches = said(&["for-each-ref", "--format=%(objectname) %(refname:short)", "refs/remotes"]);

@@ -38,7 +38,8 @@ async fn main() -> Done<()> {
     let binary = PathBuf::from(binary).canonicalize()?;
     let room = tempfile::Builder::new().prefix("andon-figures-").tempdir_in("/var/tmp")?;
     let runner = |means: Option<Means>| {
-        let runner = Runner::new(binary.clone(), room.path(), format!("andon-figures-{}", std::process::id()));
+        let runner =
+            Runner::new(binary.clone(), room.path(), format!("andon-figures-{}", std::process::id()));
         match means {
             Some(means) => runner.with(means),
             None => runner,
@@ -56,7 +57,13 @@ async fn main() -> Done<()> {
             took.push(begun.elapsed().as_secs_f64() * 1000.0);
             Room::at(&order.room).remove()?;
         }
-        tell(&format!("a {how} job of one step, from its order to its recorded end: median of {JOBS}"), quantile(&mut took, 0.5), "ms", (how == "sandboxed").then_some(20.0), "lower");
+        tell(
+            &format!("a {how} job of one step, from its order to its recorded end: median of {JOBS}"),
+            quantile(&mut took, 0.5),
+            "ms",
+            (how == "sandboxed").then_some(20.0),
+            "lower",
+        );
         tell(&format!("a {how} job of one step: p99"), quantile(&mut took, 0.99), "ms", None, "lower");
         let order = order(room.path(), &format!("{how}-long"), "true", STEPS)?;
         let begun = Instant::now();
@@ -73,7 +80,13 @@ async fn main() -> Done<()> {
             return Err(format!("{seen} of {STEPS} steps were recorded").into());
         }
         let each = begun.elapsed().as_secs_f64() * 1000.0 / STEPS as f64;
-        tell(&format!("a {how} step with its durable record, in a job of {STEPS}"), each, "ms", (how == "bare").then_some(5.0), "lower");
+        tell(
+            &format!("a {how} step with its durable record, in a job of {STEPS}"),
+            each,
+            "ms",
+            (how == "bare").then_some(5.0),
+            "lower",
+        );
         Room::at(&order.room).remove()?;
     }
     cancels(&runner(Some(all)), room.path()).await
@@ -83,7 +96,8 @@ async fn cancels(runner: &Runner, room: &Path) -> Done<()> {
     let (mut took, mut survivors) = (Vec::new(), 0);
     for round in 0..CANCELS / AT_ONCE {
         let all = (0..AT_ONCE).map(|n| async move {
-            let order = order(room, &format!("cancel-{round}-{n}"), UNRULY, 1).map_err(|error| error.to_string())?;
+            let order =
+                order(room, &format!("cancel-{round}-{n}"), UNRULY, 1).map_err(|error| error.to_string())?;
             let mut running = runner.start(&order).await?;
             while !order.workdir.join("begun").exists() {
                 tokio::time::sleep(std::time::Duration::from_millis(1)).await;
@@ -111,7 +125,15 @@ async fn cancels(runner: &Runner, room: &Path) -> Done<()> {
             survivors += left;
         }
     }
-    tell(&format!("survivors of {CANCELS} cancels of a tree that ignores TERM, calls setsid, forks twice and goes on forking"), survivors as f64, "", Some(0.0), "lower");
+    tell(
+        &format!(
+            "survivors of {CANCELS} cancels of a tree that ignores TERM, calls setsid, forks twice and goes on forking"
+        ),
+        survivors as f64,
+        "",
+        Some(0.0),
+        "lower",
+    );
     tell("a cancel, beyond its grace: median", quantile(&mut took, 0.5), "ms", Some(50.0), "lower");
     tell("a cancel, beyond its grace: p99", quantile(&mut took, 0.99), "ms", None, "lower");
     Ok(())
@@ -129,7 +151,8 @@ fn left(room: &Path) -> usize {
 fn order(room: &Path, name: &str, script: &str, steps: usize) -> Done<Order> {
     let dir = room.join("attempts").join(name);
     std::fs::create_dir_all(dir.join("tree"))?;
-    let step = |n| Step { name: format!("step {n}"), script: script.into(), env: BTreeMap::new(), timeout_ms: None };
+    let step =
+        |n| Step { name: format!("step {n}"), script: script.into(), env: BTreeMap::new(), timeout_ms: None };
     Ok(Order {
         name: name.to_owned(),
         steps: (1..=steps).map(step).collect(),
