@@ -104,31 +104,34 @@ pub(super) async fn follow(
 /// Each step once, also where an earlier server recorded some of them.
 async fn record(line: &Line, project: &Project, id: &Id, steps: Vec<StepEnd>) -> Result<(), Refusal> {
     line.decide(project, Actor::line("runner"), |state, _| {
-        if id.runs_since(state).is_none() {
-            return Ok((Vec::new(), ()));
-        }
-        let known =
-            state.runs.all.get(&id.run).and_then(|run| run.job(&id.job)).map_or(0, |job| job.steps.len());
-        let events =
-            steps.into_iter().filter(|step| step.step as usize > known).map(|step| Event::StepFinished {
-                run: id.run,
-                job: id.job.clone(),
-                attempt: id.attempt,
-                step: step.step,
-                name: step.name,
-                ended: job_end(step.end),
-                took: step.took,
-                log_at: step.log_at,
-            });
-        Ok((events.collect(), ()))
+        let runs = id.runs_since(state).is_some();
+        Ok((if runs { unrecorded(state, id, steps) } else { Vec::new() }, ()))
     })
     .await
 }
 
+/// Those of the steps that the journal does not know yet.
+fn unrecorded(state: &State, id: &Id, steps: Vec<StepEnd>) -> Vec<Event> {
+    let job = state.runs.all.get(&id.run).and_then(|run| run.job(&id.job));
+    let known = job.map_or(0, |job| job.steps.len());
+    let new = steps.into_iter().filter(|step| step.step as usize > known);
+    new.map(|step| Event::StepFinished {
+        run: id.run,
+        job: id.job.clone(),
+        attempt: id.attempt,
+        step: step.step,
+        name: step.name,
+        ended: job_end(step.end),
+        took: step.took,
+        log_at: step.log_at,
+    })
+    .collect()
+}
+
 /// Gathers what it left, records its end, and only then lets go of what it was made in.
-pub(super) async fn finish(line: &Line, project: &Project, id: &Id, end: End) -> Result<(), Refusal> {
+pub(super) async fn finish(line: &Line, project: &Project, id: &Id, end: &End) -> Result<(), Refusal> {
     let Some(since) = id.runs_since(&project.state()) else { return Ok(()) };
-    let mut ended = job_end(end);
+    let mut ended = job_end(end.clone());
     let room = id.room(project);
     let mut left = match ended {
         // Nothing it wrote is worth reading: it may not even have begun.
@@ -165,12 +168,17 @@ pub(super) async fn finish(line: &Line, project: &Project, id: &Id, end: End) ->
     });
     let (kept, report) = kept.await.map_err(|error| Refusal::Broken(error.to_string()))?;
     let whole = kept.is_some();
+    // Once more all of them: what could not be recorded at its time is now.
+    let steps = room.steps().unwrap_or_default();
     line.decide(project, Actor::line("runner"), |state, now| {
         if id.runs_since(state).is_none() {
             return Ok((Vec::new(), ()));
         }
         let (took, job) = (now.since(since), id.job.clone());
-        let finished = Event::JobFinished {
+        let mut events = unrecorded(state, id, steps);
+        events.extend(built);
+        events.extend(outputs);
+        events.push(Event::JobFinished {
             run: id.run,
             job,
             attempt: id.attempt,
@@ -179,8 +187,8 @@ pub(super) async fn finish(line: &Line, project: &Project, id: &Id, end: End) ->
             log: kept,
             tests,
             report,
-        };
-        Ok((built.into_iter().chain(outputs).chain([finished]).collect(), ()))
+        });
+        Ok((events, ()))
     })
     .await?;
     let tidied = tokio::task::spawn_blocking(move || {
