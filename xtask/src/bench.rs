@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use crate::figure::{Figure, keep};
-use crate::{containers, data, environments, line, pipeline, recovery, states, traffic};
+use crate::{containers, data, environments, line, pipeline, recovery, states, traffic, validation};
 
 const RELEASE_NOTES: &str = "By simulation of whole releases with the very code that decides: users with unequal numbers of requests, a look each second. The \
     numbers do not depend on the machine.";
@@ -20,10 +20,9 @@ pub fn run(area: Option<&str>) -> Result<(), String> {
         Some("states") => states::run(),
         Some("router") => traffic::run(),
         Some("release") => release(),
-        _ => Err(
-            "usage: cargo xtask bench line|pipeline|router|release|environments|docker|data|states|recovery"
-                .to_owned(),
-        ),
+        Some("validation") => validation::run(),
+        _ => Err("usage: cargo xtask bench line|pipeline|router|release|environments|docker|data|states|recovery|validation"
+            .to_owned()),
     }
 }
 

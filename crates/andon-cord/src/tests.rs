@@ -130,6 +130,8 @@ impl Line {
             tree,
             parent: None,
             jobs: vec![],
+            plan: None,
+            again: None,
         });
     }
 

@@ -469,7 +469,16 @@ fn an_environment_of_a_change_shows_its_newest_artifact_before_it_landed() {
         let (parent, jobs) = (None, Vec::new());
         let purpose = Purpose::Gate { change: ChangeId(4), patch_set: run };
         let (commit, tree) = (commit(run), commit(run));
-        story.then(Event::RunQueued { run: RunId(run), purpose, commit, tree, parent, jobs });
+        story.then(Event::RunQueued {
+            run: RunId(run),
+            purpose,
+            commit,
+            tree,
+            parent,
+            jobs,
+            plan: None,
+            again: None,
+        });
         story.builds(run, run);
         assert_eq!(story.due(&[]), [("try-it".to_owned(), run)]);
         let made = story.deploys()[0];

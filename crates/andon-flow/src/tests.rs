@@ -53,6 +53,8 @@ impl Story {
                 tree: oid(1),
                 parent: None,
                 jobs: vec![],
+                plan: None,
+                again: None,
             },
         );
         let job = || "unit".parse().unwrap();

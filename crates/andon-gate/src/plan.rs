@@ -186,7 +186,16 @@ mod tests {
         fn tested(&mut self, change: u32, patch_set: u32, run: u32, parent: Option<Oid>) -> &mut Story {
             let purpose = Purpose::Gate { change: ChangeId(change), patch_set };
             let (commit, tree) = (oid('d'), oid('e'));
-            self.then(Event::RunQueued { run: RunId(run), purpose, commit, tree, parent, jobs: vec![] })
+            self.then(Event::RunQueued {
+                run: RunId(run),
+                purpose,
+                commit,
+                tree,
+                parent,
+                jobs: vec![],
+                plan: None,
+                again: None,
+            })
         }
         fn says(&mut self, run: u32, verdict: Verdict) -> &mut Story {
             let tests = Default::default();
@@ -254,6 +263,18 @@ mod tests {
         assert!(matches!(story.plan(None, None)[..], [Decision::Stop { run: RunId(1), .. }]));
         story.says(1, Verdict::Green);
         assert!(matches!(story.plan(None, None)[..], [Decision::Test { patch_set: 2, .. }]));
+    }
+
+    #[test]
+    fn a_refused_patch_set_that_is_tested_again_lands_when_it_is_green() {
+        let mut story = Story::new();
+        story.push(1, 1, None).tested(1, 1, 1, None).says(1, red());
+        let (change, why) = (ChangeId(1), "x".to_owned());
+        story.then(Event::ChangeRefused { change, patch_set: 1, run: Some(RunId(1)), why });
+        story.tested(1, 1, 2, None);
+        assert_eq!(story.plan(None, None), [], "it is under test");
+        story.says(2, Verdict::Green);
+        assert!(matches!(story.plan(None, None)[..], [Decision::Land { run: RunId(2), .. }]));
     }
 
     #[test]

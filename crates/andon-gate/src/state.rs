@@ -1,6 +1,6 @@
 //! The queue as the journal tells it: every change, its patch sets, and where it stands. Decides nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use andon_model::event::{Event, Purpose, Push, Recorded, Verdict};
 use andon_model::{AndonId, ChangeId, Oid, RunId, Time, UserName};
@@ -70,6 +70,8 @@ pub struct Change {
     pub push: Push,
     /// Who pushed first.
     pub owner: Option<UserName>,
+    /// Everyone who pushed a patch set of it.
+    pub pushers: BTreeSet<UserName>,
     /// When its first patch set arrived.
     pub first_pushed: Time,
     /// When its newest patch set arrived.
@@ -179,7 +181,13 @@ impl Queue {
                 if let Some(found) = self.changes.get_mut(change) {
                     found.runs.push((*patch_set, *run));
                 }
-                if self.is_newest(*change, *patch_set) {
+                // A refused patch set that is tested again is open again.
+                let again = |c: &Change| matches!(c.standing, Standing::Refused { .. });
+                let newest = self
+                    .changes
+                    .get(change)
+                    .is_some_and(|c| c.push.patch_set == *patch_set && (c.standing.is_open() || again(c)));
+                if newest {
                     self.stand(*change, Standing::Testing { run: *run, since: at });
                 }
             }
@@ -201,7 +209,7 @@ impl Queue {
             andon_model::Actor::User(name) => Some(name.clone()),
             andon_model::Actor::Line(_) => None,
         };
-        let at = recorded.at;
+        let (at, pusher) = (recorded.at, owner.clone());
         let change = self.changes.entry(push.change).or_insert_with(|| Change {
             id: push.change,
             push: push.clone(),
@@ -210,7 +218,9 @@ impl Queue {
             pushed: at,
             standing: Standing::Waiting { since: at },
             runs: Vec::new(),
+            pushers: BTreeSet::new(),
         });
+        change.pushers.extend(pusher);
         change.push = push.clone();
         change.pushed = at;
         change.standing = Standing::Waiting { since: at };

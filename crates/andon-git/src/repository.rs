@@ -306,6 +306,20 @@ impl Repository {
         Ok(out)
     }
 
+    /// Files that differ between two commits, renames as a file that went and one that came.
+    pub async fn changed(&self, from: &Oid, to: &Oid) -> Result<Vec<String>, GitError> {
+        let args = ["diff", "--name-only", "-z", "--no-renames", "--no-ext-diff", from.as_str(), to.as_str()];
+        let out = self.run(args).await?;
+        Ok(out.split('\0').filter(|path| !path.is_empty()).map(str::to_owned).collect())
+    }
+
+    /// Every file of a commit in the order of paths, each with its kind and object: `100644 blob OID`.
+    pub async fn entries(&self, commit: &Oid) -> Result<Vec<(String, String)>, GitError> {
+        let out = self.run(["ls-tree", "-r", "-z", "--full-tree", commit.as_str()]).await?;
+        let entry = |line: &str| line.split_once('\t').map(|(what, path)| (path.to_owned(), what.to_owned()));
+        Ok(out.split('\0').filter_map(entry).collect())
+    }
+
     /// A working copy of a commit, with its own index and this repository's objects.
     pub async fn check_out(&self, commit: &Oid, into: &Path) -> Result<(), GitError> {
         crate::copy::skeleton(&self.dir, commit, into).map_err(GitError::Absent)?;

@@ -26,6 +26,9 @@ pub fn of(event: &Event) -> Option<(Mark, String, Option<String>)> {
         Event::ChangeRefused { change: id, why, .. } => {
             (Mark::Stop, format!("{id} does not land: {}", first(why)), change(id))
         }
+        Event::RunQueued { run, purpose: Purpose::Gate { change: id, .. }, again: Some(again), .. } => {
+            (Mark::Live, format!("{id} is tested once more ({run}, after {again})."), change(id))
+        }
         Event::RunQueued { run, purpose: Purpose::Gate { change: id, .. }, tree, .. } => (
             Mark::Live,
             format!("{id} is tested on the tree that would land, {} ({run}).", tree.short()),
@@ -60,6 +63,19 @@ pub fn of(event: &Event) -> Option<(Mark, String, Option<String>)> {
         }
         Event::JobLost { run, job, why, .. } => {
             (Mark::Wait, format!("{job} is run again: {why}."), Some(format!("runs/{}", run.0)))
+        }
+        Event::JobReplayed { run, job, from, .. } => {
+            (Mark::Go, format!("{job} of {run} is what it was in {from}."), Some(format!("runs/{}", run.0)))
+        }
+        Event::ApprovalAsked { run, job, until } => {
+            let words = format!("{job} of {run} waits for a person until {}.", until.rfc3339());
+            (Mark::Wait, words, Some(format!("runs/{}", run.0)))
+        }
+        Event::ApprovalGiven { run, job, why } => {
+            (Mark::Go, format!("{job} of {run} was approved: {why}"), Some(format!("runs/{}", run.0)))
+        }
+        Event::ApprovalRefused { run, job, why } => {
+            (Mark::Stop, format!("{job} of {run} was refused: {why}"), Some(format!("runs/{}", run.0)))
         }
         Event::ArtifactBuilt { run, artifact, bytes, commit, .. } => {
             let words = format!(

@@ -12,6 +12,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use crate::data::{DataMigrated, DataWanted, MigrationRan, Phase, TemplateSealed};
@@ -22,8 +23,8 @@ pub use crate::infrastructure::{
 pub use crate::service::{Limits, PlannedService, RuntimeKind};
 use crate::strategy::Strategy;
 use crate::{
-    AndonId, ChangeId, DatabaseName, DeploymentId, Digest, EnvironmentName, HostName, InstanceId, JobName,
-    Oid, Pins, ProjectName, ReleaseId, RunId, ServiceName, Span, Time, UserName,
+    AndonId, ChangeId, DatabaseName, DeploymentId, Digest, EnvironmentName, GroupName, HostName, InstanceId,
+    JobName, Oid, Pins, ProjectName, ReleaseId, RunId, ServiceName, Span, Time, UserName,
 };
 use crate::{InfraRunId, ShellId, StateName};
 
@@ -137,7 +138,7 @@ pub enum Event {
     // ── gate ───────────────────────────────────────────────────────────
     /// The gate will not land this patch set. `run` is the run that says so, if one was made.
     ChangeRefused { change: ChangeId, patch_set: u32, run: Option<RunId>, why: String },
-    /// A run was asked for on one exact tree.
+    /// A run was asked for on one exact tree. `plan` names the expanded definition (a blob); `again`: the run whose change it tests once more.
     RunQueued {
         run: RunId,
         purpose: Purpose,
@@ -145,6 +146,10 @@ pub enum Event {
         tree: Oid,
         parent: Option<Oid>,
         jobs: Vec<PlannedJob>,
+        #[serde(default)]
+        plan: Option<Digest>,
+        #[serde(default)]
+        again: Option<RunId>,
     },
     /// Trunk moved. `tested_tree` and `landed_tree` are the proof: they were read from git separately and are equal.
     Landed {
@@ -194,6 +199,18 @@ pub enum Event {
     JobLost { run: RunId, job: JobName, attempt: u32, why: String },
     /// The job will not be run, for the reason given.
     JobSkipped { run: RunId, job: JobName, why: String },
+    /// An attempt that was begun, and this names all that it depends on: green before with the same key is green again.
+    JobKeyed { run: RunId, job: JobName, key: Digest },
+    /// The job is what it was in an earlier run: its end, log, report and outputs are those.
+    JobReplayed { run: RunId, job: JobName, from: RunId, key: Option<Digest> },
+    /// What a green attempt hands on to the jobs that take it: a tar of paths in the working copy.
+    JobOutputs { run: RunId, job: JobName, attempt: u32, outputs: Digest, bytes: u64 },
+    /// The job waits for a person from now on, until then.
+    ApprovalAsked { run: RunId, job: JobName, until: Time },
+    /// A person said yes.
+    ApprovalGiven { run: RunId, job: JobName, why: String },
+    /// A person said no, or nobody said yes in time.
+    ApprovalRefused { run: RunId, job: JobName, why: String },
     /// What a run produced, packed once. Everything deployed later names this digest.
     /// `pins` go with it into every environment.
     ArtifactBuilt {
@@ -437,7 +454,7 @@ pub struct Push {
 }
 
 /// What a person may do; default is nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     /// Reads everything.
@@ -483,8 +500,67 @@ pub struct PlannedJob {
     pub stage: String,
     /// Jobs that must be green before it.
     pub needs: Vec<JobName>,
-    /// How often a lost or red attempt is run again.
+    /// How often a red attempt is run again.
     pub retries: u32,
+    /// How often an attempt whose infrastructure broke is run again.
+    #[serde(default = "twice")]
+    pub broken: u32,
+    /// Stopped after this; none: after a time that follows from how long it usually takes.
+    #[serde(default)]
+    pub timeout: Option<Span>,
+    /// Jobs of one group run one at a time, in whatever run they are.
+    #[serde(default)]
+    pub group: Option<GroupName>,
+    /// It runs nothing: a person has to say yes.
+    #[serde(default)]
+    pub approve: Option<PlannedApproval>,
+    /// Why this change does not need it; none: it is needed.
+    #[serde(default)]
+    pub not_needed: Option<String>,
+    /// It says what it reads: green before with the same inputs is green again.
+    #[serde(default)]
+    pub keyed: bool,
+    /// It is run even if it was green before with the same inputs.
+    #[serde(default)]
+    pub fresh: bool,
+}
+
+impl PlannedJob {
+    /// A job of which nothing else is said.
+    pub fn new(name: JobName, stage: impl Into<String>) -> PlannedJob {
+        PlannedJob {
+            name,
+            stage: stage.into(),
+            needs: Vec::new(),
+            retries: 0,
+            broken: twice(),
+            timeout: None,
+            group: None,
+            approve: None,
+            not_needed: None,
+            keyed: false,
+            fresh: false,
+        }
+    }
+}
+
+const fn twice() -> u32 {
+    2
+}
+
+/// Who may let a run go on, and until when.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedApproval {
+    /// Whoever holds one of these roles.
+    pub roles: Vec<Role>,
+    /// And these people.
+    pub people: Vec<UserName>,
+    /// How long it waits for them.
+    pub within: Span,
+    /// What they are asked.
+    pub why: String,
+    /// Whoever pushed the change does not count.
+    pub not_author: bool,
 }
 
 /// How a job's attempt ended.
@@ -505,6 +581,8 @@ pub enum JobEnd {
     TooMuchOutput { most: u64 },
     /// Not the change's fault.
     Broken { why: String },
+    /// A person said no, or nobody said yes in time.
+    Refused { why: String },
 }
 
 /// What separates an attempt of a job from its neighbours and from the host. Both lists are in the words of people.

@@ -1,7 +1,8 @@
 //! Names that come from outside and go into paths, hosts, refs and pages: validated once, here, and safe from then on.
 //!
 //! One alphabet serves all of them: lower-case letters, digits and `-`, starting with a letter or digit, at most 40 characters. It needs
-//! no escaping in a path, a DNS label, a git ref, a URL or a page, and none of them can look like an option.
+//! no escaping in a path, a DNS label, a git ref, a URL or a page, and none of them can look like an option. A job, which is no DNS label, may
+//! have single dots inside its name as well: `unit-3.11`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -22,19 +23,21 @@ pub struct NotAName {
     kind: &'static str,
 }
 
-fn is_name(text: &str) -> bool {
+fn is_name(text: &str, dots: bool) -> bool {
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     text.len() <= LONGEST
         && text.bytes().next().is_some_and(plain)
-        && text.bytes().all(|b| plain(b) || b == b'-')
+        && text.bytes().all(|b| plain(b) || b == b'-' || (dots && b == b'.'))
+        && !text.contains("..")
+        && !text.ends_with('.')
 }
 
 macro_rules! names {
-    ($($(#[$doc:meta])* $name:ident $kind:literal;)*) => {$(
+    ($($(#[$doc:meta])* $name:ident $kind:literal $dots:literal $pattern:literal;)*) => {$(
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $name(#[schemars(regex(pattern = "^[a-z0-9][a-z0-9-]{0,39}$"))] String);
+        pub struct $name(#[schemars(regex(pattern = $pattern))] String);
 
         impl $name {
             /// The name as text.
@@ -52,7 +55,7 @@ macro_rules! names {
         impl FromStr for $name {
             type Err = NotAName;
             fn from_str(text: &str) -> Result<Self, NotAName> {
-                if is_name(text) {
+                if is_name(text, $dots) {
                     return Ok(Self(text.to_owned()));
                 }
                 Err(NotAName { text: text.chars().take(60).collect(), kind: $kind })
@@ -88,23 +91,27 @@ macro_rules! names {
 
 names! {
     /// A project: one repository with its `andon.yaml`.
-    ProjectName "a project";
+    ProjectName "a project" false "^[a-z0-9][a-z0-9-]{0,39}$";
     /// A service of a project.
-    ServiceName "a service";
+    ServiceName "a service" false "^[a-z0-9][a-z0-9-]{0,39}$";
     /// An environment of a project.
-    EnvironmentName "an environment";
+    EnvironmentName "an environment" false "^[a-z0-9][a-z0-9-]{0,39}$";
     /// A machine that runs instances.
-    HostName "a host";
+    HostName "a host" false "^[a-z0-9][a-z0-9-]{0,39}$";
     /// A database of a project's environments.
-    DatabaseName "a database";
+    DatabaseName "a database" false "^[a-z0-9][a-z0-9-]{0,39}$";
     /// A job of the pipeline.
-    JobName "a job";
+    JobName "a job" true "^[a-z0-9][a-z0-9.-]{0,39}$";
     /// A stage of the pipeline.
-    StageName "a stage";
+    StageName "a stage" false "^[a-z0-9][a-z0-9-]{0,39}$";
+    /// Jobs that run one at a time.
+    GroupName "a group" false "^[a-z0-9][a-z0-9-]{0,39}$";
+    /// A job's form that others take.
+    TemplateName "a template" false "^[a-z0-9][a-z0-9-]{0,39}$";
     /// A named way of releasing, under `releases:`.
-    StrategyName "a release strategy";
+    StrategyName "a release strategy" false "^[a-z0-9][a-z0-9-]{0,39}$";
     /// A person or program that logs in.
-    UserName "a user";
+    UserName "a user" false "^[a-z0-9][a-z0-9-]{0,39}$";
 }
 
 #[cfg(test)]
@@ -117,6 +124,10 @@ mod tests {
             assert!(bad.parse::<ServiceName>().is_err(), "{bad:?} was accepted");
         }
         assert!("a".repeat(41).parse::<ServiceName>().is_err());
+        for bad in ["..", ".a", "a.", "a..b", "a/../b", "unit-3.11."] {
+            assert!(bad.parse::<JobName>().is_err(), "{bad:?} was accepted");
+        }
+        assert_eq!("unit-3.11".parse::<JobName>().unwrap().as_str(), "unit-3.11");
     }
 
     #[test]

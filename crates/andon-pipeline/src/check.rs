@@ -1,14 +1,15 @@
 //! Reading `andon.yaml` and saying what is wrong with it: line, column, what, and how to mend it. Touches no file.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 
-use andon_model::{JobName, RuntimeKind};
+use andon_model::RuntimeKind;
 use serde::Serialize;
 use serde_saphyr::{Location, Spanned};
 
-use crate::definition::{Definition, ENVIRONMENT_STAGE, Job};
-use crate::{rules, steps};
+use crate::definition::{Definition, ENVIRONMENT_STAGE};
+use crate::expand::expand;
+use crate::{jobs, rules};
 
 /// The largest file that is read, in bytes. A hand-written one is a hundredth of it.
 pub const LARGEST: usize = 256 * 1024;
@@ -32,7 +33,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// The definition in this text, or everything that is wrong with it.
+/// The definition in this text with its jobs [expanded](crate::expand), or everything that is wrong with it.
 pub fn read(text: &str) -> Result<Definition, Vec<Problem>> {
     if text.len() > LARGEST {
         let what = format!("the file has {} bytes, more than the {LARGEST} that are read", text.len());
@@ -41,8 +42,11 @@ pub fn read(text: &str) -> Result<Definition, Vec<Problem>> {
             "move long scripts into files of the repository and call them from `run`",
         )]);
     }
-    let definition: Definition = serde_saphyr::from_str(text).map_err(|error| vec![syntax(&error)])?;
-    let problems = meaning(&definition);
+    let mut definition: Definition = serde_saphyr::from_str(text).map_err(|error| vec![syntax(&error)])?;
+    let mut problems = expand(&mut definition);
+    if problems.is_empty() {
+        problems = meaning(&definition);
+    }
     if problems.is_empty() { Ok(definition) } else { Err(problems) }
 }
 
@@ -88,52 +92,10 @@ fn meaning(definition: &Definition) -> Vec<Problem> {
     if definition.gate_jobs().next().is_none() {
         problems.push(whole("no job gates a change", "add a job under pipeline.jobs that runs the tests"));
     }
-    problems.extend(jobs(definition));
-    problems.extend(cycles(definition));
+    problems.extend(jobs::problems(definition));
     problems.extend(services(definition));
     problems.extend(environments(definition));
     problems.extend(rules::problems(definition));
-    problems
-}
-
-fn jobs(definition: &Definition) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    let jobs = &definition.pipeline.jobs;
-    for (name, job) in jobs {
-        problems.extend(steps::problems(name, job));
-        for need in &job.needs {
-            match jobs.get(&need.value) {
-                None => problems.push(unknown("job", &need.value, need.referenced, jobs.keys())),
-                Some(other)
-                    if (other.stage.as_str() == ENVIRONMENT_STAGE)
-                        != (job.stage.as_str() == ENVIRONMENT_STAGE) =>
-                {
-                    let what = format!("{name} needs {}, which is not run at the same time", need.value);
-                    problems.push(at(
-                        need.referenced,
-                        what,
-                        "jobs of the stage `environment` run after a deployment",
-                    ));
-                }
-                Some(_) => {}
-            }
-        }
-        for path in job.reports.all().chain(job.artifact.as_deref()) {
-            if !inside(path) {
-                let what = format!("{path:?} of job {name} leads out of the working copy");
-                problems.push(whole(what, "give a path relative to the repository, without `..`"));
-            }
-        }
-    }
-    let with_artifact: Vec<&JobName> =
-        definition.gate_jobs().filter(|(_, j)| j.artifact.is_some()).map(|(name, _)| name).collect();
-    if let [first, second, ..] = with_artifact[..] {
-        let what = format!("{first} and {second} both make an artifact");
-        problems.push(whole(
-            what,
-            "a change becomes one artifact: put everything that is deployed into one folder",
-        ));
-    }
     problems
 }
 
@@ -143,31 +105,6 @@ pub(crate) fn inside(path: &str) -> bool {
     let path = Path::new(path);
     path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
         && path.components().next().is_some()
-}
-
-fn cycles(definition: &Definition) -> Vec<Problem> {
-    // Jobs are taken away as long as one needs nothing that is left; what remains waits for itself.
-    let mut left: BTreeMap<&JobName, &Job> = definition.pipeline.jobs.iter().collect();
-    loop {
-        let free: Vec<&JobName> = left
-            .iter()
-            .filter(|(_, job)| !job.needs.iter().any(|need| left.contains_key(&need.value)))
-            .map(|(name, _)| *name)
-            .collect();
-        if free.is_empty() {
-            break;
-        }
-        for name in free {
-            left.remove(name);
-        }
-    }
-    let Some((name, job)) = left.into_iter().next() else { return Vec::new() };
-    let place = job.needs.first().map_or(Location::UNKNOWN, |need| need.referenced);
-    vec![at(
-        place,
-        format!("{name} waits for itself through `needs`"),
-        "take one of the `needs` of the circle out",
-    )]
 }
 
 fn services(definition: &Definition) -> Vec<Problem> {
@@ -273,7 +210,7 @@ fn environments(definition: &Definition) -> Vec<Problem> {
     problems
 }
 
-fn unknown<'a, N: fmt::Display + 'a>(
+pub(crate) fn unknown<'a, N: fmt::Display + 'a>(
     kind: &str,
     name: &impl fmt::Display,
     place: Location,

@@ -1,17 +1,18 @@
 //! `andon.yaml` as types. The comments of the fields become the descriptions that an editor shows. Reads nothing and checks nothing.
 
 use crate::ansible::{Ansible, as_git};
+use crate::job::{Approve, Cache, Matrix, Retries, Template, When};
 use crate::rules::{Alike, Exception, Protection, Rules};
 pub use crate::steps::Step;
 use andon_model::event::PlannedService;
 use andon_model::strategy::Strategy;
 use andon_model::{
     DatabaseName, EnvironmentName, JobName, Limits, RuntimeKind, ServiceName, Size, Span, StageName,
-    StrategyName,
+    StrategyName, TemplateName,
 };
 use indexmap::IndexMap;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_saphyr::Spanned;
 use std::collections::BTreeMap;
 
@@ -53,19 +54,22 @@ pub struct Pipeline {
     /// Environment variables of every job.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
+    /// Forms that several jobs take with `use`.
+    #[serde(default)]
+    pub templates: IndexMap<TemplateName, Template>,
     /// The jobs. A job of a later stage waits until every job of the stages before it is green.
     pub jobs: IndexMap<JobName, Job>,
 }
 
-/// One job: commands in a working copy of its own.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+/// One job: commands in a working copy of its own, or a person who is asked.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Job {
     /// `commit`, `acceptance`, or any name; stages run in the order in which they first appear. Jobs of the stage `environment` do not
     /// gate a change: they test an environment after a deployment, when it lists them under `tests`.
     #[serde(default = "commit_stage")]
     pub stage: StageName,
-    /// Jobs that must be green before this one.
+    /// Jobs that must be green before this one. The name of a job with a matrix stands for all that it becomes.
     #[serde(default)]
     #[schemars(with = "Vec<JobName>")]
     pub needs: Vec<Spanned<JobName>>,
@@ -78,9 +82,9 @@ pub struct Job {
     /// Environment variables of this job.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
-    /// Stopped after this time.
-    #[serde(default = "job_timeout")]
-    pub timeout: Span,
+    /// Stopped after this time. Left out, it follows from how long the job usually takes: 30 minutes until five green attempts are known,
+    /// then four times what it takes at most, and no less than 5 minutes.
+    pub timeout: Option<Span>,
     /// Stopped when it printed nothing for this long.
     pub quiet: Option<Span>,
     /// What all its processes may use together.
@@ -89,18 +93,46 @@ pub struct Job {
     /// `false`: it reaches nobody but itself.
     #[serde(default = "yes")]
     pub network: bool,
-    /// How often a red attempt is run again. A retry is shown, never hidden.
-    #[serde(default)]
-    pub retries: u32,
+    /// How often an attempt is run again: a number for red ones, or `{ red: 1, broken: 2 }`. A retry is shown, never hidden.
+    pub retries: Option<Retries>,
     /// Reports that the commands write.
     #[serde(default)]
     pub reports: Reports,
     /// A folder or file that the commands produce: packed, named by its digest, and deployed everywhere without being built again.
     pub artifact: Option<String>,
+    /// The template that says what this job does not say itself.
+    #[serde(rename = "use", skip_serializing)]
+    #[schemars(with = "Option<TemplateName>")]
+    pub uses: Option<Spanned<TemplateName>>,
+    /// Values of the template's parameters; the commands find them as `WITH_NAME`.
+    #[serde(default, skip_serializing)]
+    pub with: BTreeMap<String, String>,
+    /// Makes a job of each combination of values; the commands find them as `MATRIX_NAME`.
+    #[serde(skip_serializing)]
+    pub matrix: Option<Matrix>,
+    /// Only for changes of these files. A job that a change does not need counts as passed.
+    pub when: Option<When>,
+    /// Runs nothing: a person has to say yes before what needs it goes on.
+    pub approve: Option<Approve>,
+    /// Jobs of one group run one at a time, in whatever run they are; the others wait in order.
+    pub group: Option<String>,
+    /// Files and folders that a green attempt hands on to the jobs that take it.
+    #[serde(default)]
+    pub outputs: Vec<String>,
+    /// Jobs whose outputs are put into this job's working copy. They are needed by it.
+    #[serde(default)]
+    #[schemars(with = "Vec<JobName>")]
+    pub takes: Vec<Spanned<JobName>>,
+    /// Files that the next run may begin with.
+    pub cache: Option<Cache>,
+    /// All that the job reads of the repository; its working copy has nothing else. When none of it changed since it was green, the job is
+    /// not run but replayed.
+    #[serde(default)]
+    pub reads: Vec<String>,
 }
 
 /// Paths of reports in the working copy; `*` stands for a part of a name.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Reports {
     /// Test results: JUnit XML, TAP, TRX, `go test -json`, JSON of libtest or nextest.
@@ -130,7 +162,7 @@ impl Reports {
 }
 
 /// One path or a list of them.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum OneOrMany {
     /// None.
@@ -151,6 +183,23 @@ impl OneOrMany {
             OneOrMany::Many(many) => many.as_slice(),
         };
         slice.iter().map(String::as_str)
+    }
+
+    /// The paths, to be changed.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut String> {
+        let slice = match self {
+            OneOrMany::None => &mut [],
+            OneOrMany::One(one) => std::slice::from_mut(one),
+            OneOrMany::Many(many) => many.as_mut_slice(),
+        };
+        slice.iter_mut()
+    }
+}
+
+impl Reports {
+    /// Every path of every kind, to be changed.
+    pub(crate) fn paths_mut(&mut self) -> impl Iterator<Item = &mut String> {
+        self.junit.iter_mut().chain(self.coverage.iter_mut())
     }
 }
 
@@ -240,7 +289,7 @@ impl Database {
 }
 
 /// What one instance, or one job, may use. What is not said is not limited.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceLimits {
     /// Memory; what takes more is ended.
@@ -365,7 +414,7 @@ impl Default for Cord {
 fn everything() -> Vec<PullOn> {
     vec![PullOn::Trunk, PullOn::Environment, PullOn::Production]
 }
-fn commit_stage() -> StageName {
+pub(crate) fn commit_stage() -> StageName {
     "commit".parse().unwrap_or_else(|_| unreachable!("a constant name"))
 }
 const fn look_every() -> Span {
@@ -376,9 +425,6 @@ const fn infra_stop_within() -> Span {
 }
 const fn approve_within() -> Span {
     Span::secs(24 * 3600)
-}
-const fn job_timeout() -> Span {
-    Span::secs(30 * 60)
 }
 const fn start_within() -> Span {
     Span::secs(30)

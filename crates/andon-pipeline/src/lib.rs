@@ -1,16 +1,21 @@
 //! The file a team writes (`andon.yaml`), its checks, and the scheduling of its job graph. Runs nothing.
 //!
-//! [`definition`] is the file as types ([`ansible`] a part of it), [`check`] reads it and points at mistakes, [`detect`] writes a first one for a repository ([`compose`]
-//! from a Compose file),
+//! [`definition`] is the file as types ([`ansible`] and [`job`] parts of it), [`check`] reads it and points at mistakes, [`expand`] unfolds templates and matrices,
+//! [`planned`] names what comes of it, [`detect`] writes a first file for a repository ([`compose`] from a Compose file),
 //! [`runs`] is the state of all runs as a fold over line events, [`plan`] says which job to start next.
 
 pub mod ansible;
+mod attempts;
 pub mod check;
 pub mod compose;
 pub mod definition;
 pub mod detect;
+pub mod expand;
+pub mod job;
+mod jobs;
 mod pins;
 pub mod plan;
+pub mod planned;
 pub mod rules;
 pub mod runs;
 mod steps;
@@ -18,4 +23,5 @@ mod steps;
 pub use check::{Problem, read, schema};
 pub use definition::Definition;
 pub use plan::{Decision, plan};
+pub use planned::Plan;
 pub use runs::{JobState, Run, Runs};

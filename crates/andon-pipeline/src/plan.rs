@@ -3,8 +3,10 @@
 //! The order among jobs that may start: older run first; then earlier stage; then what was never seen (it may fail in a new way); then the
 //! quicker one; then by name, so that the same state always gives the same plan.
 
+use std::collections::{BTreeSet, HashMap};
+
 use andon_model::event::JobEnd;
-use andon_model::{JobName, RunId};
+use andon_model::{GroupName, JobName, RunId, Time};
 
 use crate::runs::{JobRun, JobState, Run, Runs};
 
@@ -19,6 +21,24 @@ pub enum Decision {
         job: JobName,
         /// Counts from 1.
         attempt: u32,
+    },
+    /// Ask people whether the run may go on.
+    Ask {
+        /// The run.
+        run: RunId,
+        /// The job that waits for them.
+        job: JobName,
+        /// Nobody is waited for after this.
+        until: Time,
+    },
+    /// Nobody said yes in time.
+    Expire {
+        /// The run.
+        run: RunId,
+        /// The job that waited.
+        job: JobName,
+        /// The reason.
+        why: String,
     },
     /// The job will not be run.
     Skip {
@@ -37,57 +57,158 @@ pub enum Decision {
 }
 
 /// The next decisions with this many free slots.
-pub fn plan(runs: &Runs, free: usize) -> Vec<Decision> {
+pub fn plan(runs: &Runs, free: usize, now: Time) -> Vec<Decision> {
     let mut decisions = Vec::new();
     let mut ready = Vec::new();
     for run in runs.open() {
-        if run.jobs.iter().all(JobRun::is_settled) {
+        let lost = run.is_lost();
+        // A run that is decided waits for what runs, not for what would be tried again.
+        if run
+            .jobs
+            .iter()
+            .all(|job| job.is_settled() || (lost && matches!(job.state, JobState::Ended { .. })))
+        {
             decisions.push(Decision::Judge { run: run.id });
-        } else if run.is_lost() {
+            continue;
+        }
+        if lost {
             decisions.extend(skip_rest(run));
-        } else {
-            ready.extend(
-                run.jobs
-                    .iter()
-                    .enumerate()
-                    .filter(|(_, job)| may_start(run, job))
-                    .map(|(at, job)| (run, at, job)),
-            );
+            continue;
+        }
+        decisions.extend(run.jobs.iter().filter_map(|job| expired(run, job, now)));
+        for (stage, job) in due(run) {
+            match &job.plan.approve {
+                Some(approve) => decisions.push(Decision::Ask {
+                    run: run.id,
+                    job: job.plan.name.clone(),
+                    until: now + approve.within,
+                }),
+                None => ready.push((run, stage, job)),
+            }
         }
     }
-    ready.sort_by(|a, b| rank(runs, a).partial_cmp(&rank(runs, b)).unwrap_or(std::cmp::Ordering::Equal));
-    decisions.extend(ready.into_iter().take(free).map(|(run, _, job)| Decision::Start {
-        run: run.id,
-        job: job.plan.name.clone(),
-        attempt: job.attempts + 1,
-    }));
+    let usual = |job: &JobRun| runs.usual.get(&job.plan.name).map_or(-1.0, |usual| usual.millis);
+    ready.sort_by(|(run, stage, job), (other_run, other_stage, other)| {
+        (run.id, stage)
+            .cmp(&(other_run.id, other_stage))
+            .then_with(|| usual(job).total_cmp(&usual(other)))
+            .then_with(|| job.plan.name.cmp(&other.plan.name))
+    });
+    let mut held: BTreeSet<&GroupName> = holders(runs).map(|(group, ..)| group).collect();
+    let mut left = free;
+    for (run, _, job) in ready {
+        if left == 0 {
+            break;
+        }
+        if job.plan.group.as_ref().is_some_and(|group| !held.insert(group)) {
+            continue;
+        }
+        left -= 1;
+        decisions.push(Decision::Start {
+            run: run.id,
+            job: job.plan.name.clone(),
+            attempt: job.attempts + 1,
+        });
+    }
     decisions
 }
 
-fn rank<'a>(runs: &Runs, (run, _, job): &(&'a Run, usize, &'a JobRun)) -> (RunId, usize, f64, &'a JobName) {
-    let usual = runs.usual.get(&job.plan.name).map_or(-1.0, |usual| usual.millis);
-    (run.id, stage_of(run, job), usual, &job.plan.name)
+/// Every job that may start now, of runs that are not decided.
+pub fn due_jobs(runs: &Runs) -> impl Iterator<Item = (&Run, &JobRun)> {
+    runs.open().filter(|run| !run.is_lost()).flat_map(|run| due(run).map(move |(_, job)| (run, job)))
 }
 
-fn stage_of(run: &Run, job: &JobRun) -> usize {
-    run.jobs.iter().position(|other| other.plan.stage == job.plan.stage).unwrap_or(0)
-}
-
-fn may_start(run: &Run, job: &JobRun) -> bool {
-    let due = match &job.state {
-        JobState::Waiting => true,
-        JobState::Ended { end, .. } => !job.is_settled() && *end != JobEnd::Passed,
-        _ => false,
+/// What a job that has not begun waits for, for people.
+pub fn waits_for(runs: &Runs, run: &Run, job: &JobRun) -> String {
+    if job.lost > 0 {
+        return "waits to be run again: the server stopped under it".into();
+    }
+    let missing = |need: &&JobName| !run.job(need).is_some_and(JobRun::passed);
+    let needs: Vec<&str> = job.plan.needs.iter().filter(missing).map(JobName::as_str).collect();
+    if !needs.is_empty() {
+        return format!("waits for {}", needs.join(", "));
+    }
+    let stages = stages(run);
+    let before = |other: &&JobRun| {
+        stages.get(other.plan.stage.as_str()) < stages.get(job.plan.stage.as_str()) && !other.passed()
     };
-    let stage = stage_of(run, job);
-    due && job.plan.needs.iter().all(|need| run.job(need).is_some_and(JobRun::passed))
-        && run.jobs.iter().filter(|other| stage_of(run, other) < stage).all(JobRun::passed)
+    if let Some(other) = run.jobs.iter().find(before) {
+        return format!("waits for the stage {}", other.plan.stage);
+    }
+    let holder = holders(runs).find(|(group, ..)| Some(*group) == job.plan.group.as_ref());
+    match holder {
+        Some((group, run, job)) => format!("waits for {run} {job}: one job of {group} at a time"),
+        None => "waits for a runner".into(),
+    }
+}
+
+/// Groups of which a job runs, with that job.
+fn holders(runs: &Runs) -> impl Iterator<Item = (&GroupName, RunId, &JobName)> {
+    runs.running.iter().filter_map(|(run, job)| {
+        let group = runs.all.get(run)?.job(job)?.plan.group.as_ref()?;
+        Some((group, *run, job))
+    })
+}
+
+/// Stages in the order in which they are mentioned.
+fn stages(run: &Run) -> HashMap<&str, usize> {
+    let mut places = HashMap::new();
+    for job in &run.jobs {
+        let next = places.len();
+        places.entry(job.plan.stage.as_str()).or_insert(next);
+    }
+    places
+}
+
+/// The jobs that may start, each with the place of its stage.
+fn due(run: &Run) -> impl Iterator<Item = (usize, &JobRun)> {
+    let stages = stages(run);
+    let place = move |job: &JobRun| stages.get(job.plan.stage.as_str()).copied().unwrap_or(0);
+    // Stages behind the first one that is not passed wait for it.
+    let first = run.jobs.iter().filter(|job| !job.passed()).map(&place).min().unwrap_or(0);
+    run.jobs.iter().filter_map(move |job| {
+        let begins = match &job.state {
+            JobState::Waiting => true,
+            JobState::Ended { end, .. } => !job.is_settled() && *end != JobEnd::Passed,
+            _ => false,
+        };
+        let stage = place(job);
+        let ready = begins
+            && stage <= first
+            && job.plan.needs.iter().all(|need| run.job(need).is_some_and(JobRun::passed));
+        ready.then_some((stage, job))
+    })
+}
+
+/// When the first of those who are asked is waited for no longer.
+pub fn next_expiry(runs: &Runs) -> Option<Time> {
+    let until = |job: &JobRun| match job.state {
+        JobState::Asked { until, .. } => Some(until),
+        _ => None,
+    };
+    runs.open().flat_map(|run| run.jobs.iter().filter_map(until)).min()
+}
+
+fn expired(run: &Run, job: &JobRun, now: Time) -> Option<Decision> {
+    let JobState::Asked { until, .. } = job.state else { return None };
+    let within = job.plan.approve.as_ref()?.within;
+    let why = format!("nobody said yes within {within}");
+    (now >= until).then(|| Decision::Expire { run: run.id, job: job.plan.name.clone(), why })
 }
 
 fn skip_rest(run: &Run) -> Vec<Decision> {
-    let red = run.jobs.iter().find(|job| matches!(job.state, JobState::Ended { .. }) && !job.passed());
-    let why = red.map_or_else(String::new, |job| format!("{} is red: the run is decided", job.plan.name));
-    let waiting = run.jobs.iter().filter(|job| matches!(job.state, JobState::Waiting));
+    let lost = run
+        .jobs
+        .iter()
+        .find(|job| matches!(job.state, JobState::Ended { .. }) && job.is_settled() && !job.passed());
+    let why = lost.map_or_else(String::new, |job| match &job.state {
+        JobState::Ended { end: JobEnd::Broken { .. }, .. } => {
+            format!("the infrastructure broke under {}: the run says nothing", job.plan.name)
+        }
+        _ => format!("{} is red: the run is decided", job.plan.name),
+    });
+    let waiting =
+        run.jobs.iter().filter(|job| matches!(job.state, JobState::Waiting | JobState::Asked { .. }));
     waiting.map(|job| Decision::Skip { run: run.id, job: job.plan.name.clone(), why: why.clone() }).collect()
 }
 
@@ -99,7 +220,7 @@ mod tests {
 
     fn job(name: &str, stage: &str, needs: &[&str], retries: u32) -> PlannedJob {
         let needs = needs.iter().map(|n| n.parse().unwrap()).collect();
-        PlannedJob { name: name.parse().unwrap(), stage: stage.into(), needs, retries }
+        PlannedJob { needs, retries, ..PlannedJob::new(name.parse().unwrap(), stage) }
     }
 
     fn evolve(runs: &mut Runs, event: Event) {
@@ -117,8 +238,20 @@ mod tests {
                 tree: oid,
                 parent: None,
                 jobs,
+                plan: None,
+                again: None,
             },
         );
+    }
+
+    fn plan(runs: &Runs, free: usize) -> Vec<Decision> {
+        super::plan(runs, free, Time(1))
+    }
+
+    fn begins(runs: &mut Runs, run: u32, job: &str) {
+        let (run, job): (RunId, JobName) = (RunId(run), job.parse().unwrap());
+        let attempt = runs.all[&run].job(&job).map_or(0, |j| j.attempts) + 1;
+        evolve(runs, Event::JobStarted { run, job, attempt, isolation: Default::default() });
     }
 
     fn ended(runs: &mut Runs, run: u32, job: &str, end: JobEnd, took: u64) {
@@ -204,5 +337,153 @@ mod tests {
         assert_eq!(started(&plan(&runs, 9)), ["a"], "one retry is left");
         ended(&mut runs, 1, "a", JobEnd::Failed { code: 1 }, 1);
         assert_eq!(plan(&runs, 9), [Decision::Judge { run: RunId(1) }]);
+    }
+
+    #[test]
+    fn broken_infrastructure_is_tried_again_by_itself_and_is_never_red() {
+        let mut runs = Runs::default();
+        queued(&mut runs, 1, vec![job("a", "commit", &[], 0), job("b", "commit", &["a"], 0)]);
+        let broken = || JobEnd::Broken { why: "the disk is full".into() };
+        for _ in 0..2 {
+            ended(&mut runs, 1, "a", broken(), 1);
+            assert_eq!(started(&plan(&runs, 9)), ["a"]);
+        }
+        ended(&mut runs, 1, "a", broken(), 1);
+        let decisions = plan(&runs, 9);
+        let [Decision::Skip { why, .. }] = &decisions[..] else { panic!("{decisions:?}") };
+        assert!(why.contains("infrastructure"), "{why}");
+    }
+
+    #[test]
+    fn a_broken_attempt_uses_up_no_retry_of_a_red_one_nor_the_other_way_round() {
+        let mut runs = Runs::default();
+        queued(&mut runs, 1, vec![PlannedJob { broken: 1, ..job("a", "commit", &[], 1) }]);
+        ended(&mut runs, 1, "a", JobEnd::Broken { why: "x".into() }, 1);
+        ended(&mut runs, 1, "a", JobEnd::Failed { code: 1 }, 1);
+        assert_eq!(started(&plan(&runs, 9)), ["a"]);
+        ended(&mut runs, 1, "a", JobEnd::Failed { code: 1 }, 1);
+        assert_eq!(plan(&runs, 9), [Decision::Judge { run: RunId(1) }]);
+    }
+
+    #[test]
+    fn a_decided_run_does_not_wait_for_what_would_be_tried_again() {
+        let mut runs = Runs::default();
+        queued(&mut runs, 1, vec![job("a", "commit", &[], 0), job("b", "commit", &[], 3)]);
+        ended(&mut runs, 1, "b", JobEnd::Failed { code: 1 }, 1);
+        ended(&mut runs, 1, "a", JobEnd::Failed { code: 1 }, 1);
+        assert_eq!(plan(&runs, 9), [Decision::Judge { run: RunId(1) }]);
+    }
+
+    #[test]
+    fn what_is_not_needed_counts_as_passed_and_starts_nothing() {
+        let mut runs = Runs::default();
+        let spared = PlannedJob {
+            not_needed: Some("no file of docs/ changed".into()),
+            ..job("docs", "commit", &[], 0)
+        };
+        queued(&mut runs, 1, vec![spared.clone(), job("unit", "late", &["docs"], 0)]);
+        assert_eq!(started(&plan(&runs, 9)), ["unit"]);
+        ended(&mut runs, 1, "unit", JobEnd::Passed, 1);
+        assert_eq!(plan(&runs, 9), [Decision::Judge { run: RunId(1) }]);
+        queued(&mut runs, 2, vec![spared]);
+        assert!(plan(&runs, 9).contains(&Decision::Judge { run: RunId(2) }), "never left pending");
+    }
+
+    #[test]
+    fn jobs_of_a_group_run_one_at_a_time_in_order_and_none_is_dropped() {
+        let mut runs = Runs::default();
+        let deploy = || PlannedJob { group: Some("db".parse().unwrap()), ..job("deploy", "commit", &[], 0) };
+        (1..=3).for_each(|run| queued(&mut runs, run, vec![deploy(), job("other", "commit", &[], 0)]));
+        for run in 1..=3 {
+            let decisions = plan(&runs, 9);
+            let begun: Vec<_> = decisions
+                .iter()
+                .filter_map(|d| match d {
+                    Decision::Start { run, job, .. } if job.as_str() == "deploy" => Some(run.0),
+                    _ => None,
+                })
+                .collect();
+            assert_eq!(begun, [run], "{decisions:?}");
+            begins(&mut runs, run, "deploy");
+            assert!(!started(&plan(&runs, 9)).contains(&"deploy".to_owned()));
+            if run < 3 {
+                let next = &runs.all[&RunId(run + 1)];
+                let words = waits_for(&runs, next, &next.jobs[0]);
+                assert_eq!(words, format!("waits for run-{run} deploy: one job of db at a time"));
+            }
+            runs_end(&mut runs, run, "deploy");
+        }
+    }
+
+    fn runs_end(runs: &mut Runs, run: u32, job: &str) {
+        let (run, job) = (RunId(run), job.parse().unwrap());
+        let (ended, took, tests) = (JobEnd::Passed, Span(1), TestCounts::default());
+        evolve(
+            runs,
+            Event::JobFinished { run, job, attempt: 1, ended, took, log: None, tests, report: None },
+        );
+    }
+
+    #[test]
+    fn a_person_is_asked_when_it_is_due_and_the_run_goes_on_with_a_yes() {
+        let mut runs = Runs::default();
+        let approve = andon_model::event::PlannedApproval {
+            roles: vec![],
+            people: vec![],
+            within: Span(100),
+            why: "to production?".into(),
+            not_author: false,
+        };
+        let ask = || PlannedJob { approve: Some(approve.clone()), ..job("ask", "commit", &["a"], 0) };
+        for run in 1..=2 {
+            queued(&mut runs, run, vec![job("a", "commit", &[], 0), ask(), job("c", "commit", &["ask"], 0)]);
+            ended(&mut runs, run, "a", JobEnd::Passed, 1);
+            let (run, job): (RunId, JobName) = (RunId(run), "ask".parse().unwrap());
+            let until = Time(101);
+            // It needs no free slot.
+            assert!(plan(&runs, 0).contains(&Decision::Ask { run, job: job.clone(), until }));
+            evolve(&mut runs, Event::ApprovalAsked { run, job, until });
+            assert!(!plan(&runs, 0).iter().any(|d| matches!(d, Decision::Ask { .. })));
+        }
+        let job: JobName = "ask".parse().unwrap();
+        evolve(&mut runs, Event::ApprovalGiven { run: RunId(1), job: job.clone(), why: "yes".into() });
+        assert_eq!(started(&plan(&runs, 9)), ["c"]);
+        let late = super::plan(&runs, 0, Time(101));
+        let [Decision::Expire { run: RunId(2), why, .. }] = &late[..] else { panic!("{late:?}") };
+        evolve(&mut runs, Event::ApprovalRefused { run: RunId(2), job, why: why.clone() });
+        assert!(plan(&runs, 9).iter().any(|d| matches!(d, Decision::Skip { run: RunId(2), .. })));
+    }
+
+    #[test]
+    fn a_timeout_that_nobody_said_follows_from_what_the_job_takes() {
+        let mut runs = Runs::default();
+        let name: JobName = "a".parse().unwrap();
+        assert_eq!(runs.timeout(&name, None), Span::secs(1800));
+        for run in 1..=20 {
+            queued(&mut runs, run, vec![job("a", "commit", &[], 0)]);
+            let took = if run == 20 { 900_000 } else { 180_000 };
+            ended(&mut runs, run, "a", JobEnd::Passed, took);
+            if run == 4 {
+                assert_eq!(runs.timeout(&name, None), Span::secs(1800), "four attempts are too few");
+            }
+        }
+        assert_eq!(runs.timeout(&name, None), Span::secs(720), "one slow attempt in twenty is an exception");
+        assert_eq!(runs.timeout(&name, Some(Span::secs(7))), Span::secs(7), "what is said holds");
+        queued(&mut runs, 30, vec![job("quick", "commit", &[], 0)]);
+        (0..5).for_each(|_| ended(&mut runs, 30, "quick", JobEnd::Passed, 3));
+        assert_eq!(runs.timeout(&"quick".parse().unwrap(), None), Span::secs(300));
+    }
+
+    #[test]
+    fn ten_thousand_jobs_are_planned_in_one_look() {
+        let mut runs = Runs::default();
+        let stages = ["one", "two", "three", "four"];
+        let jobs = (0..10_000).map(|n| {
+            let needs = if n % 2_500 == 0 { vec![] } else { vec![format!("j{}", n - 1)] };
+            let needs: Vec<&str> = needs.iter().map(String::as_str).collect();
+            job(&format!("j{n}"), stages[n / 2_500], &needs, 0)
+        });
+        queued(&mut runs, 1, jobs.collect());
+        assert_eq!(started(&plan(&runs, 9)), ["j0"]);
     }
 }

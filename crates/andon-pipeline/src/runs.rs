@@ -1,91 +1,12 @@
 //! All runs as the journal tells them, and how long jobs take. Decides nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
-use andon_model::event::{
-    CoverageFigures, Event, JobEnd, JobIsolation, PlannedJob, Purpose, Recorded, TestCounts, Verdict,
-};
+use andon_model::event::{CoverageFigures, Event, JobEnd, Purpose, Recorded, TestCounts, Verdict};
 use andon_model::{Digest, JobName, Oid, RunId, Span, Time};
 use serde::Serialize;
 
-/// Where a job of a run stands.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case", tag = "is")]
-pub enum JobState {
-    /// Not begun.
-    Waiting,
-    /// A runner has it.
-    Running {
-        /// Since when.
-        since: Time,
-    },
-    /// Its last attempt ended.
-    Ended {
-        /// How.
-        end: JobEnd,
-        /// When it ended.
-        at: Time,
-        /// How long the attempt took.
-        took: Span,
-        /// Its output.
-        log: Option<Digest>,
-        /// Its tests.
-        tests: TestCounts,
-        /// Blob with what its report files say.
-        report: Option<Digest>,
-    },
-    /// Will not be run.
-    Skipped {
-        /// The reason.
-        why: String,
-    },
-}
-
-/// A job of a run.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct JobRun {
-    /// As planned.
-    pub plan: PlannedJob,
-    /// Where it stands.
-    pub state: JobState,
-    /// Attempts begun.
-    pub attempts: u32,
-    /// Attempts that were lost; they do not use up retries.
-    pub lost: u32,
-    /// Steps of the newest attempt that ended, in order.
-    pub steps: Vec<StepRun>,
-    /// What separates the newest attempt from its neighbours and from the host.
-    pub isolation: JobIsolation,
-}
-
-impl JobRun {
-    /// Whether it is green.
-    pub fn passed(&self) -> bool {
-        matches!(self.state, JobState::Ended { end: JobEnd::Passed, .. })
-    }
-
-    /// Whether nothing more will happen to it.
-    pub fn is_settled(&self) -> bool {
-        match &self.state {
-            JobState::Ended { end: JobEnd::Passed, .. } | JobState::Skipped { .. } => true,
-            JobState::Ended { .. } => self.attempts.saturating_sub(self.lost) > self.plan.retries,
-            JobState::Waiting | JobState::Running { .. } => false,
-        }
-    }
-}
-
-/// A step of an attempt that ended.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct StepRun {
-    /// What people call it.
-    pub name: String,
-    /// How.
-    pub end: JobEnd,
-    /// How long it took.
-    pub took: Span,
-    /// Where its output begins in the attempt's, in bytes.
-    pub log_at: u64,
-}
+pub use crate::attempts::{JobRun, JobState, StepRun};
 
 /// One execution of the pipeline.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -116,12 +37,35 @@ pub struct Run {
     pub coverage: Option<CoverageFigures>,
     /// Blob with all tests and the coverage of all files.
     pub report: Option<Digest>,
+    /// The expanded definition: its hash, and the name of its blob.
+    pub plan: Option<Digest>,
+    /// The run that this one makes once more.
+    pub again: Option<RunId>,
+    /// Whether trunk moved to what it tested.
+    pub landed: bool,
+    #[serde(skip)]
+    places: HashMap<JobName, usize>,
 }
 
 impl Run {
     /// The job of this name.
     pub fn job(&self, name: &JobName) -> Option<&JobRun> {
-        self.jobs.iter().find(|job| &job.plan.name == name)
+        self.jobs.get(*self.places.get(name)?)
+    }
+
+    /// Whether what it made may be used by runs of trunk and of any change: it is of trunk itself, or trunk is what it tested. What a change
+    /// makes that has not landed is for that change alone.
+    pub fn is_trusted(&self) -> bool {
+        self.landed || self.purpose == Purpose::Trunk
+    }
+
+    /// Whether this run may use what the other made.
+    pub fn may_use(&self, other: &Run) -> bool {
+        let change = |run: &Run| match run.purpose {
+            Purpose::Gate { change, .. } => Some(change),
+            Purpose::Trunk => None,
+        };
+        other.is_trusted() || (change(self).is_some() && change(self) == change(other))
     }
 
     /// Whether a red job has already decided it.
@@ -144,6 +88,19 @@ pub struct Usual {
 /// Weight of the newest attempt in [`Usual`]. Three attempts make up two thirds of the mean, so a job that became slow is seen soon.
 const NEWEST: f64 = 0.3;
 
+/// Green attempts whose times are kept for [`Runs::timeout`].
+const KEPT: usize = 20;
+/// Green attempts that have to be known before a timeout follows from them.
+const KNOWN: usize = 5;
+/// A timeout where nothing is said and nothing is known.
+pub const UNKNOWN: Span = Span::secs(30 * 60);
+/// The shortest timeout that is not said by anybody.
+const SHORTEST: Span = Span::secs(5 * 60);
+/// How often a job may take what it usually takes at most.
+const TIMES: u64 = 4;
+/// Runs kept for each key that was green; the newest may not be one that everybody may use.
+const GREENS: usize = 8;
+
 /// All runs of a project.
 #[derive(Debug, Clone, Default)]
 pub struct Runs {
@@ -153,6 +110,10 @@ pub struct Runs {
     pub usual: BTreeMap<JobName, Usual>,
     /// Coverage of trunk's newest landing, in percent, for the ratchet.
     pub trunk_coverage: Option<f64>,
+    /// Jobs that a runner has, also those of runs that are over.
+    pub running: BTreeSet<(RunId, JobName)>,
+    green: BTreeMap<(JobName, Digest), VecDeque<RunId>>,
+    recent: BTreeMap<JobName, VecDeque<Span>>,
 }
 
 impl Runs {
@@ -170,15 +131,7 @@ impl Runs {
     pub fn evolve(&mut self, recorded: &Recorded) {
         let at = recorded.at;
         match &recorded.event {
-            Event::RunQueued { run, purpose, commit, tree, parent, jobs } => {
-                let waiting = |plan: &PlannedJob| JobRun {
-                    plan: plan.clone(),
-                    state: JobState::Waiting,
-                    attempts: 0,
-                    lost: 0,
-                    steps: Vec::new(),
-                    isolation: JobIsolation::default(),
-                };
+            Event::RunQueued { run, purpose, commit, tree, parent, jobs, plan, again } => {
                 let made = Run {
                     id: *run,
                     purpose: purpose.clone(),
@@ -187,19 +140,24 @@ impl Runs {
                     parent: parent.clone(),
                     queued: at,
                     started: None,
-                    jobs: jobs.iter().map(waiting).collect(),
+                    jobs: jobs.iter().map(JobRun::planned).collect(),
                     artifact: None,
                     finished: None,
                     tests: TestCounts::default(),
                     coverage: None,
                     report: None,
+                    plan: plan.clone(),
+                    again: *again,
+                    landed: false,
+                    places: jobs.iter().enumerate().map(|(at, job)| (job.name.clone(), at)).collect(),
                 };
                 self.all.insert(*run, made);
             }
             Event::JobStarted { run, job, attempt, isolation } => {
-                if let Some(run) = self.all.get_mut(run) {
-                    run.started.get_or_insert(at);
-                    with(run, job, |j| {
+                if let Some(found) = self.all.get_mut(run) {
+                    found.started.get_or_insert(at);
+                    self.running.insert((*run, job.clone()));
+                    with(found, job, |j| {
                         (j.state, j.attempts) = (JobState::Running { since: at }, *attempt);
                         (j.steps, j.isolation) = (Vec::new(), isolation.clone());
                     });
@@ -209,10 +167,8 @@ impl Runs {
                 let (log, report) = (log.clone(), report.clone());
                 let state =
                     JobState::Ended { end: ended.clone(), at, took: *took, log, tests: *tests, report };
-                if let Some(run) = self.all.get_mut(run) {
-                    with(run, job, |j| j.state = state);
-                }
-                self.learn(job, *took);
+                self.finished(*run, job, ended, state);
+                self.learn(job, *took, *ended == JobEnd::Passed);
             }
             Event::StepFinished { run, job, name, ended, took, log_at, .. } => {
                 let step = StepRun { name: name.clone(), end: ended.clone(), took: *took, log_at: *log_at };
@@ -221,14 +177,23 @@ impl Runs {
                 }
             }
             Event::JobLost { run, job, .. } => {
-                if let Some(run) = self.all.get_mut(run) {
-                    with(run, job, |j| (j.state, j.lost) = (JobState::Waiting, j.lost + 1));
-                }
+                self.running.remove(&(*run, job.clone()));
+                self.with(*run, job, |j| (j.state, j.lost) = (JobState::Waiting, j.lost + 1));
             }
             Event::JobSkipped { run, job, why } => {
-                if let Some(run) = self.all.get_mut(run) {
-                    with(run, job, |j| j.state = JobState::Skipped { why: why.clone() });
-                }
+                self.with(*run, job, |j| j.state = JobState::Skipped { why: why.clone() });
+            }
+            Event::JobKeyed { run, job, key } => self.with(*run, job, |j| j.key = Some(key.clone())),
+            Event::JobOutputs { run, job, outputs, bytes, .. } => {
+                self.with(*run, job, |j| j.outputs = Some((outputs.clone(), *bytes)));
+            }
+            Event::JobReplayed { run, job, from, key } => self.replayed(*run, job, *from, key.as_ref()),
+            Event::ApprovalAsked { run, job, until } => {
+                self.with(*run, job, |j| j.state = JobState::Asked { since: at, until: *until });
+            }
+            Event::ApprovalGiven { run, job, why } => self.answered(*run, job, recorded, JobEnd::Passed, why),
+            Event::ApprovalRefused { run, job, why } => {
+                self.answered(*run, job, recorded, JobEnd::Refused { why: why.clone() }, why);
             }
             Event::ArtifactBuilt { run, artifact, bytes, .. } => {
                 if let Some(run) = self.all.get_mut(run) {
@@ -242,8 +207,10 @@ impl Runs {
                 }
             }
             Event::Landed { run, .. } => {
-                if let Some(figures) = self.all.get(run).and_then(|run| run.coverage) {
-                    self.trunk_coverage = Some(figures.percent());
+                if let Some(found) = self.all.get_mut(run) {
+                    found.landed = true;
+                    self.trunk_coverage =
+                        found.coverage.map(|figures| figures.percent()).or(self.trunk_coverage);
                 }
             }
             _ => {}
@@ -257,7 +224,91 @@ impl Runs {
         millis.map(|ms| Span(ms as u64))
     }
 
-    fn learn(&mut self, job: &JobName, took: Span) {
+    /// When an attempt is stopped: as said, else by how long the job usually takes.
+    pub fn timeout(&self, job: &JobName, said: Option<Span>) -> Span {
+        let known = self.recent.get(job).filter(|times| times.len() >= KNOWN);
+        match (said, known) {
+            (Some(said), _) => said,
+            (None, None) => UNKNOWN,
+            (None, Some(times)) => {
+                let mut times: Vec<Span> = times.iter().copied().collect();
+                times.sort_unstable();
+                // The nearest rank of the 95th percentile.
+                let most = times[(times.len() * 95).div_ceil(100) - 1];
+                Span(most.0.saturating_mul(TIMES)).max(SHORTEST)
+            }
+        }
+    }
+
+    /// Whether a timeout follows from known times: for the words about it.
+    pub fn is_timeout_known(&self, job: &JobName) -> bool {
+        self.recent.get(job).is_some_and(|times| times.len() >= KNOWN)
+    }
+
+    /// The newest run in which the job was green with this key and whose results this run may use.
+    pub fn green_before(&self, run: &Run, job: &JobName, key: &Digest) -> Option<RunId> {
+        let known = self.green.get(&(job.clone(), key.clone()))?;
+        let usable =
+            |id: &&RunId| self.all.get(id).is_some_and(|other| other.id != run.id && run.may_use(other));
+        known.iter().rev().find(usable).copied()
+    }
+
+    fn with(&mut self, run: RunId, job: &JobName, change: impl FnOnce(&mut JobRun)) {
+        if let Some(run) = self.all.get_mut(&run) {
+            with(run, job, change);
+        }
+    }
+
+    fn finished(&mut self, run: RunId, job: &JobName, ended: &JobEnd, state: JobState) {
+        self.running.remove(&(run, job.clone()));
+        let mut green = None;
+        self.with(run, job, |j| {
+            match ended {
+                JobEnd::Passed => green = j.key.clone(),
+                JobEnd::Broken { .. } => j.broken += 1,
+                _ => j.red += 1,
+            }
+            j.state = state;
+        });
+        if let Some(key) = green {
+            let known = self.green.entry((job.clone(), key)).or_default();
+            known.push_back(run);
+            if known.len() > GREENS {
+                // One that everybody may use is worth more than a newer one that is for one change alone.
+                let trusted = |id: &RunId| self.all.get(id).is_some_and(Run::is_trusted);
+                let oldest = known.iter().position(|id| !trusted(id)).unwrap_or(0);
+                known.remove(oldest);
+            }
+        }
+    }
+
+    fn replayed(&mut self, run: RunId, job: &JobName, from: RunId, key: Option<&Digest>) {
+        let Some(before) = self.all.get(&from).and_then(|run| run.job(job)).cloned() else { return };
+        self.with(run, job, |j| {
+            j.state = before.state;
+            (j.steps, j.isolation) = (before.steps, before.isolation);
+            j.outputs = before.outputs;
+            j.answered = before.answered;
+            j.key = key.cloned();
+            // Its own run, wherever it was replayed from last.
+            j.replayed = Some(before.replayed.unwrap_or(from));
+        });
+    }
+
+    fn answered(&mut self, run: RunId, job: &JobName, recorded: &Recorded, end: JobEnd, why: &str) {
+        let at = recorded.at;
+        self.with(run, job, |j| {
+            let since = match j.state {
+                JobState::Asked { since, .. } => since,
+                _ => at,
+            };
+            let (took, tests) = (at.since(since), TestCounts::default());
+            j.state = JobState::Ended { end, at, took, log: None, tests, report: None };
+            j.answered = Some((recorded.by.clone(), why.to_owned()));
+        });
+    }
+
+    fn learn(&mut self, job: &JobName, took: Span, passed: bool) {
         let millis = took.0 as f64;
         self.usual
             .entry(job.clone())
@@ -266,11 +317,18 @@ impl Runs {
                 u.seen += 1;
             })
             .or_insert(Usual { millis, seen: 1 });
+        if passed {
+            let times = self.recent.entry(job.clone()).or_default();
+            times.push_back(took);
+            if times.len() > KEPT {
+                times.pop_front();
+            }
+        }
     }
 }
 
 fn with(run: &mut Run, name: &JobName, change: impl FnOnce(&mut JobRun)) {
-    if let Some(job) = run.jobs.iter_mut().find(|job| &job.plan.name == name) {
+    if let Some(job) = run.places.get(name).and_then(|at| run.jobs.get_mut(*at)) {
         change(job);
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use andon_model::{JobName, Span};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_saphyr::{Location, Spanned};
 
 use crate::check::{Problem, at, whole};
@@ -20,7 +20,7 @@ const RUN: &str = "run";
 const LEAST_MEMORY: u64 = 8 << 20;
 
 /// One command of a job. Steps run one after the other in the same working copy; the first red one ends the job.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Step {
     /// What people call it.
@@ -56,7 +56,7 @@ pub(crate) fn problems(name: &JobName, job: &Job) -> Vec<Problem> {
     match (&job.run, &job.steps[..]) {
         (None, []) => problems.push(whole(
             format!("job {name} runs nothing"),
-            "give it `run: COMMAND`, or `steps:` with a name and a command each",
+            "give it `run: COMMAND`, or `steps:` with a name and a command each, or `use: TEMPLATE`, or `approve:`",
         )),
         (Some(run), [_, ..]) => problems.push(at(
             run.referenced,

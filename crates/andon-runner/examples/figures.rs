@@ -163,6 +163,7 @@ fn order(room: &Path, name: &str, script: &str, steps: usize) -> Done<Order> {
         timeout: Span::secs(600),
         quiet: None,
         grace: Span(GRACE),
+        secrets: Vec::new(),
         log_limit: 1 << 30,
         limits: Bounds::default(),
         network: true,

@@ -89,7 +89,7 @@ fn add(tar: &mut tar::Builder<impl Write>, path: &Path, name: &Path, top: &Path)
 }
 
 /// Refuses what would lead out of the working copy.
-fn inside(path: &Path) -> io::Result<()> {
+pub(crate) fn inside(path: &Path) -> io::Result<()> {
     let plain = path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
     if plain { Ok(()) } else { Err(bad(format!("{} leads out of the working copy", path.display()))) }
 }

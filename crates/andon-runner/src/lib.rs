@@ -3,12 +3,13 @@
 //!
 //! [`execute`] is the server's side: attempts started, followed, adopted, stopped. [`shim`] is the process that holds an attempt, [`room`] the
 //! directory by which both know of each other, [`order`] what is said between them, [`confine`] what a job sees. [`gather`] finds reports
-//! and packs artifacts.
+//! and packs artifacts, [`parcel`] carries files between working copies.
 
 pub mod confine;
 pub mod execute;
 pub mod gather;
 pub mod order;
+pub mod parcel;
 pub mod room;
 pub mod shim;
 

@@ -1,7 +1,6 @@
 //! Reading Cobertura XML: lines, branches, methods, classes. Rates are passed over, since they are the tool's own arithmetic
 //! (coverage-04.dtd of Cobertura).
 
-use std::collections::BTreeMap;
 use std::io::BufRead;
 
 use crate::collect::{Collector, Join, hits};
@@ -54,7 +53,7 @@ pub fn read(input: impl BufRead, places: &Places) -> Reading {
                         collector.open(&under_root(name, &roots, places));
                         class = Some(Class {
                             name: tag.get("name").unwrap_or(name).to_owned(),
-                            lines: BTreeMap::new(),
+                            lines: Vec::new(),
                         });
                     }
                     _ => {}
@@ -73,9 +72,9 @@ pub fn read(input: impl BufRead, places: &Places) -> Reading {
                     }
                     "class" => {
                         method = None;
-                        if let Some(class) = class.take() {
-                            let covered = class.lines.values().filter(|hit| **hit).count() as u64;
-                            collector.class(&class.name, covered, class.lines.len() as u64);
+                        if let Some(mut class) = class.take() {
+                            let (covered, lines) = class.sums();
+                            collector.class(&class.name, covered, lines);
                         }
                         collector.close();
                     }
@@ -98,7 +97,7 @@ pub fn read(input: impl BufRead, places: &Places) -> Reading {
 /// The class that is being read; its lines and whether they ran.
 struct Class {
     name: String,
-    lines: BTreeMap<u32, bool>,
+    lines: Vec<(u32, bool)>,
 }
 
 /// The method that is being read: called as often as its first line ran.
@@ -111,8 +110,18 @@ struct Method {
 impl Class {
     fn line(&mut self, line: u32, hits: u64) {
         if self.lines.len() < 1_000_000 {
-            *self.lines.entry(line).or_default() |= hits > 0;
+            self.lines.push((line, hits > 0));
         }
+    }
+}
+
+impl Class {
+    /// Lines that ran and all; one that is told twice ran if it ran once.
+    fn sums(&mut self) -> (u64, u64) {
+        self.lines.sort_unstable();
+        self.lines.reverse();
+        self.lines.dedup_by_key(|(line, _)| *line);
+        (self.lines.iter().filter(|(_, ran)| *ran).count() as u64, self.lines.len() as u64)
     }
 }
 

@@ -96,6 +96,9 @@ impl<'a> Collector<'a> {
         let before = own.lines.len();
         if own.lines.is_empty() {
             own.lines = lines.into_iter().collect();
+        } else if own.lines.len() == lines.len() && own.lines.keys().eq(lines.iter().map(|(line, _)| line)) {
+            // The same file again, as every shard tells it.
+            own.lines.values_mut().zip(lines).for_each(|(own, (_, hits))| *own = self.join.of(*own, hits));
         } else {
             for (line, hits) in lines {
                 own.lines.entry(line).and_modify(|own| *own = self.join.of(*own, hits)).or_insert(hits);

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use crate::case::{Keeper, Limits, Outcome, Report, TestCase};
 use crate::lines::Lines;
-use crate::text::{cut, line as one_line};
+use crate::text::{cut, line as one_line, span};
 
 /// Longer lines are cut and then no JSON any more: an output event holds one line of a test.
 const LONGEST: usize = 4 * 1024 * 1024;
@@ -248,10 +248,6 @@ impl Reader {
 fn append(text: &mut String, more: &str, room: usize) {
     let left = room.saturating_sub(text.len());
     text.push_str(&more[..more.floor_char_boundary(left)]);
-}
-
-fn span(seconds: f64) -> Option<Span> {
-    (seconds.is_finite() && (0.0..1e9).contains(&seconds)).then(|| Span((seconds * 1000.0).round() as u64))
 }
 
 /// What a test printed without the lines that go test puts around it.

@@ -32,14 +32,7 @@ pub fn read(input: impl BufRead, places: &Places) -> Reading {
             Token::Start(tag) => {
                 depth += u32::from(!tag.empty);
                 match tag.name() {
-                    "line" => {
-                        if let Some(line) = number::<u32>(tag, "nr") {
-                            let of = |key| number::<u32>(tag, key).unwrap_or(0);
-                            // Instructions tell whether it ran; how often is not counted.
-                            collector.line(line, u64::from(of("ci") > 0));
-                            collector.branches(line, of("cb"), of("cb").saturating_add(of("mb")));
-                        }
-                    }
+                    "line" => line(tag, &mut collector),
                     "package" => package = tag.get("name").unwrap_or_default().to_owned(),
                     "class" => {
                         let name = tag.get("name").unwrap_or_default();
@@ -102,6 +95,26 @@ pub fn read(input: impl BufRead, places: &Places) -> Reading {
         collector.warn(why);
     }
     collector.finish()
+}
+
+/// `<line nr="4" mi="0" ci="4" mb="1" cb="3"/>`: instructions and branches, missed and covered.
+fn line(tag: &Tag, collector: &mut Collector<'_>) {
+    let (mut line, mut ran, mut missed, mut taken) = (0, 0, 0, 0u32);
+    for (key, value) in tag.attributes() {
+        let into = match key {
+            "nr" => &mut line,
+            "ci" => &mut ran,
+            "mb" => &mut missed,
+            "cb" => &mut taken,
+            _ => continue,
+        };
+        *into = value.parse().unwrap_or(0);
+    }
+    // Instructions tell whether it ran; how often is not counted.
+    collector.line(line, u64::from(ran > 0));
+    if missed > 0 || taken > 0 {
+        collector.branches(line, taken, taken.saturating_add(missed));
+    }
 }
 
 fn join(package: &str, file: &str) -> String {

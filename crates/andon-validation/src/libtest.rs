@@ -2,15 +2,17 @@
 //! `libtest-json-plus`), one object a line, with whatever else is printed between.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::io::BufRead;
 
 use andon_model::Span;
-use serde::Deserialize;
+use serde::de::Visitor;
+use serde::{Deserialize, Deserializer};
+use std::fmt;
 
 use crate::case::{Keeper, Limits, Outcome, Report, TestCase};
 use crate::lines::Lines;
-use crate::text::{cut, line as one_line};
+use crate::text::{cut, line as one_line, seconds, span};
 
 /// Longer lines are cut and then no JSON any more: one line holds all that a test printed.
 const LONGEST: usize = 16 * 1024 * 1024;
@@ -40,19 +42,27 @@ struct Event<'a> {
 }
 
 /// Seconds; versions before 2021 wrote `"0.001s"`.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Took {
-    Number(f64),
-    Text(String),
-}
+struct Took(Option<Span>);
 
-impl Took {
-    fn span(&self) -> Option<Span> {
-        match self {
-            Took::Number(seconds) => crate::text::seconds(&seconds.to_string()),
-            Took::Text(text) => crate::text::seconds(text),
+impl<'de> Deserialize<'de> for Took {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Took, D::Error> {
+        struct Any;
+        impl Visitor<'_> for Any {
+            type Value = Took;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("seconds")
+            }
+            fn visit_f64<E>(self, seconds: f64) -> Result<Took, E> {
+                Ok(Took(span(seconds)))
+            }
+            fn visit_u64<E>(self, seconds: u64) -> Result<Took, E> {
+                Ok(Took(span(seconds as f64)))
+            }
+            fn visit_str<E>(self, text: &str) -> Result<Took, E> {
+                Ok(Took(seconds(text)))
+            }
         }
+        input.deserialize_any(Any)
     }
 }
 
@@ -78,7 +88,7 @@ pub fn read(input: impl BufRead, limits: Limits) -> Report {
 struct Reader {
     kept: Keeper,
     /// Tests that began and did not end.
-    open: HashMap<String, ()>,
+    open: HashSet<String>,
     suites: u64,
     /// What the suites themselves say: passed and failed.
     said: (u64, u64),
@@ -104,9 +114,7 @@ impl Reader {
                 self.said.0 = self.said.0.saturating_add(event.passed.unwrap_or(0));
                 self.said.1 = self.said.1.saturating_add(event.failed.unwrap_or(0));
             }
-            ("test", "started") if self.open.len() < MOST_OPEN => {
-                drop(self.open.insert(event.name.clone().into_owned(), ()))
-            }
+            ("test", "started") if self.open.len() < MOST_OPEN => self.begun(&event.name),
             ("test", "ok" | "failed" | "ignored") => {
                 let (name, attempt) = attempt_of(&event.name);
                 self.open.remove(name);
@@ -115,6 +123,10 @@ impl Reader {
             // `timeout` says that a test is slow, `bench` is a number: neither is an end.
             _ => {}
         }
+    }
+
+    fn begun(&mut self, name: &str) {
+        self.open.insert(name.to_owned());
     }
 
     fn test(&mut self, event: &Event<'_>, name: &str, attempt: u32) {
@@ -133,7 +145,7 @@ impl Reader {
         let (class, name) = name_of(name);
         let text = |text: &str| cut(one_line(text), limit);
         let (class, name) = (text(class), text(name));
-        let took = event.exec_time.as_ref().and_then(Took::span);
+        let took = event.exec_time.as_ref().and_then(|took| took.0);
         self.kept.push(TestCase {
             suite: String::new(),
             class,
@@ -146,7 +158,7 @@ impl Reader {
     }
 
     fn finish(mut self, lines: u64) -> Report {
-        let mut left: Vec<String> = self.open.drain().map(|(name, ())| name).collect();
+        let mut left: Vec<String> = self.open.drain().collect();
         left.sort();
         for name in &left {
             let (class, name) = name_of(name);

@@ -9,6 +9,8 @@ pub(crate) struct Lines<R> {
     input: R,
     longest: usize,
     held: Vec<u8>,
+    /// Bytes of the input's buffer that the newest line took and that are not given back yet: a line that lies whole in it is not copied.
+    taken: usize,
     /// Lines read so far.
     pub number: u64,
     /// The newest line was longer than what is kept of it.
@@ -20,13 +22,21 @@ pub(crate) struct Lines<R> {
 impl<R: BufRead> Lines<R> {
     /// Lines are cut at `longest` bytes.
     pub fn new(input: R, longest: usize) -> Lines<R> {
-        Lines { input, longest, held: Vec::new(), number: 0, cut: false, failed: None }
+        Lines { input, longest, held: Vec::new(), taken: 0, number: 0, cut: false, failed: None }
     }
 
     /// The next line without its end, and its number from 1; none when there is no more.
     pub fn next(&mut self) -> Option<(u64, &[u8])> {
+        self.input.consume(std::mem::take(&mut self.taken));
         self.held.clear();
         self.cut = false;
+        let whole = self.input.fill_buf().ok().and_then(|chunk| memchr(b'\n', chunk));
+        if let Some(end) = whole.filter(|end| *end <= self.longest) {
+            self.taken = end + 1;
+            self.number += 1;
+            let line = &self.input.fill_buf().ok()?[..end];
+            return Some((self.number, line.strip_suffix(b"\r").unwrap_or(line)));
+        }
         let mut any = false;
         loop {
             let chunk = match self.input.fill_buf() {

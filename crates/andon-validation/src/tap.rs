@@ -87,7 +87,9 @@ impl Reader {
             } else if let Some(point) = &mut self.point {
                 let from = yaml.indent.min(indent);
                 let room = self.kept.room().saturating_sub(point.yaml.len());
-                point.yaml.push_str(&cut(format!("{}\n", &text[from..]), room));
+                let text = &text[from..];
+                point.yaml.push_str(&text[..text.floor_char_boundary(room)]);
+                point.yaml.push('\n');
             }
             return;
         }
@@ -203,14 +205,14 @@ impl Reader {
     fn flush(&mut self) {
         self.yaml = None;
         let Some(point) = self.point.take() else { return };
-        let is = |key: &str, value: &str| field(&point.yaml, key).is_some_and(|found| found == value);
+        let fields = Fields::of(&point.yaml);
         // Node times its tests and calls suites so; Test::More writes no YAML behind a subtest.
-        let is_nodes_test = field(&point.yaml, "duration_ms").is_some() && !is("type", "suite");
+        let is_nodes_test = !fields.millis.is_empty() && fields.kind != "suite";
         let sums_up = match point.inner {
             // What only repeats that something inside is red is told there.
             Some((_, red)) => !is_nodes_test && (point.passed || red || point.directive != Directive::None),
             // An empty `describe` of Node.
-            None => is("type", "suite") && point.passed,
+            None => fields.kind == "suite" && point.passed,
         };
         if sums_up {
             return;
@@ -224,19 +226,17 @@ impl Reader {
             }
             (_, true) => Outcome::Passed,
             (Directive::None, false) => {
-                let message =
-                    field(&point.yaml, "message").or(field(&point.yaml, "error")).unwrap_or_default();
                 let (message, detail) =
-                    self.kept.said(&message, &format!("{}{}", point.diagnostics, point.yaml));
+                    self.kept.said(&fields.message, &format!("{}{}", point.diagnostics, point.yaml));
                 Outcome::Failed { message, detail }
             }
         };
         let limit = self.kept.limits.name;
         let names = self.levels.iter().map(|level| level.name.as_str()).filter(|name| !name.is_empty());
         let suite = cut(names.collect::<Vec<_>>().join(" / "), limit);
-        let millis = field(&point.yaml, "duration_ms").and_then(|ms| ms.parse::<f64>().ok());
+        let millis = fields.millis.parse::<f64>().ok();
         let took = millis.filter(|ms| (0.0..1e12).contains(ms)).map(|ms| Span(ms.round() as u64));
-        let file = field(&point.yaml, "file").map(|file| cut(one_line(&file), limit));
+        let file = (!fields.file.is_empty()).then(|| cut(one_line(fields.file), limit));
         let name = if point.name.is_empty() {
             "(without a name)".to_owned()
         } else {
@@ -299,19 +299,46 @@ fn directive(text: &str) -> (String, Directive) {
     (unescaped(if no_directive { text } else { &text[..at] }), found)
 }
 
-/// The value of a key of the outermost level of a YAML block, if it is written in one line or as a block of text. No YAML is built: its
-/// values are shown and never used.
-fn field(yaml: &str, key: &str) -> Option<String> {
-    let mut lines = yaml.lines();
-    let indent =
-        yaml.lines().find(|line| !line.trim().is_empty()).map(|line| line.len() - line.trim_start().len())?;
-    let value = lines.by_ref().find_map(|line| line.get(indent..)?.strip_prefix(key)?.strip_prefix(':'))?;
-    let value = value.trim();
-    if matches!(value, "|" | "|-" | "|+" | ">" | ">-") {
-        return lines.next().map(|line| line.trim().to_owned());
+/// What is known by name at the outermost level of a YAML block. No YAML is built: these are shown and never used.
+#[derive(Default)]
+struct Fields<'a> {
+    kind: &'a str,
+    millis: &'a str,
+    file: &'a str,
+    message: String,
+}
+
+impl Fields<'_> {
+    fn of(yaml: &str) -> Fields<'_> {
+        let mut fields = Fields::default();
+        let indent_of = |line: &str| line.len() - line.trim_start().len();
+        let Some(indent) = yaml.lines().find(|line| !line.trim().is_empty()).map(indent_of) else {
+            return fields;
+        };
+        let mut lines = yaml.lines();
+        while let Some(line) = lines.next() {
+            let own = line.get(indent..).filter(|rest| !rest.starts_with([' ', '\t']));
+            let Some((key, value)) = own.and_then(|rest| rest.split_once(':')) else { continue };
+            let value = value.trim();
+            let quoted = || value.strip_prefix(['\'', '"']).and_then(|rest| rest.strip_suffix(['\'', '"']));
+            match key {
+                "type" => fields.kind = quoted().unwrap_or(value),
+                "duration_ms" => fields.millis = value,
+                "file" => fields.file = quoted().unwrap_or(value),
+                "message" | "error" if fields.message.is_empty() || key == "message" => {
+                    fields.message = match (value, quoted()) {
+                        ("|" | "|-" | "|+" | ">" | ">-", _) => {
+                            lines.next().unwrap_or_default().trim().to_owned()
+                        }
+                        (_, Some(inner)) => inner.replace("''", "'").replace("\\n", "\n"),
+                        (value, None) => value.to_owned(),
+                    };
+                }
+                _ => {}
+            }
+        }
+        fields
     }
-    let quoted = value.strip_prefix(['\'', '"']).and_then(|rest| rest.strip_suffix(['\'', '"']));
-    Some(quoted.map_or_else(|| value.to_owned(), |inner| inner.replace("''", "'").replace("\\n", "\n")))
 }
 
 #[cfg(test)]

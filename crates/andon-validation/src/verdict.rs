@@ -63,6 +63,7 @@ fn job_reason(job: &JobLine) -> Option<String> {
         JobEnd::Passed | JobEnd::Broken { .. } => None,
         JobEnd::Failed { code } => Some(format!("job {} failed with exit status {code}", job.job)),
         JobEnd::TimedOut { after } => Some(format!("job {} was stopped after {after}", job.job)),
+        JobEnd::Refused { why } => Some(format!("job {} was refused: {why}", job.job)),
         JobEnd::Quiet { after } => {
             Some(format!("job {} was stopped: it printed nothing for {after}", job.job))
         }

@@ -383,13 +383,23 @@ fn is_name(byte: u8) -> bool {
     byte.is_ascii_alphabetic() || byte == b'_' || byte >= 0x80
 }
 
+/// Bytes that end a name of a plain tag.
+const ENDS: [bool; 256] = {
+    let mut ends = [false; 256];
+    let marks = b" \t\r\n\x0c/>=\"'";
+    let mut at = 0;
+    while at < marks.len() {
+        ends[marks[at] as usize] = true;
+        at += 1;
+    }
+    ends
+};
+
 /// The tag that starts with these bytes behind its `<`, and its length with the `>`, if it lies whole in them and is as plain as tags
 /// are; none: the slow way decides.
 fn tag_of(bytes: &[u8], value_limit: usize, tag: &mut Tag) -> Option<usize> {
-    let plain = |byte: u8| {
-        !matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | b'\x0c' | b'/' | b'>' | b'=' | b'"' | b'\'')
-    };
-    let word = |from: usize| Some(from + bytes.get(from..)?.iter().position(|byte| !plain(*byte))?);
+    let word =
+        |from: usize| Some(from + bytes.get(from..)?.iter().position(|byte| ENDS[usize::from(*byte)])?);
     let space =
         |from: usize| Some(from + bytes.get(from..)?.iter().position(|byte| !byte.is_ascii_whitespace())?);
     let name_end = word(0)?;

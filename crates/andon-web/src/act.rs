@@ -5,9 +5,12 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use andon_line::stations::environment::commands::NewEnvironment;
+use andon_line::stations::pipeline::again::Again;
 use andon_line::stations::{flags, release};
 use andon_line::{Line, Project, Refusal};
-use andon_model::{AndonId, ChangeId, EnvironmentName, InfraRunId, ReleaseId, ServiceName, Span};
+use andon_model::{
+    AndonId, ChangeId, EnvironmentName, InfraRunId, JobName, ReleaseId, RunId, ServiceName, Span,
+};
 use axum::Form;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Redirect, Response};
@@ -130,6 +133,46 @@ pub async fn test_trunk(
         Ok(run) => back(&below(&name, &format!("runs/{}", run.0)), Ok(format!("{run} tests trunk as it is"))),
         Err(refusal) => back(&below(&name, "queue"), Err(refusal)),
     }
+}
+
+/// Makes a run once more.
+pub async fn run_again(
+    State(line): State<Arc<Line>>,
+    Who(caller): Who,
+    Path((name, run)): Path<(String, String)>,
+    fields: Fields,
+) -> Response {
+    let made = async {
+        let fresh = !field(&fields, "fresh").is_empty();
+        let again = Again { run: parse::<RunId>(&run)?, jobs: Vec::new(), fresh };
+        line.run_again(&*line.project(&name)?, &caller, &again).await
+    };
+    match made.await {
+        Ok(made) => {
+            back(&below(&name, &format!("runs/{}", made.0)), Ok(format!("{made} tests it once more")))
+        }
+        Err(refusal) => back(&below(&name, &format!("runs/{run}")), Err(refusal)),
+    }
+}
+
+/// Answers when a run asks people.
+pub async fn answer(
+    State(line): State<Arc<Line>>,
+    Who(caller): Who,
+    Path((name, run, job, command)): Path<(String, String, String, String)>,
+    fields: Fields,
+) -> Response {
+    let answered = async {
+        let (yes, words) = match command.as_str() {
+            "approve" => (true, "approved"),
+            "refuse" => (false, "refused"),
+            _ => return Err(Refusal::Unknown("it can be approved or refused".into())),
+        };
+        let about = (parse::<RunId>(&run)?, parse::<JobName>(&job)?);
+        line.answer(&*line.project(&name)?, &caller, about, yes, field(&fields, "why")).await?;
+        Ok(format!("{job} of run-{run} is {words}"))
+    };
+    back(&below(&name, &format!("runs/{run}")), answered.await)
 }
 
 /// Puts a test into quarantine.

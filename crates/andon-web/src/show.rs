@@ -85,7 +85,7 @@ pub async fn draw(
         }
         Place::Run(id) => {
             let view = line.run_view(project, *id).await?;
-            let main = pages::run::run(&view);
+            let main = pages::run::run(&view, caller);
             (format!("{} · {name}", view.heading), view.frame, main)
         }
         Place::Log(id, job) => {

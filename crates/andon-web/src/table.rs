@@ -73,6 +73,8 @@ pub fn pages() -> Vec<Page> {
         form("/{project}/andons/{andon}/{command}", Developer, post(act::treat)),
         form("/{project}/changes/{change}/abandon", Developer, post(act::abandon)),
         form("/{project}/runs", Developer, post(act::test_trunk)),
+        form("/{project}/runs/{run}", Developer, post(act::run_again)),
+        form("/{project}/runs/{run}/{job}/{command}", Viewer, post(act::answer)),
         form("/{project}/tests/quarantine", Developer, post(act::quarantine)),
         form("/{project}/tests/quarantine/end", Developer, post(act::end_quarantine)),
         form("/{project}/environments", Developer, post(act::create_environment)),

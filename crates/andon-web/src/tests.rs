@@ -86,14 +86,22 @@ impl House {
             edits_pipeline: false,
             commits: 1,
         };
-        let job =
-            PlannedJob { name: "unit".parse().unwrap(), stage: HOSTILE.into(), needs: vec![], retries: 0 };
+        let job = PlannedJob::new("unit".parse().unwrap(), HOSTILE);
         let verdict = Verdict::Red { headline: HOSTILE.into(), reasons: vec![HOSTILE.into()] };
         let purpose = Purpose::Gate { change: ChangeId(1), patch_set: 1 };
         let run = RunId(1);
         let events = vec![
             Event::ChangePushed(push),
-            Event::RunQueued { run, purpose, commit: oid.clone(), tree: oid, parent: None, jobs: vec![job] },
+            Event::RunQueued {
+                run,
+                purpose,
+                commit: oid.clone(),
+                tree: oid,
+                parent: None,
+                jobs: vec![job],
+                plan: None,
+                again: None,
+            },
             Event::RunFinished { run, verdict, tests: Default::default(), coverage: None, report: None },
             Event::ChangeRefused { change: ChangeId(1), patch_set: 1, run: Some(run), why: HOSTILE.into() },
         ];

@@ -10,6 +10,7 @@ mod line;
 mod people;
 mod places;
 mod recovery;
+mod runs;
 mod shells;
 mod tests;
 
@@ -93,6 +94,7 @@ pub fn doors() -> Vec<Door> {
     doors.extend(infrastructure::doors());
     doors.extend(infrastructure_runs::doors());
     doors.extend(data::doors());
+    doors.extend(runs::doors());
     doors.extend(shells::doors());
     doors.extend(tests::doors());
     doors

@@ -92,6 +92,7 @@ async fn run(
         let called = format!("{}-{id}-{name}", project.name);
         let mut order = job_order(project, job, called, &of_it, tree.clone(), env, log.clone());
         order.log_limit = LOG_LIMIT;
+        order.timeout = project.state().runs.timeout(&name, job.timeout);
         let end = match line.runner.run(&order, stop.cancelled()).await {
             End::Cancelled => return Ok(None),
             end => job_end(end),

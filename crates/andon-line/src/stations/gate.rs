@@ -7,11 +7,13 @@ use andon_gate::Standing;
 use andon_gate::plan::{Decision, plan};
 use andon_git::Merge;
 use andon_model::event::{Event, PlannedJob, Purpose, Role, TestCounts, Verdict};
-use andon_model::{ChangeId, Oid, RunId};
-use andon_pipeline::Definition;
+use andon_model::{ChangeId, Digest, Oid, RunId};
+use andon_pipeline::{Definition, Plan};
 use tokio_util::sync::CancellationToken;
 
 use super::Pulse;
+use super::pipeline::again::Again;
+use super::pipeline::pins;
 use crate::{Caller, Line, Project, Refusal};
 
 /// The station's name in the journal.
@@ -38,7 +40,7 @@ async fn step(line: &Line, project: &Project) -> Result<(), Refusal> {
     for decision in decisions {
         match decision {
             Decision::Test { change, patch_set, head } => {
-                test(line, project, change, patch_set, &head, trunk.as_ref()).await?;
+                test(line, project, (change, patch_set, &head), trunk.as_ref(), None).await?;
             }
             Decision::Land { change, patch_set, run } => {
                 land(line, project, &branch, change, patch_set, run).await?
@@ -80,25 +82,30 @@ async fn finish_landing(line: &Line, project: &Project, trunk: Option<&Oid>) -> 
     }
 }
 
+/// Makes the commit that would land and asks for its run. `again`: whoever asked for it by hand, and what is kept of the run before.
 async fn test(
     line: &Line,
     project: &Project,
-    change: ChangeId,
-    patch_set: u32,
-    head: &Oid,
+    (change, patch_set, head): (ChangeId, u32, &Oid),
     trunk: Option<&Oid>,
-) -> Result<(), Refusal> {
+    again: Option<(&Caller, &Again)>,
+) -> Result<Option<RunId>, Refusal> {
     let (title, at) = {
         let state = project.state();
         (state.queue.changes.get(&change).map(|c| c.push.title.clone()).unwrap_or_default(), line.now())
     };
-    let refuse = |why: String| Event::ChangeRefused { change, patch_set, run: None, why };
+    let refuse = async |why: String| match again {
+        // It is refused already: whoever asked is told.
+        Some(_) => Err(Refusal::Conflict(why)),
+        None => {
+            let refused = Event::ChangeRefused { change, patch_set, run: None, why };
+            line.tell(project, GATE, vec![refused]).await.map(|()| None)
+        }
+    };
     let message = format!("Land {change}: {title}\n\nChange: {change} patch set {patch_set}\nHead: {head}\n");
     let (commit, tree) = match project.repository.merge(trunk, head, &message, at).await {
         Ok(Merge::Made { commit, tree }) => (commit, tree),
-        Ok(Merge::Contained) => {
-            return line.tell(project, GATE, vec![refuse("trunk has it already".into())]).await;
-        }
+        Ok(Merge::Contained) => return refuse("trunk has it already".into()).await,
         Ok(Merge::Conflict { files }) => {
             let files: Vec<&str> = files.iter().map(String::as_str).take(20).collect();
             let why = format!(
@@ -106,46 +113,65 @@ async fn test(
                 files.join(", "),
                 project.state().trunk
             );
-            return line.tell(project, GATE, vec![refuse(why)]).await;
+            return refuse(why).await;
         }
-        Err(error) => return line.tell(project, GATE, vec![refuse(error.to_string())]).await,
+        Err(error) => return refuse(error.to_string()).await,
     };
     // Reachable from now on, whatever becomes of it.
     project.repository.pin(&format!("tested/{commit}"), &commit).await?;
     let defined = project.definition(&commit).await?;
     let definition = match &*defined {
         Ok(definition) => definition,
-        Err(problem) => return line.tell(project, GATE, vec![refuse(problem.clone())]).await,
+        Err(problem) => return refuse(problem.clone()).await,
     };
-    let jobs = jobs(definition);
+    let (jobs, plan) = planned(line, project, definition, trunk, &commit).await?;
     let (parent, purpose) = (trunk.cloned(), Purpose::Gate { change, patch_set });
-    line.decide(project, andon_model::Actor::line(GATE), |state, _| {
+    let pins = pins(project, definition, &commit).await?;
+    let by = again.map_or_else(|| andon_model::Actor::line(GATE), |(caller, _)| caller.actor());
+    line.decide(project, by, |state, _| {
         // A newer patch set may have come while git was merging: it is planned again then.
-        let current = state
-            .queue
-            .changes
-            .get(&change)
-            .is_some_and(|c| c.push.patch_set == patch_set && c.standing.is_open());
-        let queued = Event::RunQueued { run: state.runs.next_id(), purpose, commit, tree, parent, jobs };
-        Ok((if current { vec![queued] } else { vec![] }, ()))
+        let current = state.queue.changes.get(&change).is_some_and(|c| {
+            let refused = matches!(c.standing, Standing::Refused { .. });
+            c.push.patch_set == patch_set && if again.is_some() { refused } else { c.standing.is_open() }
+        });
+        if !current {
+            return Ok((vec![], None));
+        }
+        let run = state.runs.next_id();
+        let queued = Event::RunQueued {
+            run,
+            purpose,
+            commit: commit.clone(),
+            tree: tree.clone(),
+            parent,
+            jobs,
+            plan: Some(plan),
+            again: again.map(|(_, again)| again.run),
+        };
+        let kept = again.map(|(_, again)| again.keep(state, queued.clone(), definition, &pins));
+        Ok((kept.unwrap_or_else(|| vec![queued]), Some(run)))
     })
     .await
 }
 
-fn jobs(definition: &Definition) -> Vec<PlannedJob> {
-    let mut jobs: Vec<PlannedJob> = definition
-        .gate_jobs()
-        .map(|(name, job)| PlannedJob {
-            name: name.clone(),
-            stage: job.stage.to_string(),
-            needs: job.needs.iter().map(|need| need.value.clone()).collect(),
-            retries: job.retries,
-        })
-        .collect();
-    // The order of stages is the order of their first mention; jobs of one stage stand together.
-    let stages = definition.stages();
-    jobs.sort_by_key(|job| stages.iter().position(|stage| *stage == job.stage));
-    jobs
+/// The plan of a commit: its jobs as this change needs them, and the name under which the whole plan is kept.
+async fn planned(
+    line: &Line,
+    project: &Project,
+    definition: &Definition,
+    parent: Option<&Oid>,
+    commit: &Oid,
+) -> Result<(Vec<PlannedJob>, Digest), Refusal> {
+    let changed = match parent {
+        Some(parent) => Some(project.repository.changed(parent, commit).await?),
+        None => None,
+    };
+    let plan = Plan::of(definition);
+    let jobs = plan.jobs(changed.as_deref());
+    let blobs = line.blobs.clone();
+    let kept = tokio::task::spawn_blocking(move || blobs.put(&plan.json()[..])).await;
+    let (hash, _) = kept.map_err(|error| Refusal::Broken(error.to_string()))??;
+    Ok((jobs, hash))
 }
 
 async fn land(
@@ -218,20 +244,81 @@ impl Line {
 
     /// Tests trunk as it is now.
     pub async fn test_trunk(&self, project: &Project, caller: &Caller) -> Result<RunId, Refusal> {
+        self.test_trunk_again(project, caller, None).await
+    }
+
+    async fn test_trunk_again(
+        &self,
+        project: &Project,
+        caller: &Caller,
+        again: Option<&Again>,
+    ) -> Result<RunId, Refusal> {
         caller.may(Role::Developer)?;
         let trunk = project.state().queue.trunk.clone();
         let commit =
             trunk.ok_or_else(|| Refusal::Conflict("trunk is empty: nothing can be tested".into()))?;
         let tree = project.repository.tree(&commit).await?;
         let defined = project.definition(&commit).await?;
-        let jobs = jobs(defined.as_ref().as_ref().map_err(|problem| Refusal::Conflict(problem.clone()))?);
+        let definition = defined.as_ref().as_ref().map_err(|problem| Refusal::Conflict(problem.clone()))?;
+        // Trunk needs every job.
+        let (jobs, plan) = planned(self, project, definition, None, &commit).await?;
+        let pins = pins(project, definition, &commit).await?;
         self.decide(project, caller.actor(), |state, _| {
             let run = state.runs.next_id();
-            Ok((
-                vec![Event::RunQueued { run, purpose: Purpose::Trunk, commit, tree, parent: None, jobs }],
+            let queued = Event::RunQueued {
                 run,
-            ))
+                purpose: Purpose::Trunk,
+                commit,
+                tree,
+                parent: None,
+                jobs,
+                plan: Some(plan),
+                again: again.map(|again| again.run),
+            };
+            let kept = again.map(|again| again.keep(state, queued.clone(), definition, &pins));
+            Ok((kept.unwrap_or_else(|| vec![queued]), run))
         })
         .await
+    }
+
+    /// Makes a run once more for the same patch set, or for trunk. What was green on the same tree is kept; everything else is run.
+    pub async fn run_again(
+        &self,
+        project: &Project,
+        caller: &Caller,
+        again: &Again,
+    ) -> Result<RunId, Refusal> {
+        caller.may(Role::Developer)?;
+        let (purpose, trunk) = {
+            let state = project.state();
+            let run = state.runs.all.get(&again.run);
+            let run = run.ok_or_else(|| Refusal::Unknown(format!("there is no {}", again.run)))?;
+            again.check(run)?;
+            (run.purpose.clone(), state.queue.trunk.clone())
+        };
+        let Purpose::Gate { change, patch_set } = purpose else {
+            return self.test_trunk_again(project, caller, Some(again)).await;
+        };
+        let head = {
+            let state = project.state();
+            let found = state.queue.changes.get(&change);
+            let found = found.ok_or_else(|| Refusal::Unknown(format!("there is no change {change}")))?;
+            let why = match &found.standing {
+                _ if found.push.patch_set != patch_set => {
+                    Some(format!("{change} has a newer patch set than {} tested", again.run))
+                }
+                Standing::Refused { .. } => None,
+                Standing::Landed { .. } => Some(format!("{change} is on trunk already")),
+                Standing::Abandoned { .. } => Some(format!("{change} was taken back")),
+                _ => Some(format!("{change} is in the queue already: it is tested by itself")),
+            };
+            match why {
+                Some(why) => return Err(Refusal::Conflict(why)),
+                None => found.push.head.clone(),
+            }
+        };
+        let made =
+            test(self, project, (change, patch_set, &head), trunk.as_ref(), Some((caller, again))).await?;
+        made.ok_or_else(|| Refusal::Conflict(format!("{change} changed meanwhile\nhint: look at it again")))
     }
 }

@@ -192,6 +192,7 @@ pub fn job_end(end: &JobEnd) -> (Mark, String) {
             (Mark::Stop, format!("stopped: it printed more than {} MiB", most >> 20))
         }
         JobEnd::Broken { why } => (Mark::Wait, why.clone()),
+        JobEnd::Refused { why } => (Mark::Stop, format!("was refused: {why}")),
     }
 }
 

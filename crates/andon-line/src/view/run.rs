@@ -1,14 +1,16 @@
 //! A run: its jobs, its tests, its coverage, what it built.
 
 use andon_model::Time;
-use andon_model::event::Purpose;
-use andon_pipeline::runs::Run;
+use andon_model::event::{JobEnd, Purpose};
+use andon_pipeline::plan::waits_for;
+use andon_pipeline::runs::{JobRun, Run};
 use andon_pipeline::{JobState, Runs};
 use andon_validation::RunReport;
 use serde::{Deserialize, Serialize};
 
 use super::{Fact, Frame, Mark, ago, count, fact, frame, job_end, verdict};
 use crate::State;
+use crate::stations::pipeline::approval::asked;
 
 /// Red tests shown with their messages; all are in the report.
 const RED: usize = 200;
@@ -54,6 +56,15 @@ pub struct RunView {
     pub warnings: Vec<String>,
     /// The artifact, with its size in bytes.
     pub artifact: Option<(String, u64)>,
+    /// The plan: the hash of the expanded definition. A local run of the same commit has the same.
+    #[serde(default)]
+    pub plan: Option<String>,
+    /// The run that this one makes once more.
+    #[serde(default)]
+    pub again: Option<u32>,
+    /// Whether it can be made once more.
+    #[serde(default)]
+    pub may_again: bool,
 }
 
 /// A job.
@@ -73,6 +84,20 @@ pub struct JobRow {
     pub tests: (u32, u32, u32),
     /// Whether it has a log.
     pub log: bool,
+    /// The people who are asked, while they are.
+    #[serde(default)]
+    pub asks: Option<AskRow>,
+}
+
+/// A question to people.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AskRow {
+    /// What they are asked.
+    pub what: String,
+    /// Who may say yes.
+    pub who: String,
+    /// Nobody is waited for after this.
+    pub until: Time,
 }
 
 /// A test.
@@ -161,7 +186,7 @@ pub fn run(state: &State, project: &str, run: &Run, report: Option<&RunReport>, 
         verdict: name.into(),
         reasons,
         facts,
-        jobs: run.jobs.iter().map(|job| job_row(&state.runs, job, now)).collect(),
+        jobs: run.jobs.iter().map(|job| job_row(&state.runs, run, job, now)).collect(),
         red: report.map(red).unwrap_or_default(),
         breaches: report
             .map(|r| r.breaches.iter().map(|b| (b.says.clone(), b.lacking.clone())).collect())
@@ -171,14 +196,34 @@ pub fn run(state: &State, project: &str, run: &Run, report: Option<&RunReport>, 
             .map(|report| report.quarantined.values().chain(&report.warnings).cloned().collect())
             .unwrap_or_default(),
         artifact: run.artifact.as_ref().map(|(digest, bytes)| (digest.to_string(), *bytes)),
+        plan: run.plan.as_ref().map(ToString::to_string),
+        again: run.again.map(|run| run.0),
+        may_again: may_again(state, run),
     }
 }
 
-fn job_row(runs: &Runs, job: &andon_pipeline::runs::JobRun, now: Time) -> JobRow {
+/// Whether somebody may make it again: it was not green, and what it was made for is still to be decided.
+fn may_again(state: &State, run: &Run) -> bool {
+    let red = run.finished.as_ref().is_some_and(|(_, v)| *v != andon_model::event::Verdict::Green);
+    red && match run.purpose {
+        Purpose::Trunk => true,
+        Purpose::Gate { change, patch_set } => state.queue.changes.get(&change).is_some_and(|found| {
+            found.push.patch_set == patch_set
+                && matches!(found.standing, andon_gate::Standing::Refused { .. })
+        }),
+    }
+}
+
+fn job_row(runs: &Runs, run: &Run, job: &JobRun, now: Time) -> JobRow {
     let usual = runs.usual.get(&job.plan.name).map(|usual| andon_model::Span(usual.millis as u64));
     let mut tests = (0, 0, 0);
     let (mark, words, log) = match &job.state {
-        JobState::Waiting => (Mark::Wait, waits(job), job.lost > 0),
+        JobState::Waiting => (Mark::Wait, waits_for(runs, run, job), job.lost > 0),
+        JobState::Asked { until, .. } => {
+            let who = job.plan.approve.as_ref().map(asked).unwrap_or_default();
+            (Mark::Wait, format!("waits for {who}, {} left", until.since(now)), false)
+        }
+        JobState::NotNeeded { why } => (Mark::None, format!("not needed: {why}"), false),
         JobState::Running { since } => {
             let usual = usual.map(|usual| format!(" of about {usual}")).unwrap_or_default();
             (Mark::Live, format!("since {}{usual}", now.since(*since)), true)
@@ -186,7 +231,13 @@ fn job_row(runs: &Runs, job: &andon_pipeline::runs::JobRun, now: Time) -> JobRow
         JobState::Ended { end, took, tests: counts, .. } => {
             tests = (counts.passed, counts.failed, counts.skipped);
             let (mark, words) = job_end(end);
-            (mark, format!("{words} after {took}"), true)
+            match (end, &job.answered, job.replayed) {
+                (JobEnd::Passed, Some((by, why)), _) => (mark, format!("approved by {by}: {why}"), false),
+                (_, Some((by, why)), _) => (mark, format!("refused by {by}: {why}"), false),
+                (_, None, Some(from)) => (mark, format!("{words}, replayed from {from}"), true),
+                (JobEnd::TimedOut { .. }, ..) => (mark, format!("{words}: {}", why_then(runs, job)), true),
+                _ => (mark, format!("{words} after {took}"), true),
+            }
         }
         JobState::Skipped { why } => (Mark::None, format!("not run: {why}"), false),
     };
@@ -202,17 +253,21 @@ fn job_row(runs: &Runs, job: &andon_pipeline::runs::JobRun, now: Time) -> JobRow
         attempt: job.attempts,
         tests,
         log,
+        asks: asks(job),
     }
 }
 
-fn waits(job: &andon_pipeline::runs::JobRun) -> String {
-    if job.lost > 0 {
-        return "waits to be run again: the server stopped under it".into();
-    }
-    let needs: Vec<String> = job.plan.needs.iter().map(ToString::to_string).collect();
-    match needs.is_empty() {
-        true => "waits for a runner".into(),
-        false => format!("waits for {}", needs.join(", ")),
+fn asks(job: &JobRun) -> Option<AskRow> {
+    let (JobState::Asked { until, .. }, Some(approve)) = (&job.state, &job.plan.approve) else { return None };
+    Some(AskRow { what: approve.why.clone(), who: asked(approve), until: *until })
+}
+
+/// Where a timeout came from.
+fn why_then(runs: &Runs, job: &JobRun) -> &'static str {
+    match (job.plan.timeout, runs.is_timeout_known(&job.plan.name)) {
+        (Some(_), _) => "the time that andon.yaml gives it",
+        (None, true) => "four times what it usually takes at most, and no less than 5 min",
+        (None, false) => "what a job gets until five green attempts are known",
     }
 }
 

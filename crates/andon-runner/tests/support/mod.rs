@@ -128,6 +128,7 @@ impl House {
             timeout: Span::secs(60),
             quiet: None,
             grace: Span(200),
+            secrets: Vec::new(),
             log_limit: 1 << 30,
             limits: Bounds::default(),
             network: true,

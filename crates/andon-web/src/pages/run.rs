@@ -1,29 +1,38 @@
 //! A run: red tests first, then jobs, coverage and what it built; and the page of one job above its output.
 
-use andon_line::Refusal;
 use andon_line::view::RunView;
-use andon_line::view::run::{FileRow, JobRow, TestRow};
+use andon_line::view::run::{AskRow, FileRow, JobRow, TestRow};
+use andon_line::{Caller, Refusal};
+use andon_model::event::Role;
 use maud::{Markup, html};
 
-use crate::parts::{bar, facts, head_of, sheet, state};
+use crate::parts::{Ask, bar, day, facts, head_of, may, sheet, state, text};
 
 /// Red tests whose whole message is open.
 const OPEN: usize = 3;
 
 /// The page.
-pub fn run(view: &RunView) -> Markup {
+pub fn run(view: &RunView, caller: &Caller) -> Markup {
     let project = &view.frame.project;
     let sentence = html! {
         (view.sentence) " Commit " code { (short(&view.commit)) } ", tree " code { (short(&view.tree)) } "."
+        @if let Some(again) = view.again { " Made once more after " a href={ "/" (project) "/runs/" (again) } { "run-" (again) } "." }
         @if let Some(change) = view.change { " " a href={ "/" (project) "/changes/" (change) } { "To #" (change) } }
     };
     html! {
-        (head_of(html! { (view.heading) }, sentence, html! {}))
+        (head_of(html! { (view.heading) }, sentence, again(view, caller)))
         (facts(&view.facts))
+        @for job in &view.jobs { @if let Some(asks) = &job.asks { (asked(view, job, asks)) } }
         @if !view.reasons.is_empty() { (sheet("reasons", "Why it is red", html! { ul.reasons { @for reason in &view.reasons { li { (reason) } } } })) }
         @if !view.red.is_empty() { (sheet("red", "Red tests", html! { @for (n, test) in view.red.iter().enumerate() { (red(n, test, project, view.number)) } })) }
         @if !view.breaches.is_empty() { (sheet("breaches", "Limits that are broken", breaches(view))) }
         (sheet("jobs", "Jobs", jobs(view)))
+        @if let Some(plan) = &view.plan {
+            (sheet("plan", "Plan", html! {
+                p { code.long { (plan) } }
+                p.soft { "Names every job with its commands and its environment. " code { "andon run local --show" } " of the same commit has the same." }
+            }))
+        }
         @if !view.files.is_empty() { (sheet("coverage", "Coverage by file, lowest first", files(&view.files))) }
         @if let Some((digest, bytes)) = &view.artifact {
             (sheet("artifact", "Artifact", html! {
@@ -33,6 +42,45 @@ pub fn run(view: &RunView) -> Markup {
         }
         @if !view.warnings.is_empty() { (sheet("warnings", "Odd things in its reports", html! { ul.reasons.wait { @for warning in &view.warnings { li { (warning) } } } })) }
     }
+}
+
+/// What can be done with a run that did not become green.
+fn again(view: &RunView, caller: &Caller) -> Markup {
+    let action = format!("/{}/runs/{}", view.frame.project, view.number);
+    let ask = Ask {
+        id: "again",
+        label: "Run again",
+        look: "",
+        action: &action,
+        what: "A new run tests the same patch set. What was green on the same tree is kept, the rest is run.",
+        yes: "Run it again",
+    };
+    html! {
+        @if view.may_again && may(caller, Role::Developer) {
+            (ask.with(html! { label.field { span { "Keep nothing: run every job" } input type="checkbox" name="fresh" value="yes"; } }))
+        }
+    }
+}
+
+/// A question to people. Who may not answer is told by the server, with who may.
+fn asked(view: &RunView, job: &JobRow, asks: &AskRow) -> Markup {
+    let action = |command| format!("/{}/runs/{}/{}/{command}", view.frame.project, view.number, job.name);
+    let (approve, refuse) = (action("approve"), action("refuse"));
+    let (yes, no) = (format!("approve-{}", job.name), format!("refuse-{}", job.name));
+    let go =
+        Ask { id: &yes, label: "Approve", look: "go", action: &approve, what: &asks.what, yes: "Approve it" };
+    let what = "The run becomes red, and the change does not land.";
+    let stop = Ask { id: &no, label: "Refuse", look: "danger", action: &refuse, what, yes: "Refuse it" };
+    let why = || text("why", "Why", "seen in staging, looks right", true);
+    sheet(
+        &format!("asks-{}", job.name),
+        &format!("{} waits for a person", job.name),
+        html! {
+            p { (asks.what) }
+            p.soft { (asks.who) " may answer until " (day(asks.until)) "." }
+            div.acts { (go.with(why())) (stop.with(why())) }
+        },
+    )
 }
 
 fn short(oid: &str) -> &str {

@@ -6,7 +6,7 @@ use andon_line::view::environment::{DeploymentRow, DriftRow, EnvironmentRow, Ins
 use andon_line::view::flags::FlagRow;
 use andon_line::view::flow::{StageRow, WayRow};
 use andon_line::view::release::{DifferenceRow, ReleaseRow, SignalRow};
-use andon_line::view::run::{FileRow, JobRow, TestRow};
+use andon_line::view::run::{AskRow, FileRow, JobRow, TestRow};
 use andon_line::view::wall::{Car, Cell, ServiceRow, Station};
 use andon_line::view::{self, Fact, Frame, Mark, Moment, fact};
 use andon_line::{Caller, State};
@@ -120,6 +120,7 @@ fn the_page_of_a_run_escapes_what_tests_jobs_and_files_are_called() {
         attempt: 1,
         tests: (1, 1, 0),
         log: true,
+        asks: Some(AskRow { what: text(), who: text(), until: Time(0) }),
     };
     let view = view::RunView {
         frame: frame(),
@@ -140,8 +141,11 @@ fn the_page_of_a_run_escapes_what_tests_jobs_and_files_are_called() {
         files: vec![FileRow { path: text(), percent: 12.5, uncovered: text() }],
         warnings: vec![text()],
         artifact: Some((text(), 2048)),
+        plan: Some(text()),
+        again: Some(3),
+        may_again: true,
     };
-    harmless("run", &super::run::run(&view).0);
+    harmless("run", &super::run::run(&view, &owner()).0);
     harmless("job", &super::run::job(&view, "unit").unwrap().0);
 }
 

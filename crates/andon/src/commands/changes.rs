@@ -96,12 +96,58 @@ pub enum Run {
     },
     /// Test trunk again as it is.
     Trunk,
+    /// Make a run once more: what was green on the same tree is kept, the rest is run.
+    Again {
+        /// The run's number.
+        run: String,
+        /// Run this job in any case, and what needs it.
+        #[arg(long = "job")]
+        jobs: Vec<String>,
+        /// Nothing counts because it was green before: the named jobs, or all, are really run.
+        #[arg(long)]
+        fresh: bool,
+    },
+    /// Say yes to a run that asks.
+    Approve {
+        /// The run's number.
+        run: String,
+        /// The job that asks.
+        job: String,
+        /// The reason, for the record.
+        #[arg(long)]
+        why: String,
+    },
+    /// Say no to a run that asks.
+    Refuse {
+        /// The run's number.
+        run: String,
+        /// The job that asks.
+        job: String,
+        /// The reason, for the record.
+        #[arg(long)]
+        why: String,
+    },
+    /// Do the same here: the same plan on this machine, without a server.
+    Local(super::local::Local),
 }
 
 /// Does it. Exit status 1 when the run is red.
 pub fn run(common: &Common, run: Run) -> Result<(), Failure> {
+    let run = match run {
+        Run::Local(options) => return super::local::run(common, options),
+        asked => asked,
+    };
     let place = Place::find(common)?;
     match run {
+        Run::Local(_) => Ok(()),
+        Run::Again { run, jobs, fresh } => {
+            let body = json!({ "jobs": jobs, "fresh": fresh });
+            let path = format!("/runs/{}/again", number_of(&run)?);
+            place.command(&path, &body, |made| format!("run-{} tests it once more", made["run"]))?;
+            Ok(())
+        }
+        Run::Approve { run, job, why } => answer(&place, &run, &job, "approve", &why),
+        Run::Refuse { run, job, why } => answer(&place, &run, &job, "refuse", &why),
         Run::Show { run } => {
             let view = place.show(&format!("/runs/{}", run.trim_start_matches("run-")), show_run)?;
             match view.verdict.as_str() {
@@ -125,14 +171,38 @@ pub fn run(common: &Common, run: Run) -> Result<(), Failure> {
     }
 }
 
+/// Yes or no to a run that asks.
+fn answer(place: &Place, run: &str, job: &str, command: &str, why: &str) -> Result<(), Failure> {
+    let (run, job) =
+        (number_of(run)?, job.parse::<andon_model::JobName>().map_err(|error| error.to_string())?);
+    let words = if command == "approve" { "approved" } else { "refused" };
+    place.command(&format!("/runs/{run}/jobs/{job}/{command}"), &json!({ "why": why }), |_| {
+        format!("{job} of run-{run} is {words}")
+    })?;
+    Ok(())
+}
+
+/// The number of a run, with or without its mark.
+fn number_of(run: &str) -> Result<u32, Failure> {
+    let id: andon_model::RunId = run.parse().map_err(|error: andon_model::id::NotAnId| error.to_string())?;
+    Ok(id.0)
+}
+
 fn show_run(view: &RunView) {
     say!("{} {}", view.mark.sign(), view.heading);
     say!("  {}", view.sentence);
+    if let Some(plan) = &view.plan {
+        say!("  plan {plan}");
+    }
     for fact in &view.facts {
         say!("  {} {}", fact.value, fact.label);
     }
     for job in &view.jobs {
         say!("  {} {} ({}): {}", job.mark.sign(), job.name, job.stage, job.words);
+        if let Some(asks) = &job.asks {
+            say!("      {}", asks.what);
+            say!("      hint: andon run approve {} {} --why '…'", view.number, job.name);
+        }
     }
     for test in &view.red {
         say!("  ■ {}: {}", test.name, test.message);

@@ -8,6 +8,7 @@ pub mod file;
 pub mod hosts;
 pub mod infra;
 mod infra_log;
+pub mod local;
 pub mod people;
 pub mod places;
 pub mod recovery;

@@ -13,6 +13,7 @@ use andon_sandbox::Bounds;
 use andon_validation::memory;
 use tokio_util::sync::CancellationToken;
 
+use super::parcels::Parcels;
 use super::reports::{Gathered, gather_reports};
 use crate::{Line, Project, Refusal, State};
 
@@ -20,7 +21,7 @@ use crate::{Line, Project, Refusal, State};
 pub(in crate::stations) const GRACE: Span = Span::secs(5);
 /// Bytes that a job may print: far beyond any log that helps, and it cannot fill a disk.
 const LOG_LIMIT: u64 = 4 << 30;
-/// Of the server's own environment, what jobs need to find programs and networks.
+/// Of the machine's own environment, what jobs need to find programs and networks.
 const OF_MACHINE: [&str; 8] =
     ["PATH", "LANG", "LC_ALL", "USER", "SSL_CERT_FILE", "http_proxy", "https_proxy", "no_proxy"];
 
@@ -148,7 +149,7 @@ pub(super) async fn finish(line: &Line, project: &Project, id: &Id, end: &End) -
             None
         }
     };
-    let gathered = left.gathered;
+    let (gathered, outputs) = (left.gathered, left.outputs);
     if matches!(ended, JobEnd::Failed { .. }) && left.reports_only && forgiven(project, line.now(), &gathered)
     {
         ended = JobEnd::Passed;
@@ -173,6 +174,7 @@ pub(super) async fn finish(line: &Line, project: &Project, id: &Id, end: &End) -
         let (took, job) = (now.since(since), id.job.clone());
         let mut events = unrecorded(state, id, steps);
         events.extend(built);
+        events.extend(outputs);
         events.push(Event::JobFinished {
             run: id.run,
             job,
@@ -217,6 +219,8 @@ struct Left {
     gathered: Gathered,
     /// Its artifact as an event, or why there is none.
     built: Option<Result<Event, String>>,
+    /// What it hands on, as an event.
+    outputs: Option<Event>,
     /// Nothing but reports was expected of it.
     reports_only: bool,
 }
@@ -235,15 +239,28 @@ async fn leavings(
         Some(_) => pins(project, definition, &commit).await?,
         None => Pins::default(),
     };
-    let (blobs, run) = (line.blobs.clone(), id.run);
+    let (blobs, run, attempt) = (line.blobs.clone(), id.run, id.attempt);
+    let mut parcels = Parcels::of(project, id.run, &id.job, &job)?;
     let read = tokio::task::spawn_blocking(move || {
-        let gathered = gather_reports(&tree, &job);
+        let mut gathered = gather_reports(&tree, &job);
+        gathered.warnings.extend(parcels.read_note(&tree));
+        let mut outputs = None;
+        if passed {
+            let (handed, said) = parcels.take_out(&blobs, &tree, attempt);
+            outputs = handed;
+            for words in said {
+                match words {
+                    Ok(warning) => gathered.warnings.push(warning),
+                    Err(wrong) => gathered.unreadable.push(wrong),
+                }
+            }
+        }
         let packed = job.artifact.as_ref().filter(|_| passed).map(|what| pack(&blobs, &tree, what));
         let built = packed.map(|packed| match packed {
             Ok((artifact, bytes)) => Ok(Event::ArtifactBuilt { run, artifact, bytes, commit, pins }),
             Err(error) => Err(error.to_string()),
         });
-        Left { gathered, built, reports_only: job.artifact.is_none() }
+        Left { gathered, built, outputs, reports_only: job.artifact.is_none() && job.outputs.is_empty() }
     });
     read.await.map_err(|error| Refusal::Broken(error.to_string()))
 }
@@ -273,6 +290,7 @@ async fn order(line: &Line, project: &Project, id: &Id) -> Result<Order, Refusal
     let tree = room.dir().join("tree");
     std::fs::create_dir_all(room.dir())?;
     project.repository.check_out(&commit, &tree).await?;
+    Parcels::of(project, id.run, &id.job, job)?.put_in(line, &room).await?;
     let mut env = job_env(&definition.pipeline, job, project, &id.job, &room.tmp());
     env.insert("ANDON_RUN".into(), id.run.to_string());
     env.insert("ANDON_COMMIT".into(), commit.to_string());
@@ -289,12 +307,32 @@ async fn order(line: &Line, project: &Project, id: &Id) -> Result<Order, Refusal
     {
         env.insert("ANDON_CHANGE".into(), change.0.to_string());
     }
-    Ok(job_order(project, job, format!("{}-{}", project.name, id.name()), &room, tree, env, log))
+    let called = format!("{}-{}", project.name, id.name());
+    let mut order = job_order(project, job, called, &room, tree, env, log);
+    order.timeout = project.state().runs.timeout(&id.job, job.timeout);
+    Ok(order)
 }
 
-/// What a job of the file is for the runner.
+/// What a job of the file is for the runner. How long it may take where the file does not say is known by whoever has seen it before.
 pub(in crate::stations) fn job_order(
     project: &Project,
+    job: &Job,
+    name: String,
+    room: &Room,
+    workdir: PathBuf,
+    env: BTreeMap<String, String>,
+    log: PathBuf,
+) -> Order {
+    Order {
+        // A working copy borrows its commits from the repository.
+        reads: vec![project.repository.dir().join("objects")],
+        writes: vec![home(project)],
+        ..plain_order(job, name, room, workdir, env, log)
+    }
+}
+
+/// The same without what only a server has.
+pub fn plain_order(
     job: &Job,
     name: String,
     room: &Room,
@@ -314,16 +352,16 @@ pub(in crate::stations) fn job_order(
         steps: steps.collect(),
         workdir,
         env,
-        timeout: job.timeout,
+        timeout: job.timeout.unwrap_or(andon_pipeline::runs::UNKNOWN),
         quiet: job.quiet,
         grace: GRACE,
         log,
+        secrets: Vec::new(),
         log_limit: LOG_LIMIT,
         limits: bounds(job),
         network: job.network,
-        // A working copy borrows its commits from the repository.
-        reads: vec![project.repository.dir().join("objects")],
-        writes: vec![home(project)],
+        reads: Vec::new(),
+        writes: Vec::new(),
     }
 }
 
@@ -339,7 +377,7 @@ fn home(project: &Project) -> PathBuf {
 }
 
 /// How it ended, as the journal says it.
-pub(in crate::stations) fn job_end(end: End) -> JobEnd {
+pub fn job_end(end: End) -> JobEnd {
     match end {
         End::Exited(0) => JobEnd::Passed,
         End::Exited(code) => JobEnd::Failed { code },
@@ -353,7 +391,11 @@ pub(in crate::stations) fn job_end(end: End) -> JobEnd {
 }
 
 /// What goes with an artifact of this commit.
-async fn pins(project: &Project, definition: &Definition, commit: &Oid) -> Result<Pins, Refusal> {
+pub(in crate::stations) async fn pins(
+    project: &Project,
+    definition: &Definition,
+    commit: &Oid,
+) -> Result<Pins, Refusal> {
     let mut folders = BTreeMap::new();
     for folder in definition.folders() {
         if let Some(tree) = project.repository.object(commit, &folder).await? {
@@ -371,6 +413,14 @@ pub(in crate::stations) fn job_env(
     name: &JobName,
     tmp: &Path,
 ) -> BTreeMap<String, String> {
+    let mut env = plain_env(project.name.as_str(), &home(project), name, tmp);
+    env.extend(pipeline.env.clone());
+    env.extend(job.env.clone());
+    env
+}
+
+/// What every job has, whatever the file says: on a server and on a developer's machine.
+pub fn plain_env(project: &str, home: &Path, name: &JobName, tmp: &Path) -> BTreeMap<String, String> {
     let variable = |key: &str| std::env::var(key).ok();
     let machine = OF_MACHINE.iter().filter_map(|key| Some(((*key).to_owned(), variable(key)?)));
     let mut env: BTreeMap<String, String> = machine.collect();
@@ -379,20 +429,17 @@ pub(in crate::stations) fn job_env(
         // Without its capabilities root cannot give files away, which tar would try.
         env.insert("TAR_OPTIONS".into(), "--no-same-owner".into());
     }
-    let home = home(project);
-    if let Err(error) = std::fs::create_dir_all(&home) {
-        tracing::error!(%error, project = %project.name, "its jobs have no home");
+    if let Err(error) = std::fs::create_dir_all(home) {
+        tracing::error!(%error, project, "its jobs have no home");
     }
     env.extend([
         ("CI".to_owned(), "true".to_owned()),
         ("ANDON".to_owned(), "true".to_owned()),
-        ("ANDON_PROJECT".to_owned(), project.name.to_string()),
+        ("ANDON_PROJECT".to_owned(), project.to_owned()),
         ("ANDON_JOB".to_owned(), name.to_string()),
         ("TMPDIR".to_owned(), tmp.display().to_string()),
         ("HOME".to_owned(), home.display().to_string()),
     ]);
-    env.extend(pipeline.env.clone());
-    env.extend(job.env.clone());
     env
 }
 

@@ -1,8 +1,15 @@
 //! The pipeline's controller: gives jobs to the runner, asks for the verdict. The order of jobs is decided in andon-pipeline.
 //!
-//! [`attempt`] is one attempt of a job from working copy to event, [`reports`] what its report files say, [`verdict`] what the whole run is worth.
+//! [`attempt`] is one attempt of a job from working copy to event, [`reports`] what its report files say, [`verdict`] what the whole run is worth,
+//! [`parcels`] and [`caches`] what a working copy begins with and what is kept of it, [`replays`] what need not be run, [`again`] a run made
+//! once more, [`approval`] people who are asked.
 
+pub mod again;
+pub mod approval;
 mod attempt;
+mod caches;
+mod parcels;
+mod replays;
 mod reports;
 mod verdict;
 
@@ -11,17 +18,19 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use andon_model::event::{Event, JobIsolation};
-use andon_model::{JobName, RunId};
+use andon_model::{Digest, JobName, RunId};
 use andon_pipeline::JobState;
-use andon_pipeline::plan::{Decision, plan};
+use andon_pipeline::plan::{Decision, next_expiry, plan};
 use andon_runner::{End, Running};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
 use attempt::Id;
-pub use attempt::live_log;
-pub(super) use attempt::{job_end, job_env, job_order};
-pub(in crate::stations) use reports::Gathered;
+pub use attempt::{job_end, live_log, plain_env, plain_order};
+pub(super) use attempt::{job_env, job_order, pins};
+pub use reports::{Gathered, gather_reports};
+
+use replays::Keys;
 
 use super::Pulse;
 use crate::{Line, Project, Refusal};
@@ -30,14 +39,22 @@ use crate::{Line, Project, Refusal};
 const AGAIN: Duration = Duration::from_secs(1);
 /// The station's name in the journal.
 const PIPELINE: &str = "pipeline";
+/// Time between two looks when nothing happens.
+const LOOK: Duration = Duration::from_secs(30);
+/// The shortest time between two looks.
+const SOON: Duration = Duration::from_millis(20);
 
 pub(super) async fn run(line: Arc<Line>, project: Arc<Project>, stop: CancellationToken) {
     if let Err(error) = after_restart(&line, &project, &stop).await {
         tracing::error!(%error, "attempts of an earlier server could not be taken up");
     }
-    let mut pulse = Pulse::new(&line, &project, stop.clone(), Duration::from_secs(30));
+    let mut pulse = Pulse::new(&line, &project, stop.clone(), LOOK);
+    let mut keys = Keys::default();
     loop {
-        let done = step(&line, &project, &stop).await;
+        let done = step(&line, &project, &mut keys, &stop).await;
+        // What time alone decides is looked at when its time has come.
+        let next = next_expiry(&project.state().runs).map(|at| at.since(line.now()).duration());
+        pulse.every(next.map_or(LOOK, |next| next.clamp(SOON, LOOK)));
         if !pulse.beat(done, PIPELINE).await {
             return;
         }
@@ -94,15 +111,26 @@ async fn lose(line: &Line, project: &Project, id: &Id, why: &str) -> Result<(), 
     line.tell(project, PIPELINE, vec![Event::JobLost { run, job, attempt, why: why.to_owned() }]).await
 }
 
-async fn step(line: &Arc<Line>, project: &Arc<Project>, stop: &CancellationToken) -> Result<(), Refusal> {
+async fn step(
+    line: &Arc<Line>,
+    project: &Arc<Project>,
+    keys: &mut Keys,
+    stop: &CancellationToken,
+) -> Result<(), Refusal> {
     cancel_unneeded(project);
-    let decisions = plan(&project.state().runs, line.slots.available_permits());
+    while keys.replay(line, project).await? {}
+    let decisions = plan(&project.state().runs, line.slots.available_permits(), line.now());
     for decision in decisions {
         match decision {
+            Decision::Ask { run, job, until } => {
+                line.tell(project, PIPELINE, vec![Event::ApprovalAsked { run, job, until }]).await?;
+            }
+            Decision::Expire { run, job, why } => approval::expire(line, project, run, job, why).await?,
             Decision::Start { run, job, attempt } => {
                 // Another project may have been quicker: then a job that ends wakes us again.
                 let Ok(slot) = Arc::clone(&line.slots).try_acquire_owned() else { continue };
-                start(line, project, run, job, attempt, slot, stop).await?;
+                let key = keys.of(run, &job);
+                start(line, project, (run, job, attempt), key, slot, stop).await?;
             }
             Decision::Skip { run, job, why } => {
                 line.tell(project, PIPELINE, vec![Event::JobSkipped { run, job, why }]).await?;
@@ -126,15 +154,15 @@ fn cancel_unneeded(project: &Project) {
 async fn start(
     line: &Arc<Line>,
     project: &Arc<Project>,
-    run: RunId,
-    job: JobName,
-    attempt: u32,
+    (run, job, attempt): (RunId, JobName, u32),
+    key: Option<Digest>,
     slot: OwnedSemaphorePermit,
     stop: &CancellationToken,
 ) -> Result<(), Refusal> {
     let isolation = isolation(line, project, run, &job).await?;
     let started = Event::JobStarted { run, job: job.clone(), attempt, isolation };
-    line.tell(project, PIPELINE, vec![started]).await?;
+    let keyed = key.map(|key| Event::JobKeyed { run, job: job.clone(), key });
+    line.tell(project, PIPELINE, keyed.into_iter().chain([started]).collect()).await?;
     let id = Id { run, job, attempt };
     let (own, of, begun) = (Arc::clone(line), Arc::clone(project), id.clone());
     let begin = async move { attempt::begin(&own, &of, &begun).await };

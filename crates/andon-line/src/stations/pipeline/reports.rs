@@ -19,17 +19,21 @@ const MADE: [&str; 7] = ["node_modules", "target", "build", "dist", "out", "vend
 
 /// What one attempt of a job left behind, as its blob keeps it.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub(in crate::stations) struct Gathered {
+pub struct Gathered {
+    /// Test reports.
     pub tests: Vec<Report>,
+    /// Coverage, merged.
     pub coverage: Coverage,
+    /// Declared reports that are missing or could not be read, in sentences.
     pub unreadable: Vec<String>,
+    /// What was odd.
     pub warnings: Vec<String>,
     #[serde(default)]
     pub findings: Vec<Finding>,
 }
 
 /// Reads all that the job declares.
-pub(super) fn gather_reports(workdir: &Path, job: &Job) -> Gathered {
+pub fn gather_reports(workdir: &Path, job: &Job) -> Gathered {
     let mut made = Gathered::default();
     for pattern in job.reports.of_tests() {
         for path in found(workdir, pattern, &mut made) {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use andon_model::event::{Event, Purpose};
+use andon_model::event::{Event, JobEnd, Purpose};
 use andon_model::{Digest, RunId};
 use andon_pipeline::JobState;
 use andon_validation::limits::{CoverageLimits, judge};
@@ -46,6 +46,7 @@ pub(super) async fn give(line: &Arc<Line>, project: &Project, id: RunId) -> Resu
         for job in &run.jobs {
             let (end, stored) = match &job.state {
                 JobState::Ended { end, report, .. } => (Some(end.clone()), report.as_ref()),
+                JobState::NotNeeded { .. } => (Some(JobEnd::Passed), None),
                 _ => (None, None),
             };
             let gathered: Gathered = stored
