@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use crate::figure::{Figure, keep};
-use crate::{containers, data, environments, line, recovery, states, traffic};
+use crate::{containers, data, environments, line, recovery, states, traffic, validation};
 
 const RELEASE_NOTES: &str = "By simulation of whole releases with the very code that decides: users with unequal numbers of requests, a look each second. The \
     numbers do not depend on the machine.";
@@ -19,7 +19,8 @@ pub fn run(area: Option<&str>) -> Result<(), String> {
         Some("states") => states::run(),
         Some("router") => traffic::run(),
         Some("release") => release(),
-        _ => Err("usage: cargo xtask bench line|router|release|environments|docker|data|states|recovery"
+        Some("validation") => validation::run(),
+        _ => Err("usage: cargo xtask bench line|router|release|environments|docker|data|states|recovery|validation"
             .to_owned()),
     }
 }

@@ -17,6 +17,7 @@ mod ranks;
 mod recovery;
 mod states;
 mod traffic;
+mod validation;
 
 use std::process::ExitCode;
 
@@ -28,7 +29,7 @@ fn main() -> ExitCode {
             Some("bench") => bench::run(args.get(1).map(String::as_str)),
             Some("figures") => figures::run(args.iter().any(|arg| arg == "--cold")),
             Some("hello") => hello::run(args.get(1).map(String::as_str)),
-            _ => Err("usage: cargo xtask ranks | bench line|router|release|environments|docker|data|states|recovery | figures [--cold]"
+            _ => Err("usage: cargo xtask ranks | bench line|router|release|environments|docker|data|states|recovery|validation | figures [--cold]"
                 .to_owned()),
         };
     match done {

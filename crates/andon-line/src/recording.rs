@@ -5,6 +5,8 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 
+use andon_kit::Mask;
+use andon_kit::mask::Stream as Masked;
 use andon_model::Time;
 use serde_json::json;
 
@@ -12,10 +14,6 @@ use serde_json::json;
 pub const LARGEST: u64 = 8 << 20;
 /// Shorter values are not looked for: `1` or `on` would hide everything.
 const SHORTEST: usize = 6;
-/// Of a secret that was not finished so much may be seen.
-const HARMLESS: usize = 3;
-/// Stands for a secret.
-const HIDDEN: &[u8] = b"[hidden]";
 
 /// What the first line says.
 #[derive(Debug, Clone)]
@@ -45,7 +43,7 @@ pub struct Recording {
 /// One direction.
 struct Stream {
     code: &'static str,
-    mask: Mask,
+    mask: Masked,
     /// The beginning of a character that is not whole yet.
     rest: Vec<u8>,
     bytes: u64,
@@ -70,7 +68,7 @@ impl Recording {
             head["env"] = json!({ "TERM": terminal });
         }
         writeln!(file, "{head}")?;
-        let stream = |code| Stream { code, mask: Mask::new(secrets), rest: Vec::new(), bytes: 0 };
+        let stream = |code| Stream { code, mask: mask(secrets).stream(), rest: Vec::new(), bytes: 0 };
         Ok(Recording { file, began: about.at, shown: stream("o"), typed: stream("i"), cut: false })
     }
 
@@ -129,12 +127,14 @@ impl Recording {
 impl Stream {
     fn take(&mut self, bytes: &[u8]) -> String {
         self.bytes += bytes.len() as u64;
-        let clear = self.mask.push(bytes);
+        let mut clear = Vec::new();
+        self.mask.push(bytes, &mut clear);
         self.text(&clear, false)
     }
 
     fn end(&mut self) -> (&'static str, String) {
-        let clear = self.mask.end();
+        let mut clear = Vec::new();
+        self.mask.end(&mut clear);
         (self.code, self.text(&clear, true))
     }
 
@@ -170,71 +170,11 @@ impl Stream {
 
 /// A text without the secrets in it.
 pub fn hide(text: &str, secrets: &[String]) -> String {
-    let mut mask = Mask::new(secrets);
-    let mut whole = mask.push(text.as_bytes());
-    whole.extend(mask.end());
-    String::from_utf8_lossy(&whole).into_owned()
+    mask(secrets).hide(text)
 }
 
-/// Replaces secrets in a stream that comes in pieces: what may be the beginning of one is held back.
-struct Mask {
-    secrets: Vec<Vec<u8>>,
-    held: Vec<u8>,
-}
-
-impl Mask {
-    fn new(secrets: &[String]) -> Mask {
-        let mut secrets: Vec<Vec<u8>> =
-            secrets.iter().filter(|s| s.len() >= SHORTEST).map(|s| s.clone().into_bytes()).collect();
-        // The longest first: an address that holds a password is hidden whole.
-        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
-        secrets.dedup();
-        Mask { secrets, held: Vec::new() }
-    }
-
-    fn push(&mut self, bytes: &[u8]) -> Vec<u8> {
-        self.held.extend_from_slice(bytes);
-        let (mut clear, mut at) = (Vec::new(), 0);
-        while at < self.held.len() {
-            let left = &self.held[at..];
-            if self.secrets.iter().any(|secret| secret.len() > left.len() && secret.starts_with(left)) {
-                break;
-            }
-            at += self.one(at, &mut clear);
-        }
-        self.held.drain(..at);
-        clear
-    }
-
-    /// What is at this place: a secret, or one byte. How long it is.
-    fn one(&self, at: usize, clear: &mut Vec<u8>) -> usize {
-        let left = &self.held[at..];
-        match self.secrets.iter().find(|secret| left.starts_with(secret)) {
-            Some(secret) => {
-                clear.extend_from_slice(HIDDEN);
-                secret.len()
-            }
-            None => {
-                clear.push(left[0]);
-                1
-            }
-        }
-    }
-
-    fn end(&mut self) -> Vec<u8> {
-        let (mut clear, mut at) = (Vec::new(), 0);
-        while at < self.held.len() {
-            let left = &self.held[at..];
-            let begun = self.secrets.iter().any(|secret| secret.starts_with(left));
-            if begun && left.len() > HARMLESS {
-                clear.extend_from_slice(HIDDEN);
-                break;
-            }
-            at += self.one(at, &mut clear);
-        }
-        self.held.clear();
-        clear
-    }
+fn mask(secrets: &[String]) -> Mask {
+    Mask::new(secrets.iter().map(String::as_str), SHORTEST)
 }
 
 #[cfg(test)]

@@ -135,12 +135,30 @@ pub struct Job {
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Reports {
-    /// Test results as JUnit XML.
+    /// Test results: JUnit XML, TAP, TRX, `go test -json`, JSON of libtest or nextest.
+    #[serde(default)]
+    pub tests: OneOrMany,
+    /// The same as `tests`.
     #[serde(default)]
     pub junit: OneOrMany,
-    /// Coverage as LCOV or Cobertura XML.
+    /// Coverage: LCOV, Cobertura, JaCoCo or Clover XML, a Go profile, JSON of llvm-cov, SimpleCov or coverage.py.
     #[serde(default)]
     pub coverage: OneOrMany,
+    /// What linters and analysers found, as SARIF 2.1.0.
+    #[serde(default)]
+    pub findings: OneOrMany,
+}
+
+impl Reports {
+    /// Paths of test results, by either name.
+    pub fn of_tests(&self) -> impl Iterator<Item = &str> {
+        self.tests.iter().chain(self.junit.iter())
+    }
+
+    /// All paths.
+    pub fn all(&self) -> impl Iterator<Item = &str> {
+        self.of_tests().chain(self.coverage.iter()).chain(self.findings.iter())
+    }
 }
 
 /// One path or a list of them.

@@ -91,7 +91,7 @@ fn needs(definition: &Definition, name: &JobName, job: &Job) -> Vec<Problem> {
 fn paths(name: &JobName, job: &Job) -> Vec<Problem> {
     let mut problems = Vec::new();
     let cache = job.cache.iter().flat_map(|cache| cache.key.iter().chain(&cache.paths));
-    let written = job.reports.junit.iter().chain(job.reports.coverage.iter()).chain(job.artifact.as_deref());
+    let written = job.reports.all().chain(job.artifact.as_deref());
     for path in written.chain(job.outputs.iter().map(String::as_str)).chain(cache.map(String::as_str)) {
         if !inside(path) {
             problems.push(whole(

@@ -127,6 +127,7 @@ impl Runner {
             steps: order.steps.clone(),
             workdir: order.workdir.clone(),
             env: order.env.clone().into_iter().collect(),
+            secrets: order.secrets.clone(),
             timeout_ms: millis(order.timeout),
             quiet_ms: order.quiet.map(millis),
             grace_ms: millis(order.grace),

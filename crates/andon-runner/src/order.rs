@@ -26,6 +26,8 @@ pub struct Order {
     pub quiet: Option<Span>,
     /// Time between asking it to end and killing it.
     pub grace: Span,
+    /// Values that are not to be seen in the log, in no form.
+    pub secrets: Vec<String>,
     /// Gets all output as it comes.
     pub log: PathBuf,
     /// Bytes of output after which it is stopped, so that it cannot fill the disk.

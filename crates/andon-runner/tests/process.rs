@@ -10,12 +10,9 @@ use std::future::{pending, ready};
 
 use andon_model::Span;
 use andon_runner::{End, News, Room, Step};
-use support::{House, alive, block_on, until};
+use support::{House, Kind, alive, block_on, until};
 
-/// A case by its name.
-type Case = (&'static str, fn(&House));
-
-const CASES: [Case; 16] = [
+const CASES: &[(&str, fn(&House))] = &[
     ("output_is_kept_whole_and_the_status_is_the_commands_own", output),
     ("the_first_failing_command_ends_the_job", first_failure),
     ("steps_run_one_after_the_other_in_one_working_copy_and_the_record_says_where_each_begins", steps),
@@ -28,6 +25,7 @@ const CASES: [Case; 16] = [
     ("what_a_green_job_leaves_running_is_ended_too", leftovers),
     ("a_job_that_prints_without_end_is_stopped_and_memory_stays_flat", too_much),
     ("what_is_printed_to_the_error_output_by_its_name_is_kept", by_name),
+    ("a_secret_is_in_no_form_in_the_log_and_the_job_has_it_whole", secret),
     ("an_attempt_goes_on_without_its_server_and_the_next_one_takes_it_up", adopted),
     ("an_attempt_that_ended_while_no_server_was_there_is_gathered_whole", ended_meanwhile),
     ("an_attempt_whose_shim_is_killed_ends_with_it_and_is_known_to_be_lost", lost),
@@ -35,7 +33,7 @@ const CASES: [Case; 16] = [
 ];
 
 fn main() {
-    support::main(&CASES);
+    support::main(&[Kind::Bare, Kind::Confined], CASES);
 }
 
 fn output(house: &House) {
@@ -48,6 +46,20 @@ fn first_failure(house: &House) {
     let order = house.order("false\necho not reached");
     assert_eq!(house.run(&order, pending()), End::Exited(1));
     assert_eq!(house.log(&order), "");
+}
+
+fn secret(house: &House) {
+    let value = "p4ss/w0rd+with=signs";
+    let mut order = house.order(
+        "[ \"$TOKEN\" = \"$EXPECTED\" ] && echo whole; echo $TOKEN; printf %s \"$TOKEN\" | base64; printf 'x%s' \"$TOKEN\" | base64; printf %s \"$TOKEN\" | od -An -tx1 | tr -d ' \\n'; echo
+         for c in p 4 s s / w 0 r d + w i t h = s i g n s; do printf %s $c; done; echo; echo the end",
+    );
+    order.env.extend([("TOKEN".to_owned(), value.to_owned()), ("EXPECTED".to_owned(), value.to_owned())]);
+    order.secrets = vec![value.to_owned()];
+    assert_eq!(house.run(&order, pending()), End::Exited(0));
+    let log = house.log(&order);
+    assert!(log.starts_with("whole\n[hidden]\n") && log.ends_with("[hidden]\nthe end\n"), "{log}");
+    assert_eq!(log.matches("[hidden]").count(), 5, "{log}");
 }
 
 fn step(name: &str, script: &str) -> Step {

@@ -1,16 +1,11 @@
-//! Lines and how often they ran, for every file of a project; and how foreign paths become the project's own. Judges nothing.
+//! Lines, branches, functions and classes and how often they ran, for every file of a project. Reads no format and judges nothing.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 
 use serde::{Deserialize, Serialize};
 
 use crate::detect::{Kind, NotAReport, detect};
-
-/// The highest line number that is believed. Longer files are data, not code.
-pub(crate) const LAST_LINE: u32 = 10_000_000;
-/// Lines of one report that are kept; beyond it memory would not stay flat. The Linux kernel has about a sixth that run.
-pub(crate) const MOST_LINES: usize = 5_000_000;
+use crate::places::Places;
 
 /// Coverage of a project: from any number of reports, merged.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,11 +14,108 @@ pub struct Coverage {
     pub files: BTreeMap<String, FileCoverage>,
 }
 
-/// Coverage of a file.
+/// Coverage of a file. What a tool does not measure is empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileCoverage {
     /// How often each line ran that can run, by number from 1.
     pub lines: BTreeMap<u32, u64>,
+    /// How often each way out of a line was taken, in the order of the tool. Where it only says how many, the first ones are marked: of
+    /// two such reports the larger number counts, which may be too little and never too much.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub branches: BTreeMap<u32, Vec<u64>>,
+    /// Functions by line and name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub functions: Vec<Function>,
+    /// Classes by name, where the format knows them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub classes: BTreeMap<String, Class>,
+}
+
+/// A function, method or closure.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Function {
+    /// Where it begins; 0 where the tool does not say.
+    pub line: u32,
+    /// As the tool names it.
+    pub name: String,
+    /// How often it was called.
+    pub hits: u64,
+}
+
+impl Function {
+    /// Whether both mean the same function; then it takes in the other's hits.
+    pub(crate) fn same_as(&mut self, other: &Function) -> bool {
+        let same = self.line == other.line && self.name == other.name;
+        if same {
+            self.hits = self.hits.saturating_add(other.hits);
+        }
+        same
+    }
+}
+
+/// Lines of a class.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Class {
+    /// Lines that ran.
+    pub covered: u64,
+    /// Lines that could run.
+    pub lines: u64,
+}
+
+impl Class {
+    pub(crate) fn join(&mut self, other: Class) {
+        (self.covered, self.lines) = (self.covered.max(other.covered), self.lines.max(other.lines));
+    }
+}
+
+/// So many of so many.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Share {
+    /// That ran.
+    pub covered: u64,
+    /// That could.
+    pub total: u64,
+}
+
+impl Share {
+    /// Percent; 100 where there is nothing to cover.
+    pub fn percent(self) -> f64 {
+        percent(self.covered, self.total)
+    }
+
+    fn add(&mut self, covered: bool) {
+        self.covered += u64::from(covered);
+        self.total += 1;
+    }
+}
+
+impl std::ops::AddAssign for Share {
+    fn add_assign(&mut self, other: Share) {
+        self.covered += other.covered;
+        self.total += other.total;
+    }
+}
+
+/// All that is counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    /// Lines.
+    pub lines: Share,
+    /// Branches; none where no tool measures them.
+    pub branches: Share,
+    /// Functions; none where no tool measures them.
+    pub functions: Share,
+    /// Classes with a covered line, of those with lines. A file without known classes counts as one.
+    pub classes: Share,
+}
+
+impl std::ops::AddAssign for Totals {
+    fn add_assign(&mut self, other: Totals) {
+        self.lines += other.lines;
+        self.branches += other.branches;
+        self.functions += other.functions;
+        self.classes += other.classes;
+    }
 }
 
 /// A report that was read, and what was odd about it.
@@ -31,16 +123,22 @@ pub struct FileCoverage {
 pub struct Reading {
     /// What it says.
     pub coverage: Coverage,
+    /// Covered statements and all of them, where a tool counts in nothing else: the number that its users know.
+    pub statements: Option<(u64, u64)>,
     /// What was odd.
     pub warnings: Vec<String>,
 }
 
-/// Reads a coverage report of either kind. `working_copy` is the folder that the job ran in: paths inside it become relative to it.
-pub fn read(bytes: &[u8], working_copy: &str) -> Result<Reading, NotAReport> {
-    match detect(bytes)? {
-        Kind::Lcov => Ok(crate::lcov::read(bytes, working_copy)),
-        _ => Ok(crate::cobertura::read(bytes, working_copy)),
-    }
+/// Reads a coverage report of any known kind.
+pub fn read(bytes: &[u8], places: &Places) -> Result<Reading, NotAReport> {
+    Ok(match detect(bytes)? {
+        Kind::Lcov => crate::lcov::read(bytes, places),
+        Kind::Cobertura => crate::cobertura::read(bytes, places),
+        Kind::Jacoco => crate::jacoco::read(bytes, places),
+        Kind::Clover => crate::clover::read(bytes, places),
+        Kind::GoCover => crate::gocover::read(bytes, places),
+        Kind::Json => return crate::coverage_json::read(bytes, places),
+    })
 }
 
 /// Percent; 100 where there is nothing to cover.
@@ -48,10 +146,39 @@ pub fn percent(covered: u64, lines: u64) -> f64 {
     if lines == 0 { 100.0 } else { covered as f64 * 100.0 / lines as f64 }
 }
 
+/// How a line stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LineMark {
+    /// It ran, and every way out of it was taken.
+    Covered,
+    /// It ran, but not every way out of it was taken.
+    Partly,
+    /// It did not run.
+    Uncovered,
+}
+
 impl FileCoverage {
     /// Lines that ran, and lines that could.
     pub fn sums(&self) -> (u64, u64) {
         (self.lines.values().filter(|hits| **hits > 0).count() as u64, self.lines.len() as u64)
+    }
+
+    /// Everything that is counted.
+    pub fn totals(&self) -> Totals {
+        let (covered, total) = self.sums();
+        let mut totals = Totals { lines: Share { covered, total }, ..Totals::default() };
+        self.branches.values().flatten().for_each(|hits| totals.branches.add(*hits > 0));
+        self.functions.iter().for_each(|function| totals.functions.add(function.hits > 0));
+        match self.classes.is_empty() {
+            true if total > 0 => totals.classes.add(covered > 0),
+            true => {}
+            false => {
+                let classes = self.classes.values().filter(|class| class.lines > 0);
+                classes.for_each(|class| totals.classes.add(class.covered > 0));
+            }
+        }
+        totals
     }
 
     /// Percent of lines that ran.
@@ -64,6 +191,35 @@ impl FileCoverage {
     pub fn uncovered(&self) -> impl Iterator<Item = u32> {
         self.lines.iter().filter(|(_, hits)| **hits == 0).map(|(line, _)| *line)
     }
+
+    /// Lines with a way out that was not taken.
+    pub fn partly(&self) -> impl Iterator<Item = u32> {
+        self.branches.iter().filter(|(_, hits)| hits.contains(&0)).map(|(line, _)| *line)
+    }
+
+    /// How a line stands; none for one that cannot run.
+    pub fn mark(&self, line: u32) -> Option<LineMark> {
+        let branches = self.branches.get(&line);
+        let missed = branches.is_some_and(|hits| hits.contains(&0));
+        match self.lines.get(&line)? {
+            0 => Some(LineMark::Uncovered),
+            _ if missed => Some(LineMark::Partly),
+            _ => Some(LineMark::Covered),
+        }
+    }
+
+    /// Takes in branches, functions and classes of another reading of the same file.
+    pub(crate) fn merge_rest(&mut self, other: &mut FileCoverage) {
+        for (line, hits) in std::mem::take(&mut other.branches) {
+            let own = self.branches.entry(line).or_default();
+            own.resize(own.len().max(hits.len()), 0);
+            own.iter_mut().zip(hits).for_each(|(own, hits)| *own = own.saturating_add(hits));
+        }
+        self.functions.append(&mut other.functions);
+        for (name, class) in std::mem::take(&mut other.classes) {
+            self.classes.entry(name).or_default().join(class);
+        }
+    }
 }
 
 impl Coverage {
@@ -72,10 +228,22 @@ impl Coverage {
         self.files.values().map(FileCoverage::sums).fold((0, 0), |sum, file| (sum.0 + file.0, sum.1 + file.1))
     }
 
+    /// Everything that is counted, in all files.
+    pub fn totals(&self) -> Totals {
+        let mut sum = Totals::default();
+        self.files.values().for_each(|file| sum += file.totals());
+        sum
+    }
+
     /// Percent of lines that ran.
     pub fn percent(&self) -> f64 {
         let (covered, lines) = self.sums();
         percent(covered, lines)
+    }
+
+    /// Whether it measures any line.
+    pub fn is_empty(&self) -> bool {
+        self.files.values().all(|file| file.lines.is_empty())
     }
 
     /// Adds what another report says about the same commit: hits add up. The order of merging does not matter.
@@ -86,6 +254,9 @@ impl Coverage {
                 let own = own.lines.entry(*line).or_default();
                 *own = own.saturating_add(*hits);
             }
+            own.merge_rest(&mut FileCoverage { lines: BTreeMap::new(), ..file.clone() });
+            own.functions.sort();
+            own.functions.dedup_by(|next, kept| kept.same_as(next));
         }
     }
 }
@@ -105,101 +276,6 @@ pub fn ranges(lines: impl IntoIterator<Item = u32>) -> String {
     spans.iter().map(span).collect::<Vec<_>>().join(",")
 }
 
-/// A path of a report as the repository knows it; none when it lies outside of the working copy.
-pub(crate) fn normal_path(path: &str, working_copy: &str) -> Option<String> {
-    let path = path.trim().replace('\\', "/");
-    let root = working_copy.trim().replace('\\', "/");
-    let root = root.trim_end_matches('/');
-    let inside = path.strip_prefix(root).filter(|rest| !root.is_empty() && rest.starts_with('/'));
-    let path = inside.map_or(path.as_str(), |rest| rest.trim_start_matches('/'));
-    if path.starts_with('/') || path.chars().nth(1) == Some(':') {
-        return None;
-    }
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => drop(parts.pop()?),
-            part => parts.push(part),
-        }
-    }
-    (!parts.is_empty() && path.len() <= 4096 && !path.contains('\0')).then(|| parts.join("/"))
-}
-
-/// Collects lines of one file after the other, with the limits that keep memory flat, and counts what is left out.
-#[derive(Default)]
-pub(crate) struct Collector {
-    reading: Reading,
-    /// The file that lines belong to; none: they belong to one that lies outside.
-    current: Option<(String, FileCoverage)>,
-    lines: usize,
-    outside: Vec<String>,
-    outside_count: usize,
-    over: bool,
-}
-
-impl Collector {
-    /// The lines that follow belong to this file; to none, with a warning at the end, when it lies outside.
-    pub fn open(&mut self, path: &str, working_copy: &str) {
-        self.close();
-        match normal_path(path, working_copy) {
-            Some(path) => {
-                let file = self.reading.coverage.files.remove(&path).unwrap_or_default();
-                self.current = Some((path, file));
-            }
-            None => {
-                self.outside_count += 1;
-                if self.outside.len() < 3 {
-                    self.outside.push(path.chars().take(200).collect());
-                }
-            }
-        }
-    }
-
-    /// The lines that follow belong to no file.
-    pub fn close(&mut self) {
-        if let Some((path, file)) = self.current.take() {
-            self.reading.coverage.files.insert(path, file);
-        }
-    }
-
-    /// One line; `join` says what its hits become when it was seen before in this report.
-    pub fn line(&mut self, line: u32, hits: u64, join: fn(u64, u64) -> u64) {
-        let Some((_, file)) = self.current.as_mut().filter(|_| (1..=LAST_LINE).contains(&line)) else {
-            return;
-        };
-        match file.lines.entry(line) {
-            Entry::Occupied(mut seen) => {
-                let before = *seen.get();
-                seen.insert(join(before, hits));
-            }
-            Entry::Vacant(place) if self.lines < MOST_LINES => {
-                self.lines += 1;
-                place.insert(hits);
-            }
-            Entry::Vacant(_) => self.over = true,
-        }
-    }
-
-    /// Something odd.
-    pub fn warn(&mut self, text: impl Into<String>) {
-        self.reading.warnings.push(text.into());
-    }
-
-    /// Everything, with warnings about what was left out.
-    pub fn finish(mut self) -> Reading {
-        self.close();
-        if self.outside_count > 0 {
-            let (count, some) = (self.outside_count, self.outside.join(", "));
-            self.warn(format!("{count} files lie outside of the working copy and were left out: {some}"));
-        }
-        if self.over {
-            self.warn(format!("the report has more than {MOST_LINES} lines; the rest was left out"));
-        }
-        self.reading
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -212,24 +288,46 @@ mod tests {
     }
 
     #[test]
-    fn paths_become_the_repositorys_own_or_are_refused() {
-        let normal = |path| normal_path(path, "/build/7/");
-        assert_eq!(normal("/build/7/src/a.py").as_deref(), Some("src/a.py"));
-        assert_eq!(normal("./src/x/../a.py").as_deref(), Some("src/a.py"));
-        assert_eq!(normal("src\\a.py").as_deref(), Some("src/a.py"));
-        for outside in ["/build/77/a.py", "/usr/lib/x.py", "../a.py", "a/../../b", "C:\\x\\a.py", "", "."] {
-            assert_eq!(normal(outside), None, "{outside}");
-        }
+    fn a_report_stored_by_an_earlier_version_still_reads() {
+        let stored = r#"{"files":{"a.py":{"lines":{"1":2,"3":0}}}}"#;
+        let read: Coverage = serde_json::from_str(stored).unwrap();
+        assert_eq!(read.files["a.py"].lines, [(1, 2), (3, 0)].into());
+        assert_eq!(
+            serde_json::to_string(&read).unwrap(),
+            stored,
+            "and is written as before where nothing is new"
+        );
+    }
+
+    #[test]
+    fn a_line_with_a_way_out_that_was_not_taken_is_partly_covered() {
+        let file = FileCoverage {
+            lines: [(1, 1), (2, 1), (3, 0)].into(),
+            branches: [(1, vec![1, 0]), (2, vec![1, 2]), (3, vec![0, 0])].into(),
+            ..FileCoverage::default()
+        };
+        let marks = [1, 2, 3, 4].map(|line| file.mark(line));
+        assert_eq!(marks, [Some(LineMark::Partly), Some(LineMark::Covered), Some(LineMark::Uncovered), None]);
+        assert_eq!(file.totals().branches, Share { covered: 3, total: 6 });
     }
 
     fn any_coverage() -> impl Strategy<Value = Coverage> {
-        let file = proptest::collection::btree_map(
-            1..20u32,
-            prop_oneof![Just(0u64), Just(u64::MAX), 0..9u64],
-            0..10,
-        );
-        proptest::collection::btree_map("[a-c]", file.prop_map(|lines| FileCoverage { lines }), 0..4)
-            .prop_map(|files| Coverage { files })
+        let number = || prop_oneof![Just(0u64), Just(u64::MAX), 0..9u64];
+        let lines = proptest::collection::btree_map(1..20u32, number(), 0..10);
+        let branches =
+            proptest::collection::btree_map(1..5u32, proptest::collection::vec(number(), 1..4), 0..3);
+        let functions = proptest::collection::btree_map((1..4u32, "[a-b]"), number(), 0..4);
+        let functions = functions.prop_map(|all| {
+            all.into_iter().map(|((line, name), hits)| Function { line, name, hits }).collect::<Vec<_>>()
+        });
+        let classes = proptest::collection::btree_map("[A-B]", (0..5u64, 5..9u64), 0..3);
+        let classes = classes.prop_map(|all| {
+            all.into_iter().map(|(name, (covered, lines))| (name, Class { covered, lines })).collect()
+        });
+        let file = (lines, branches, functions, classes).prop_map(|(lines, branches, functions, classes)| {
+            FileCoverage { lines, branches, functions, classes }
+        });
+        proptest::collection::btree_map("[a-c]", file, 0..4).prop_map(|files| Coverage { files })
     }
 
     proptest! {
@@ -246,6 +344,10 @@ mod tests {
             let uncovered: usize = coverage.files.values().map(|file| file.uncovered().count()).sum();
             prop_assert_eq!(covered + uncovered as u64, lines);
             prop_assert!((0.0..=100.0).contains(&coverage.percent()));
+            let totals = coverage.totals();
+            for share in [totals.lines, totals.branches, totals.functions, totals.classes] {
+                prop_assert!(share.covered <= share.total);
+            }
         }
     }
 }

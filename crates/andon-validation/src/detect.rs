@@ -3,17 +3,38 @@
 use std::fmt;
 
 /// How much is looked at.
-const LOOK: usize = 4096;
+pub(crate) const LOOK: usize = 16 * 1024;
 
-/// Formats that are read.
+/// Formats of coverage that are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// LCOV trace file.
     Lcov,
     /// Cobertura XML.
     Cobertura,
+    /// JaCoCo XML.
+    Jacoco,
+    /// Clover XML.
+    Clover,
+    /// Coverage profile of Go.
+    GoCover,
+    /// JSON: which one shows while it is read.
+    Json,
+}
+
+/// Formats of test results that are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TestKind {
     /// JUnit XML.
     Junit,
+    /// Visual Studio's test results.
+    Trx,
+    /// Test Anything Protocol.
+    Tap,
+    /// `go test -json`.
+    GoTest,
+    /// JSON of libtest and nextest.
+    Libtest,
 }
 
 /// Why some bytes are not a report that can be read.
@@ -28,26 +49,55 @@ pub struct NotAReport {
     pub hint: &'static str,
 }
 
-const COVERAGE_HINT: &str = "write coverage as LCOV or Cobertura XML, for example `pytest --cov --cov-report=lcov:cov.lcov`, \
-    `cargo llvm-cov --lcov --output-path cov.lcov` or `jest --coverage --coverageReporters=lcov`";
-const JUNIT_HINT: &str = "write test results as JUnit XML, for example `pytest --junitxml=unit.xml` or a nextest profile with \
-    `junit = { path = \"junit.xml\" }`";
+const COVERAGE_HINT: &str = "write coverage as LCOV, Cobertura, JaCoCo or Clover XML, a Go profile, or JSON of llvm-cov, SimpleCov or coverage.py, \
+    for example `pytest --cov --cov-report=lcov:cov.lcov`, `cargo llvm-cov --lcov --output-path cov.lcov` or `jest --coverage \
+    --coverageReporters=lcov`";
+const TESTS_HINT: &str = "write test results as JUnit XML, TAP, TRX, `go test -json` or libtest's JSON, for example `pytest --junitxml=unit.xml`, \
+    `go test -json ./... > unit.json` or a nextest profile with `junit = { path = \"junit.xml\" }`";
+const FINDINGS_HINT: &str =
+    "write findings as SARIF 2.1.0, for example `eslint -f @microsoft/eslint-formatter-sarif -o lint.sarif`";
 
 /// The kind of a coverage report; an error when it is anything else.
 pub fn detect(bytes: &[u8]) -> Result<Kind, NotAReport> {
     match look(bytes) {
-        Seen::Known(kind @ (Kind::Lcov | Kind::Cobertura)) => Ok(kind),
-        seen => Err(NotAReport { wanted: "coverage report", found: seen.to_string(), hint: COVERAGE_HINT }),
+        Seen::Coverage(kind) => Ok(kind),
+        Seen::Json => Ok(Kind::Json),
+        _ => Err(not_coverage(bytes)),
     }
 }
 
-/// The error for bytes that hold no test case and no suite.
-pub(crate) fn not_junit(start: &[u8]) -> NotAReport {
-    NotAReport { wanted: "JUnit report", found: look(start).to_string(), hint: JUNIT_HINT }
+/// The kind of a report of tests by its first bytes; an error when it is anything else.
+pub fn detect_tests(start: &[u8]) -> Result<TestKind, NotAReport> {
+    match look(start) {
+        Seen::Tests(kind) => Ok(kind),
+        _ => Err(not_tests(start)),
+    }
+}
+
+/// The error for bytes that hold no coverage.
+pub(crate) fn not_coverage(bytes: &[u8]) -> NotAReport {
+    NotAReport { wanted: "coverage report", found: look(bytes).to_string(), hint: COVERAGE_HINT }
+}
+
+/// The error for bytes that hold no test and no suite.
+pub(crate) fn not_tests(start: &[u8]) -> NotAReport {
+    NotAReport { wanted: "test report", found: look(start).to_string(), hint: TESTS_HINT }
+}
+
+/// The error for bytes that hold no findings.
+pub(crate) fn not_findings(start: &[u8]) -> NotAReport {
+    NotAReport { wanted: "report of findings", found: look(start).to_string(), hint: FINDINGS_HINT }
+}
+
+/// The error for bytes that hold no measured numbers.
+pub(crate) fn not_measured(start: &[u8], hint: &'static str) -> NotAReport {
+    NotAReport { wanted: "measured number", found: look(start).to_string(), hint }
 }
 
 enum Seen {
-    Known(Kind),
+    Coverage(Kind),
+    Tests(TestKind),
+    Json,
     Other(&'static str),
     Element(String),
     Text(String),
@@ -55,14 +105,22 @@ enum Seen {
 
 impl fmt::Display for Seen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Seen::Known(Kind::Lcov) => f.write_str("an LCOV coverage file"),
-            Seen::Known(Kind::Cobertura) => f.write_str("a Cobertura coverage file"),
-            Seen::Known(Kind::Junit) => f.write_str("a JUnit test report"),
-            Seen::Other(what) => f.write_str(what),
-            Seen::Element(name) => write!(f, "XML whose first element is <{name}>"),
-            Seen::Text(start) => write!(f, "text that starts with {start:?}"),
-        }
+        f.write_str(match self {
+            Seen::Coverage(Kind::Lcov) => "an LCOV coverage file",
+            Seen::Coverage(Kind::Cobertura) => "a Cobertura coverage file",
+            Seen::Coverage(Kind::Jacoco) => "a JaCoCo coverage file",
+            Seen::Coverage(Kind::Clover) => "a Clover coverage file",
+            Seen::Coverage(Kind::GoCover) => "a Go coverage profile",
+            Seen::Coverage(Kind::Json) | Seen::Json => "JSON of another kind",
+            Seen::Tests(TestKind::Junit) => "a JUnit test report",
+            Seen::Tests(TestKind::Trx) => "a TRX test report",
+            Seen::Tests(TestKind::Tap) => "a TAP test report",
+            Seen::Tests(TestKind::GoTest) => "output of `go test -json`",
+            Seen::Tests(TestKind::Libtest) => "libtest's JSON",
+            Seen::Other(what) => what,
+            Seen::Element(name) => return write!(f, "XML whose first element is <{name}>"),
+            Seen::Text(start) => return write!(f, "text that starts with {start:?}"),
+        })
     }
 }
 
@@ -86,20 +144,52 @@ fn look(bytes: &[u8]) -> Seen {
     let lcov = |line: &str| ["TN:", "SF:", "VER:", "DA:"].iter().any(|mark| line.starts_with(mark));
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     if lines.next().is_some_and(lcov) {
-        return Seen::Known(Kind::Lcov);
+        return Seen::Coverage(Kind::Lcov);
     }
     if text.starts_with("mode: ") {
-        return Seen::Other(
-            "a Go coverage profile; convert it, for example with gcov2lcov or gocover-cobertura",
-        );
+        return Seen::Coverage(Kind::GoCover);
+    }
+    if let Some(kind) = text.lines().find_map(|line| event(line.trim_start())) {
+        return Seen::Tests(kind);
     }
     if text.starts_with(['{', '[']) {
-        return Seen::Other("JSON");
+        return Seen::Json;
+    }
+    if text.lines().any(is_tap) {
+        return Seen::Tests(TestKind::Tap);
     }
     if start.contains(&0) {
         return Seen::Other("binary data");
     }
     Seen::Text(text.lines().next().unwrap_or_default().chars().take(40).collect())
+}
+
+/// The format that writes such a JSON object in a line of its own. Compilers and loggers may have written lines before it.
+fn event(line: &str) -> Option<TestKind> {
+    if !line.starts_with('{') {
+        return None;
+    }
+    if line.contains("\"Action\":\"") {
+        return Some(TestKind::GoTest);
+    }
+    let libtest = ["\"suite\"", "\"test\"", "\"bench\"", "\"report\""];
+    let kind = |line: &str| line.split_once("\"type\":").map(|(_, rest)| rest.trim_start().to_owned());
+    let known = kind(line).is_some_and(|rest| libtest.iter().any(|kind| rest.starts_with(kind)));
+    (known && (line.contains("\"event\":") || line.contains("\"total_time\":"))).then_some(TestKind::Libtest)
+}
+
+fn is_tap(line: &str) -> bool {
+    let line = line.trim_end();
+    let point = |rest: &str| rest.is_empty() || rest.starts_with(' ');
+    let plan = || {
+        let last = line.strip_prefix("1..")?;
+        let digits = last.len() - last.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        Some(digits > 0 && point(&last[digits..]))
+    };
+    line.starts_with("TAP version ")
+        || line.strip_prefix("ok").or(line.strip_prefix("not ok")).is_some_and(point)
+        || line.starts_with("Bail out!")
+        || plan().unwrap_or(false)
 }
 
 fn element(text: &str) -> Seen {
@@ -118,11 +208,12 @@ fn element(text: &str) -> Seen {
             let local = name.rsplit(':').next().unwrap_or(&name);
             return match local {
                 "coverage" if rest.contains("clover=") || rest.contains("<project") => {
-                    Seen::Other("a Clover report")
+                    Seen::Coverage(Kind::Clover)
                 }
-                "coverage" => Seen::Known(Kind::Cobertura),
-                "report" => Seen::Other("a JaCoCo report"),
-                "testsuites" | "testsuite" | "testcase" => Seen::Known(Kind::Junit),
+                "coverage" => Seen::Coverage(Kind::Cobertura),
+                "report" => Seen::Coverage(Kind::Jacoco),
+                "testsuites" | "testsuite" | "testcase" => Seen::Tests(TestKind::Junit),
+                "TestRun" => Seen::Tests(TestKind::Trx),
                 "html" | "HTML" => Seen::Other("an HTML page"),
                 _ => Seen::Element(name),
             };
@@ -136,22 +227,48 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_coverage_formats_are_told_apart() {
-        assert_eq!(detect(b"\xef\xbb\xbf\r\n# made by x\r\nTN:\r\nSF:a.py\r\n"), Ok(Kind::Lcov));
-        let xml = b"<?xml version=\"1.0\" ?>\n<!DOCTYPE coverage SYSTEM 'x.dtd'>\n<!-- <html> -->\n<coverage line-rate=\"1\">";
-        assert_eq!(detect(xml), Ok(Kind::Cobertura));
+    fn coverage_formats_are_told_apart() {
+        let cobertura = "<?xml version=\"1.0\" ?>\n<!DOCTYPE coverage SYSTEM 'x.dtd'>\n<!-- <html> -->\n<coverage line-rate=\"1\">";
+        let cases = [
+            ("\u{feff}\r\n# made by x\r\nTN:\r\nSF:a.py\r\n", Kind::Lcov),
+            (cobertura, Kind::Cobertura),
+            ("mode: set\n", Kind::GoCover),
+            ("<report name=\"x\">", Kind::Jacoco),
+            ("<coverage generated=\"1\" clover=\"3\"><project", Kind::Clover),
+            ("{\"data\":[", Kind::Json),
+        ];
+        for (text, kind) in cases {
+            assert_eq!(detect(text.as_bytes()), Ok(kind), "{text}");
+        }
+    }
+
+    #[test]
+    fn test_formats_are_told_apart() {
+        let cases = [
+            ("<testsuites>", TestKind::Junit),
+            ("\u{feff}<?xml version='1.0'?><TestRun id='x'>", TestKind::Trx),
+            ("TAP version 14\n1..0 # skip\n", TestKind::Tap),
+            ("# Subtest: a\nok 1 - a\n", TestKind::Tap),
+            ("t/a.t ..\n1..3\n", TestKind::Tap),
+            (
+                "# example.org/x\n./x.go:1:1: no\n{\"Time\":\"t\",\"Action\":\"fail\",\"Package\":\"x\"}\n",
+                TestKind::GoTest,
+            ),
+            ("{ \"type\": \"suite\", \"event\": \"started\", \"test_count\": 1 }", TestKind::Libtest),
+        ];
+        for (text, kind) in cases {
+            assert_eq!(detect_tests(text.as_bytes()), Ok(kind), "{text}");
+        }
+        assert!(detect_tests(b"{\"type\":\"suite\"}").is_err() && detect_tests(b"okay then").is_err());
     }
 
     #[test]
     fn anything_else_is_named_in_the_error() {
-        let cases: [(&[u8], &str); 9] = [
+        let cases: [(&[u8], &str); 6] = [
             (b" \n", "an empty file"),
             (b"<!DOCTYPE html><p>", "an HTML page"),
             (b"<testsuites>", "a JUnit test report"),
-            (b"{\"a\":1}", "JSON"),
-            (b"mode: set\n", "a Go coverage profile"),
-            (b"<report name=\"x\">", "a JaCoCo report"),
-            (b"<coverage generated=\"1\" clover=\"3\"><project", "a Clover report"),
+            (b"{\"type\":\"test\",\"event\":\"ok\",\"name\":\"a\"}", "libtest's JSON"),
             (b"No tests ran", "\"No tests ran\""),
             (b"\x1f\x8b\x08", "a compressed file"),
         ];

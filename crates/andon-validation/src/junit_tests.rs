@@ -1,6 +1,7 @@
 //! Samples in the shapes that real tools write, and what must never happen with bad ones.
 
 use super::*;
+use andon_model::Span;
 
 fn report(text: &str) -> Report {
     read(text.as_bytes(), Limits::default()).unwrap()

@@ -241,7 +241,10 @@ mod tests {
     use crate::diff;
 
     fn coverage(files: &[(&str, &[(u32, u64)])]) -> Coverage {
-        let file = |lines: &[(u32, u64)]| FileCoverage { lines: lines.iter().copied().collect() };
+        let file = |lines: &[(u32, u64)]| FileCoverage {
+            lines: lines.iter().copied().collect(),
+            ..FileCoverage::default()
+        };
         Coverage { files: files.iter().map(|(path, lines)| ((*path).to_owned(), file(lines))).collect() }
     }
 

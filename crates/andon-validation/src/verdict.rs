@@ -170,8 +170,13 @@ mod tests {
 
     #[test]
     fn a_broken_limit_is_red_and_names_the_lines() {
-        let coverage =
-            Coverage { files: [("app.py".into(), FileCoverage { lines: [(1, 0), (2, 1)].into() })].into() };
+        let coverage = Coverage {
+            files: [(
+                "app.py".into(),
+                FileCoverage { lines: [(1, 0), (2, 1)].into(), ..FileCoverage::default() },
+            )]
+            .into(),
+        };
         let breaches =
             judge(&CoverageLimits { lines: Some(80.0), ..Default::default() }, &coverage, None, None);
         let report = RunReport::of(vec![], Some(&coverage), None, breaches, vec![]);

@@ -5,6 +5,8 @@
 
 use std::io::{self, BufRead};
 
+use memchr::memchr;
+
 use crate::text::cut;
 
 /// The longest tag that is read, in bytes without its attribute values; a longer one is dropped.
@@ -12,32 +14,53 @@ const LONGEST_TAG: usize = 64 * 1024;
 /// More attributes than any tool writes.
 const MOST_ATTRIBUTES: usize = 64;
 
-/// One piece of a document.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Token {
-    /// `<name a="b">`; `empty` for `<name/>`, which no [`Token::End`] follows.
-    Start(Tag),
+/// One piece of a document. It lives until the next one is asked for: nothing is allocated for each.
+#[derive(Debug)]
+pub enum Token<'a> {
+    /// `<name a="b">`; empty for `<name/>`, which no [`Token::End`] follows.
+    Start(&'a Tag),
     /// `</name>`.
-    End(String),
+    End(&'a str),
     /// Character data, entities resolved, cut at the limit.
-    Text(String),
+    Text(&'a str),
 }
 
-/// An opening tag.
-#[derive(Debug, Clone, Default, PartialEq)]
+/// An opening tag: its text once, and where in it names and values are.
+#[derive(Debug, Default)]
 pub struct Tag {
-    /// Name without a namespace prefix.
-    pub name: String,
-    /// Attributes in order, values cut at the limit.
-    pub attributes: Vec<(String, String)>,
+    text: String,
+    name: (usize, usize),
+    attributes: Vec<[(usize, usize); 2]>,
     /// Whether it closes itself.
     pub empty: bool,
 }
 
 impl Tag {
-    /// The value of an attribute.
+    /// Name without a namespace prefix.
+    pub fn name(&self) -> &str {
+        &self.text[self.name.0..self.name.1]
+    }
+
+    /// The value of an attribute, cut at the limit.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.attributes.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+        self.attributes().find(|(key, _)| *key == name).map(|(_, value)| value)
+    }
+
+    /// All attributes in order, names without their prefixes.
+    pub fn attributes(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.attributes.iter().map(|[key, value]| (&self.text[key.0..key.1], &self.text[value.0..value.1]))
+    }
+
+    fn clear(&mut self) {
+        self.text.clear();
+        self.attributes.clear();
+        (self.name, self.empty) = ((0, 0), false);
+    }
+
+    fn keep(&mut self, text: &str) -> (usize, usize) {
+        let from = self.text.len();
+        self.text.push_str(text);
+        (from, self.text.len())
     }
 }
 
@@ -46,6 +69,12 @@ pub struct Tokens<R> {
     input: R,
     text_limit: usize,
     value_limit: usize,
+    tag: Tag,
+    /// The newest text or closing name.
+    held: String,
+    raw: Vec<u8>,
+    /// Bytes read so far.
+    position: u64,
     /// The input ended inside a tag, a comment or a CDATA section.
     pub truncated: bool,
     /// A read failed; reading ended there.
@@ -55,27 +84,52 @@ pub struct Tokens<R> {
 impl<R: BufRead> Tokens<R> {
     /// Texts are cut at `text_limit` bytes, attribute values at `value_limit`.
     pub fn new(input: R, text_limit: usize, value_limit: usize) -> Self {
-        Tokens { input, text_limit, value_limit, truncated: false, failed: None }
+        Tokens {
+            input,
+            text_limit,
+            value_limit,
+            tag: Tag::default(),
+            held: String::new(),
+            raw: Vec::new(),
+            position: 0,
+            truncated: false,
+            failed: None,
+        }
     }
 
     /// The next token; none at the end. Texts are skipped unless `keep_text`.
-    pub fn next(&mut self, keep_text: bool) -> Option<Token> {
+    pub fn next(&mut self, keep_text: bool) -> Option<Token<'_>> {
         loop {
-            let mut raw = Vec::new();
             let limit = if keep_text { self.text_limit } else { 0 };
-            let more = self.until(b'<', &mut raw, limit);
-            if !raw.is_empty() {
-                return Some(Token::Text(resolve(&raw, self.text_limit)));
+            self.raw.clear();
+            let more = self.until(b'<', limit);
+            if !self.raw.is_empty() {
+                self.held = resolve(&self.raw, self.text_limit);
+                return Some(Token::Text(&self.held));
             }
             if !more {
                 return None;
             }
             self.eat();
             match self.markup(keep_text) {
-                Markup::Token(token) => return Some(token),
+                Markup::Start => return Some(Token::Start(&self.tag)),
+                Markup::End => return Some(Token::End(&self.held)),
+                Markup::Text => return Some(Token::Text(&self.held)),
                 Markup::Nothing => {}
-                Markup::End => return None,
+                Markup::Over => return None,
             }
+        }
+    }
+
+    /// What to say when the document ended too early; `open`: elements are still open.
+    pub fn cut_short(&self, open: bool) -> Option<String> {
+        let at = self.position;
+        match &self.failed {
+            Some(error) => Some(format!("the report could not be read to its end: {error} (at byte {at})")),
+            None if self.truncated || open => Some(format!(
+                "the report ends in the middle, at byte {at}: the tool that wrote it was stopped or ran out of space"
+            )),
+            None => None,
         }
     }
 
@@ -83,17 +137,20 @@ impl<R: BufRead> Tokens<R> {
         match self.peek() {
             None => {
                 self.truncated = true;
-                Markup::End
+                Markup::Over
             }
             Some(b'/') => {
-                let mut name = Vec::new();
                 self.eat();
-                if !self.until(b'>', &mut name, LONGEST_TAG) {
+                self.raw.clear();
+                if !self.until(b'>', LONGEST_TAG) {
                     self.truncated = true;
-                    return Markup::End;
+                    return Markup::Over;
                 }
                 self.eat();
-                Markup::Token(Token::End(local_name(&String::from_utf8_lossy(&name))))
+                self.held.clear();
+                let name = String::from_utf8_lossy(&self.raw);
+                self.held.push_str(local_name(&name));
+                Markup::End
             }
             Some(b'!') => {
                 self.eat();
@@ -101,9 +158,9 @@ impl<R: BufRead> Tokens<R> {
             }
             Some(b'?') => match self.skip_past(b"?>") {
                 true => Markup::Nothing,
-                false => Markup::End,
+                false => Markup::Over,
             },
-            Some(byte) if byte.is_ascii_alphabetic() || byte == b'_' || byte >= 0x80 => self.tag(),
+            Some(byte) if is_name(byte) => self.tag(),
             // A bare `<` in a text, as some tools write it: it separates texts and is dropped.
             Some(_) => Markup::Nothing,
         }
@@ -113,20 +170,20 @@ impl<R: BufRead> Tokens<R> {
         match self.peek() {
             Some(b'-') => match self.skip_past(b"-->") {
                 true => Markup::Nothing,
-                false => Markup::End,
+                false => Markup::Over,
             },
             Some(b'[') => {
                 for _ in 0.."[CDATA[".len() {
                     self.eat();
                 }
-                let mut raw = Vec::new();
+                self.raw.clear();
                 let limit = if keep_text { self.text_limit } else { 0 };
-                let whole = self.past(b"]]>", &mut raw, limit);
-                let text = cut(String::from_utf8_lossy(&raw).into_owned(), self.text_limit);
-                if text.is_empty() {
-                    return if whole { Markup::Nothing } else { Markup::End };
+                let whole = self.past(b"]]>", limit);
+                self.held = cut(String::from_utf8_lossy(&self.raw).into_owned(), self.text_limit);
+                if self.held.is_empty() {
+                    return if whole { Markup::Nothing } else { Markup::Over };
                 }
-                Markup::Token(Token::Text(text))
+                Markup::Text
             }
             _ => self.skip_declaration(),
         }
@@ -147,59 +204,65 @@ impl<R: BufRead> Tokens<R> {
             }
         }
         self.truncated = true;
-        Markup::End
+        Markup::Over
     }
 
     /// A tag. Nearly every one lies whole in the buffer and is read in place; one that does not goes byte by byte.
     fn tag(&mut self) -> Markup {
-        let whole = match self.input.fill_buf() {
-            Ok(chunk) => tag_end(chunk).map(|end| (tag_of(&chunk[..end], self.value_limit), end + 1)),
+        self.tag.clear();
+        let used = match self.input.fill_buf() {
+            Ok(chunk) => tag_of(chunk, self.value_limit, &mut self.tag),
             Err(_) => None,
         };
-        match whole {
-            Some((Some(tag), used)) => {
-                self.input.consume(used);
-                Markup::Token(Token::Start(tag))
+        match used {
+            Some(used) => {
+                self.consume(used);
+                Markup::Start
             }
-            _ => self.long_tag(),
+            None => self.long_tag(),
         }
     }
 
     fn long_tag(&mut self) -> Markup {
-        let mut tag = Tag::default();
+        self.tag.clear();
+        let mut named = false;
         let mut word = Vec::new();
         let mut read = 0usize;
-        let mut key: Option<String> = None;
+        let mut key: Option<(usize, usize)> = None;
         loop {
             read += 1;
             let Some(byte) = self.eat() else {
                 self.truncated = true;
-                return Markup::End;
+                return Markup::Over;
             };
             match byte {
                 b'>' => break,
                 b'"' | b'\'' if key.is_some() => {
-                    let mut value = Vec::new();
-                    if !self.until(byte, &mut value, self.value_limit) {
+                    self.raw.clear();
+                    if !self.until(byte, self.value_limit) {
                         self.truncated = true;
-                        return Markup::End;
+                        return Markup::Over;
                     }
                     self.eat();
-                    let name = key.take().unwrap_or_default();
-                    if tag.attributes.len() < MOST_ATTRIBUTES {
-                        tag.attributes.push((name, resolve(&value, self.value_limit)));
+                    if let Some(key) = key.take().filter(|_| self.tag.attributes.len() < MOST_ATTRIBUTES) {
+                        let value = resolve(&self.raw, self.value_limit);
+                        let value = self.tag.keep(&value);
+                        self.tag.attributes.push([key, value]);
                     }
                 }
-                b'=' => key = Some(local_name(&String::from_utf8_lossy(&std::mem::take(&mut word)))),
+                b'=' => {
+                    let name = String::from_utf8_lossy(&std::mem::take(&mut word)).into_owned();
+                    key = Some(self.tag.keep(local_name(&name)));
+                }
                 b' ' | b'\t' | b'\r' | b'\n' | b'/' => {
-                    if tag.name.is_empty() {
-                        tag.name = local_name(&String::from_utf8_lossy(&word));
-                        word.clear();
+                    if !named {
+                        named = !word.is_empty();
+                        self.name(&mut word);
                     }
-                    tag.empty = byte == b'/';
+                    self.tag.empty = byte == b'/';
                 }
                 other => {
-                    tag.empty = false;
+                    self.tag.empty = false;
                     if word.len() < 256 {
                         word.push(other);
                     }
@@ -209,10 +272,21 @@ impl<R: BufRead> Tokens<R> {
                 return Markup::Nothing;
             }
         }
-        if tag.name.is_empty() {
-            tag.name = local_name(&String::from_utf8_lossy(&word));
+        if !named {
+            self.name(&mut word);
         }
-        Markup::Token(Token::Start(tag))
+        Markup::Start
+    }
+
+    fn name(&mut self, word: &mut Vec<u8>) {
+        let name = String::from_utf8_lossy(word).into_owned();
+        self.tag.name = self.tag.keep(local_name(&name));
+        word.clear();
+    }
+
+    fn consume(&mut self, bytes: usize) {
+        self.position += bytes as u64;
+        self.input.consume(bytes);
     }
 
     fn peek(&mut self) -> Option<u8> {
@@ -227,12 +301,12 @@ impl<R: BufRead> Tokens<R> {
 
     fn eat(&mut self) -> Option<u8> {
         let byte = self.peek()?;
-        self.input.consume(1);
+        self.consume(1);
         Some(byte)
     }
 
-    /// Reads up to the delimiter and leaves it unread, keeping at most `limit` bytes. False when the input ended first.
-    fn until(&mut self, delimiter: u8, kept: &mut Vec<u8>, limit: usize) -> bool {
+    /// Reads into `raw` up to the delimiter and leaves it unread, keeping at most `limit` bytes. False when the input ended first.
+    fn until(&mut self, delimiter: u8, limit: usize) -> bool {
         loop {
             let chunk = match self.input.fill_buf() {
                 Ok([]) => return false,
@@ -242,11 +316,10 @@ impl<R: BufRead> Tokens<R> {
                     return false;
                 }
             };
-            let end = chunk.iter().position(|&byte| byte == delimiter);
-            let part = &chunk[..end.unwrap_or(chunk.len())];
-            kept.extend_from_slice(&part[..part.len().min(limit.saturating_sub(kept.len()))]);
-            let used = part.len();
-            self.input.consume(used);
+            let end = memchr(delimiter, chunk);
+            let used = end.unwrap_or(chunk.len());
+            self.raw.extend_from_slice(&chunk[..used.min(limit.saturating_sub(self.raw.len()))]);
+            self.consume(used);
             if end.is_some() {
                 return true;
             }
@@ -254,17 +327,19 @@ impl<R: BufRead> Tokens<R> {
     }
 
     fn skip_past(&mut self, end: &[u8]) -> bool {
-        self.past(end, &mut Vec::new(), 0)
+        self.raw.clear();
+        self.past(end, 0)
     }
 
     /// Reads past `end`, keeping at most `limit` bytes of what stands before it.
-    fn past(&mut self, end: &[u8], kept: &mut Vec<u8>, limit: usize) -> bool {
+    fn past(&mut self, end: &[u8], limit: usize) -> bool {
+        let mut tail: Vec<u8> = Vec::with_capacity(end.len() * 2);
         let last = end[end.len() - 1];
-        let mut tail: Vec<u8> = Vec::with_capacity(end.len());
         loop {
             let chunk = match self.input.fill_buf() {
                 Ok([]) => {
                     self.truncated = true;
+                    self.raw.truncate(limit);
                     return false;
                 }
                 Ok(chunk) => chunk,
@@ -273,20 +348,22 @@ impl<R: BufRead> Tokens<R> {
                     return false;
                 }
             };
-            let stop = chunk.iter().position(|&byte| byte == last);
+            let stop = memchr(last, chunk);
             let used = stop.map_or(chunk.len(), |at| at + 1);
             let part = &chunk[..used];
-            kept.extend_from_slice(&part[..used.min((limit + end.len()).saturating_sub(kept.len()))]);
+            let room = (limit + end.len()).saturating_sub(self.raw.len());
+            self.raw.extend_from_slice(&part[..used.min(room)]);
             let from = used.saturating_sub(end.len());
             tail.extend_from_slice(&part[from..]);
             let drop = tail.len().saturating_sub(end.len());
             tail.drain(..drop);
-            self.input.consume(used);
+            self.consume(used);
             if stop.is_some() && tail == end {
-                if kept.ends_with(end) {
-                    kept.truncate(kept.len() - end.len());
+                if self.raw.ends_with(end) {
+                    let kept = self.raw.len() - end.len();
+                    self.raw.truncate(kept);
                 }
-                kept.truncate(limit);
+                self.raw.truncate(limit);
                 return true;
             }
         }
@@ -294,55 +371,86 @@ impl<R: BufRead> Tokens<R> {
 }
 
 enum Markup {
-    Token(Token),
-    Nothing,
+    Start,
     End,
+    Text,
+    Nothing,
+    /// Nothing follows.
+    Over,
 }
 
-/// Where the `>` is that ends a tag, behind any quotes.
-fn tag_end(chunk: &[u8]) -> Option<usize> {
+fn is_name(byte: u8) -> bool {
+    byte.is_ascii_alphabetic() || byte == b'_' || byte >= 0x80
+}
+
+/// Bytes that end a name of a plain tag.
+const ENDS: [bool; 256] = {
+    let mut ends = [false; 256];
+    let marks = b" \t\r\n\x0c/>=\"'";
     let mut at = 0;
-    loop {
-        let rest = chunk.get(at..)?;
-        let next = rest.iter().position(|byte| matches!(byte, b'>' | b'"' | b'\''))?;
-        at += next;
-        if chunk[at] == b'>' {
-            return Some(at);
-        }
-        at += 1 + chunk[at + 1..].iter().position(|byte| *byte == chunk[at])? + 1;
+    while at < marks.len() {
+        ends[marks[at] as usize] = true;
+        at += 1;
     }
-}
+    ends
+};
 
-/// The tag between `<` and `>`, if it is as plain as tags are; none: the slow way decides.
-fn tag_of(text: &[u8], value_limit: usize) -> Option<Tag> {
-    let text = std::str::from_utf8(text).ok()?;
-    let (text, empty) = text.strip_suffix('/').map_or((text, false), |text| (text, true));
-    let end = text.find(|c: char| c.is_ascii_whitespace()).unwrap_or(text.len());
-    let (name, mut rest) = (&text[..end], text[end..].trim_ascii_start());
-    if name.is_empty() || name.contains(['"', '\'', '=', '/']) {
+/// The tag that starts with these bytes behind its `<`, and its length with the `>`, if it lies whole in them and is as plain as tags
+/// are; none: the slow way decides.
+fn tag_of(bytes: &[u8], value_limit: usize, tag: &mut Tag) -> Option<usize> {
+    let word =
+        |from: usize| Some(from + bytes.get(from..)?.iter().position(|byte| ENDS[usize::from(*byte)])?);
+    let space =
+        |from: usize| Some(from + bytes.get(from..)?.iter().position(|byte| !byte.is_ascii_whitespace())?);
+    let name_end = word(0)?;
+    if name_end == 0 || matches!(bytes[name_end], b'=' | b'"' | b'\'' | b'\x0c') {
         return None;
     }
-    let mut attributes = Vec::new();
-    while !rest.is_empty() {
-        let (key, value) = rest.split_once('=')?;
-        let quote = value.chars().next().filter(|c| matches!(c, '"' | '\''))?;
-        let (value, behind) = value[1..].split_once(quote)?;
-        let plain = !key.is_empty()
-            && key.len() < 256
-            && !key.contains(|c: char| c.is_ascii_whitespace() || "\"'/".contains(c));
-        if !plain || attributes.len() >= MOST_ATTRIBUTES {
+    let mut at = name_end;
+    let end = loop {
+        at = space(at)?;
+        match bytes[at] {
+            b'>' => break at,
+            b'/' if bytes.get(at + 1) == Some(&b'>') => {
+                tag.empty = true;
+                break at + 1;
+            }
+            _ => {}
+        }
+        let key_end = word(at)?;
+        let quote = *bytes.get(key_end + 1)?;
+        let odd =
+            key_end == at || key_end - at >= 256 || bytes[key_end] != b'=' || !matches!(quote, b'"' | b'\'');
+        if odd || tag.attributes.len() >= MOST_ATTRIBUTES {
             return None;
         }
-        attributes
-            .push((local_name(key), resolve(&value.as_bytes()[..value.len().min(value_limit)], value_limit)));
-        rest = behind.trim_ascii_start();
+        let from = key_end + 2;
+        let value = memchr(quote, bytes.get(from..)?)?;
+        tag.attributes.push([(at, key_end), (from, from + value)]);
+        at = from + value + 1;
+    };
+    // One check and one copy for the whole tag; what is not plain text is resolved and put behind it.
+    tag.text.push_str(std::str::from_utf8(&bytes[..end]).ok()?);
+    tag.name = local(&tag.text, (0, name_end));
+    for n in 0..tag.attributes.len() {
+        let [key, (from, to)] = tag.attributes[n];
+        let raw = &bytes[from..to];
+        let value = match raw.len() > value_limit || memchr(b'&', raw).is_some() {
+            true => tag.keep(&resolve(&raw[..raw.len().min(value_limit)], value_limit)),
+            false => (from, to),
+        };
+        tag.attributes[n] = [local(&tag.text, key), value];
     }
-    Some(Tag { name: local_name(name), attributes, empty })
+    Some(end + 1)
 }
 
-fn local_name(name: &str) -> String {
+fn local(text: &str, (from, to): (usize, usize)) -> (usize, usize) {
+    (text[from..to].rfind(':').map_or(from, |colon| from + colon + 1), to)
+}
+
+fn local_name(name: &str) -> &str {
     let name = name.trim();
-    name.rsplit(':').next().unwrap_or(name).to_owned()
+    name.rsplit(':').next().unwrap_or(name)
 }
 
 /// The text with XML's own five entities and character references resolved; anything else stays as it stands.

@@ -46,6 +46,8 @@ pub(crate) struct Job {
     pub steps: Vec<Step>,
     pub workdir: PathBuf,
     pub env: Vec<(String, String)>,
+    #[serde(default)]
+    pub secrets: Vec<String>,
     pub timeout_ms: u64,
     #[serde(default)]
     pub quiet_ms: Option<u64>,
@@ -153,7 +155,7 @@ fn enter(
     group: &Group,
 ) -> Result<Watch, String> {
     let words = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
-    let (output, writer) = Output::open(&job.log).map_err(words("cannot open its log"))?;
+    let (output, writer) = Output::open(&job.log, &job.secrets).map_err(words("cannot open its log"))?;
     let exe = std::env::current_exe().map_err(words("cannot find the server's own binary"))?;
     let (told, theirs) = UnixStream::pair().map_err(words("cannot open a pipe"))?;
     leave(&job.plan)?;

@@ -1,10 +1,12 @@
-//! What an attempt prints, on its way into the log: counted, and noted when it came. Masks nothing and understands nothing.
+//! What an attempt prints, on its way into the log: without the secrets it was given, counted, and noted when it came. Understands nothing.
 
 use std::fs::File;
 use std::io::{self, PipeReader, Read, Write};
 use std::path::Path;
 use std::time::Instant;
 
+use andon_kit::Mask;
+use andon_kit::mask::Stream;
 use rustix::fs::OFlags;
 
 /// Bytes moved at once, and what the pipe holds: a step that prints much is not stopped by every line.
@@ -12,12 +14,17 @@ const CHUNK: usize = 256 * 1024;
 /// Chunks taken in one go, so that one that never stops talking can still be stopped.
 const AT_ONCE: u32 = 16;
 
+/// Shorter values are no secrets: they are refused where secrets are kept.
+const SHORTEST: usize = 8;
+
 /// Both ends of it.
 pub(super) struct Output {
     /// None: nobody is left that could print.
     pub pipe: Option<PipeReader>,
     log: File,
     chunk: Vec<u8>,
+    mask: Stream,
+    clear: Vec<u8>,
     /// Bytes in the log.
     pub length: u64,
     /// When something came last.
@@ -28,15 +35,23 @@ pub(super) struct Output {
 
 impl Output {
     /// Opens the log; what is returned beside is for whoever prints.
-    pub(super) fn open(log: &Path) -> io::Result<(Output, io::PipeWriter)> {
+    pub(super) fn open(log: &Path, secrets: &[String]) -> io::Result<(Output, io::PipeWriter)> {
         let log = File::options().create(true).append(true).open(log)?;
         let length = log.metadata()?.len();
         let (pipe, writer) = io::pipe()?;
         // Smaller is slower, and that is all.
         let _ = rustix::pipe::fcntl_setpipe_size(&pipe, CHUNK);
         rustix::fs::fcntl_setfl(&pipe, OFlags::NONBLOCK)?;
-        let output =
-            Output { pipe: Some(pipe), log, chunk: vec![0; CHUNK], length, last: Instant::now(), lost: None };
+        let output = Output {
+            pipe: Some(pipe),
+            log,
+            chunk: vec![0; CHUNK],
+            mask: Mask::new(secrets.iter().map(String::as_str), SHORTEST).stream(),
+            clear: Vec::new(),
+            length,
+            last: Instant::now(),
+            lost: None,
+        };
         Ok((output, writer))
     }
 
@@ -57,13 +72,11 @@ impl Output {
     fn keep_some(&mut self) -> bool {
         let Some(pipe) = &mut self.pipe else { return false };
         match pipe.read(&mut self.chunk) {
-            Ok(0) => self.pipe = None,
+            Ok(0) => self.close(),
             Ok(read) => {
                 self.last = Instant::now();
-                match self.log.write_all(&self.chunk[..read]) {
-                    Ok(()) => self.length += read as u64,
-                    Err(error) => self.lost = Some(format!("its output could not be kept: {error}")),
-                }
+                self.mask.push(&self.chunk[..read], &mut self.clear);
+                self.write();
                 return self.lost.is_none();
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
@@ -74,5 +87,21 @@ impl Output {
             }
         }
         false
+    }
+
+    /// Nobody prints any more: what was held back is written.
+    pub(super) fn close(&mut self) {
+        self.pipe = None;
+        self.mask.end(&mut self.clear);
+        self.write();
+    }
+
+    /// What is decided not to be a secret goes into the log.
+    fn write(&mut self) {
+        match self.log.write_all(&self.clear) {
+            Ok(()) => self.length += self.clear.len() as u64,
+            Err(error) => self.lost = Some(format!("its output could not be kept: {error}")),
+        }
+        self.clear.clear();
     }
 }

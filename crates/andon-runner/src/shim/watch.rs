@@ -207,6 +207,7 @@ impl Watch {
             andon_kit::tree::kill_all();
         }
         self.output.keep_all(job.log_limit);
+        self.output.close();
         let starved = group.out_of_memory() > 0 && (last == End::Exited(KILLED) || self.gone);
         for look in 0..LOOKS {
             match group.remove() {

@@ -14,16 +14,26 @@ use andon_sandbox::{Bounds, Means};
 /// How long anything that should happen may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Lists and runs cases as a test harness would, each once confined by nothing and once by all that the host permits.
-pub fn main(cases: &[(&'static str, fn(&House))]) {
+/// How much of a sandbox a case has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// None.
+    Bare,
+    /// All but namespaces.
+    Landlocked,
+    /// All that the host permits.
+    Confined,
+}
+
+/// Lists and runs cases as a test harness would, each once in every kind of sandbox.
+pub fn main(kinds: &[Kind], cases: &[(&str, fn(&House))]) {
     let args: Vec<String> = std::env::args().skip(1).collect();
     if args.first().is_some_and(|arg| arg == "job-shim") {
         std::process::exit(andon_runner::shim::main(Path::new(&args[1])));
     }
+    let named = |kind: &Kind, name: &str| format!("{}::{name}", format!("{kind:?}").to_lowercase());
     let all = || {
-        cases
-            .iter()
-            .flat_map(|(name, case)| ["bare", "confined"].map(|how| (format!("{how}::{name}"), how, case)))
+        kinds.iter().flat_map(|kind| cases.iter().map(move |(name, case)| (named(kind, name), *kind, case)))
     };
     if args.iter().any(|arg| arg == "--list") {
         let ignored = args.iter().any(|arg| arg == "--ignored");
@@ -33,38 +43,69 @@ pub fn main(cases: &[(&'static str, fn(&House))]) {
         return;
     }
     let wanted = |name: &str| args.iter().all(|arg| arg.starts_with('-') || name.contains(arg.as_str()));
-    for (name, how, case) in all().filter(|(name, ..)| wanted(name)) {
-        let house = House::new(how == "confined");
+    for (name, kind, case) in all().filter(|(name, ..)| wanted(name)) {
+        let house = House::new(kind);
+        let lacks = match kind {
+            Kind::Bare => None,
+            Kind::Landlocked => house.means().landlock.err(),
+            Kind::Confined => house.means().namespaces.err(),
+        };
+        if let Some(why) = lacks {
+            skipped(&name, &why);
+            continue;
+        }
         case(&house);
         println!("test {name} ... ok");
     }
 }
 
+/// Said aloud, and not to be overlooked where everything has to be there.
+fn skipped(name: &str, why: &str) {
+    println!("SKIPPED: {name} ({why})");
+    assert!(std::env::var("CI").as_deref() != Ok("true"), "{name}: {why}");
+}
+
 /// Where attempts of one test live.
 pub struct House {
     room: tempfile::TempDir,
-    confined: bool,
+    kind: Kind,
     means: std::cell::OnceCell<Means>,
     next: Cell<u32>,
 }
 
 impl House {
-    pub fn new(confined: bool) -> House {
-        let room = tempfile::Builder::new().prefix("andon-job-").tempdir().unwrap();
-        House { room, confined, means: Default::default(), next: Cell::new(0) }
+    fn new(kind: Kind) -> House {
+        // Not in /tmp: that is another place to a job.
+        let room = tempfile::Builder::new().prefix("andon-job-").tempdir_in("/var/tmp").unwrap();
+        House { room, kind, means: Default::default(), next: Cell::new(0) }
     }
 
     /// As another server on the same data would have it.
     pub fn runner(&self) -> Runner {
         let name = self.room.path().file_name().unwrap().to_str().unwrap().to_owned();
         let new = || Runner::new(std::env::current_exe().unwrap(), self.room.path(), name.clone());
-        let bare = || Means { groups: new().means().groups.clone(), ..Means::none("the test wants it so") };
-        let means = self.means.get_or_init(|| if self.confined { new().means().clone() } else { bare() });
+        let all = || new().means().clone();
+        let why = "the test wants it so";
+        let means = self.means.get_or_init(|| match self.kind {
+            Kind::Bare => Means { groups: all().groups, ..Means::none(why) },
+            Kind::Landlocked => Means { namespaces: Err(why.into()), ..all() },
+            Kind::Confined => all(),
+        });
         new().with(means.clone())
     }
 
     pub fn means(&self) -> Means {
         self.runner().means().clone()
+    }
+
+    /// Whether a limit of this kind holds for all processes together.
+    pub fn can_limit(&self, what: &str) -> bool {
+        let lacks = self.means().groups.lacks;
+        let lack = lacks.iter().find(|(controller, _)| format!("{controller:?}").to_lowercase() == what);
+        if let Some((_, why)) = lack {
+            skipped(&format!("a limit of {what}"), why);
+        }
+        lack.is_none()
     }
 
     /// One step, in a working copy and a room of its own.
@@ -87,6 +128,7 @@ impl House {
             timeout: Span::secs(60),
             quiet: None,
             grace: Span(200),
+            secrets: Vec::new(),
             log_limit: 1 << 30,
             limits: Bounds::default(),
             network: true,

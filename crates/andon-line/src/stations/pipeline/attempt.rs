@@ -348,6 +348,7 @@ pub fn plain_order(
         quiet: job.quiet,
         grace: GRACE,
         log,
+        secrets: Vec::new(),
         log_limit: LOG_LIMIT,
         limits: bounds(job),
         network: job.network,

@@ -4,12 +4,18 @@ use std::path::{Path, PathBuf};
 
 use andon_pipeline::definition::Job;
 use andon_runner::gather;
-use andon_validation::junit::{self, Limits, Report};
-use andon_validation::{Coverage, coverage};
+use andon_validation::findings::Finding;
+use andon_validation::places::Places;
+use andon_validation::tests::{self, Limits, Report};
+use andon_validation::{Coverage, coverage, sarif};
 use serde::{Deserialize, Serialize};
 
-/// Largest coverage report that is read, in bytes.
-const COVERAGE_LIMIT: u64 = 256 << 20;
+/// Largest report that is read whole, in bytes; reports of tests are read as they come and may be larger.
+const LARGEST: u64 = 256 << 20;
+/// Files of the working copy that are known by name.
+const MOST_FILES: usize = 200_000;
+/// Folders that hold what is made or fetched: a file of the repository is not meant by a path in them.
+const MADE: [&str; 7] = ["node_modules", "target", "build", "dist", "out", "vendor", ".venv"];
 
 /// What one attempt of a job left behind, as its blob keeps it.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -22,16 +28,17 @@ pub struct Gathered {
     pub unreadable: Vec<String>,
     /// What was odd.
     pub warnings: Vec<String>,
+    #[serde(default)]
+    pub findings: Vec<Finding>,
 }
 
 /// Reads all that the job declares.
 pub fn gather_reports(workdir: &Path, job: &Job) -> Gathered {
     let mut made = Gathered::default();
-    let root = workdir.display().to_string();
-    for pattern in job.reports.junit.iter() {
+    for pattern in job.reports.of_tests() {
         for path in found(workdir, pattern, &mut made) {
             let read = std::fs::File::open(&path).map_err(|error| error.to_string()).and_then(|file| {
-                junit::read(std::io::BufReader::new(file), Limits::default())
+                tests::read(std::io::BufReader::with_capacity(1 << 16, file), Limits::default())
                     .map_err(|error| error.to_string())
             });
             match read {
@@ -40,10 +47,14 @@ pub fn gather_reports(workdir: &Path, job: &Job) -> Gathered {
             }
         }
     }
+    if job.reports.coverage.iter().chain(job.reports.findings.iter()).next().is_none() {
+        return made;
+    }
+    let places = places(workdir);
     for pattern in job.reports.coverage.iter() {
         for path in found(workdir, pattern, &mut made) {
-            let read = within(&path, COVERAGE_LIMIT)
-                .and_then(|bytes| coverage::read(&bytes, &root).map_err(|error| error.to_string()));
+            let read = within(&path, LARGEST)
+                .and_then(|bytes| coverage::read(&bytes, &places).map_err(|error| error.to_string()));
             match read {
                 Ok(reading) => {
                     made.coverage.merge(&reading.coverage);
@@ -53,7 +64,32 @@ pub fn gather_reports(workdir: &Path, job: &Job) -> Gathered {
             }
         }
     }
+    for pattern in job.reports.findings.iter() {
+        for path in found(workdir, pattern, &mut made) {
+            let read = within(&path, LARGEST)
+                .and_then(|bytes| sarif::read(&bytes, &places).map_err(|error| error.to_string()));
+            match read {
+                Ok(found) => {
+                    made.findings.extend(found.all);
+                    made.warnings.extend(found.warnings);
+                    if found.more > 0 {
+                        made.warnings.push(format!("{} findings more than are kept", found.more));
+                    }
+                }
+                Err(why) => made.unreadable.push(format!("{}: {why}", shown(workdir, &path))),
+            }
+        }
+    }
     made
+}
+
+/// The files that paths of reports may mean.
+fn places(workdir: &Path) -> Places {
+    let root = workdir.display().to_string();
+    let files = gather::find(workdir, "**").unwrap_or_default();
+    let files = files.iter().filter_map(|path| path.strip_prefix(workdir).ok()?.to_str());
+    let own = files.filter(|path| !path.split('/').any(|part| MADE.contains(&part)));
+    Places::with_files(&root, own.take(MOST_FILES).map(str::to_owned))
 }
 
 fn found(workdir: &Path, pattern: &str, made: &mut Gathered) -> Vec<PathBuf> {
