@@ -99,6 +99,10 @@ fn a_local_run_has_the_plan_and_the_verdict_of_the_server() {
     };
     let shown = said(&local(&["--show"]));
     assert!(shown.contains(&plan), "{shown}");
+    // And the server shows the very bytes that bear the name.
+    let whole = server.view("/runs/1/plan");
+    let shown: Value = serde_json::from_str(&said(&local(&["--show", "--json"]))).unwrap();
+    assert_eq!(whole, shown["plan"]);
     let out = local(&[]);
     assert!(out.status.success(), "{}", said(&out));
     let text = said(&out);
