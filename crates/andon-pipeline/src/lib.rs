@@ -19,6 +19,7 @@ pub mod plan;
 pub mod planned;
 pub mod rules;
 pub mod runs;
+pub mod secrets;
 mod steps;
 
 pub use check::{Problem, read, schema};
