@@ -203,7 +203,9 @@ impl OneOrMany {
 impl Reports {
     /// Every path of every kind, to be changed.
     pub(crate) fn paths_mut(&mut self) -> impl Iterator<Item = &mut String> {
-        self.junit.iter_mut().chain(self.coverage.iter_mut())
+        // Taken apart, so that no kind is forgotten.
+        let Reports { tests, junit, coverage, findings } = self;
+        [tests, junit, coverage, findings].into_iter().flat_map(OneOrMany::iter_mut)
     }
 }
 

@@ -13,6 +13,7 @@ pub mod detect;
 pub mod expand;
 pub mod job;
 mod jobs;
+mod matrix;
 mod pins;
 pub mod plan;
 pub mod planned;

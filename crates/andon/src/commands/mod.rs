@@ -5,6 +5,7 @@ pub mod changes;
 pub mod data;
 pub mod environments;
 pub mod file;
+mod here;
 pub mod hosts;
 pub mod infra;
 mod infra_log;

@@ -125,6 +125,9 @@ async fn step(
             Decision::Ask { run, job, until } => {
                 line.tell(project, PIPELINE, vec![Event::ApprovalAsked { run, job, until }]).await?;
             }
+            Decision::Carry { run, job, from } => {
+                line.tell(project, PIPELINE, vec![Event::JobReplayed { run, job, from, key: None }]).await?;
+            }
             Decision::Expire { run, job, why } => approval::expire(line, project, run, job, why).await?,
             Decision::Start { run, job, attempt } => {
                 // Another project may have been quicker: then a job that ends wakes us again.
