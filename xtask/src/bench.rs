@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use crate::figure::{Figure, keep};
-use crate::{containers, data, environments, line, recovery, states, traffic, validation};
+use crate::{containers, data, environments, line, pipeline, recovery, states, traffic, validation};
 
 const RELEASE_NOTES: &str = "By simulation of whole releases with the very code that decides: users with unequal numbers of requests, a look each second. The \
     numbers do not depend on the machine.";
@@ -12,6 +12,7 @@ const RELEASE_NOTES: &str = "By simulation of whole releases with the very code 
 pub fn run(area: Option<&str>) -> Result<(), String> {
     match area {
         Some("line") => line::run(),
+        Some("pipeline") => pipeline::run(),
         Some("environments") => environments::run(),
         Some("docker") => containers::run(),
         Some("data") => data::run(),
@@ -20,7 +21,7 @@ pub fn run(area: Option<&str>) -> Result<(), String> {
         Some("router") => traffic::run(),
         Some("release") => release(),
         Some("validation") => validation::run(),
-        _ => Err("usage: cargo xtask bench line|router|release|environments|docker|data|states|recovery|validation"
+        _ => Err("usage: cargo xtask bench line|pipeline|router|release|environments|docker|data|states|recovery|validation"
             .to_owned()),
     }
 }

@@ -13,6 +13,7 @@ mod hello;
 mod house;
 mod line;
 mod load;
+mod pipeline;
 mod ranks;
 mod recovery;
 mod states;
@@ -29,7 +30,7 @@ fn main() -> ExitCode {
             Some("bench") => bench::run(args.get(1).map(String::as_str)),
             Some("figures") => figures::run(args.iter().any(|arg| arg == "--cold")),
             Some("hello") => hello::run(args.get(1).map(String::as_str)),
-            _ => Err("usage: cargo xtask ranks | bench line|router|release|environments|docker|data|states|recovery|validation | figures [--cold]"
+            _ => Err("usage: cargo xtask ranks | bench line|pipeline|router|release|environments|docker|data|states|recovery|validation | figures [--cold]"
                 .to_owned()),
         };
     match done {

@@ -3,6 +3,7 @@
 //! [`repository`] reads and moves one bare repository, [`serve`] speaks smart HTTP, [`hook`] is the `proc-receive` side of a push.
 //! Arguments that come from outside are typed ([`andon_model::Oid`]) or pass [`is_ref_name`]; nothing is ever given to a shell.
 
+mod copy;
 pub mod hook;
 pub mod repository;
 pub mod serve;

@@ -172,19 +172,21 @@ impl Repository {
         let Some(trunk) = trunk else {
             return Ok(Merge::Made { commit: head.clone(), tree: self.tree(head).await? });
         };
-        if self.ask(["merge-base", "--is-ancestor", head.as_str(), trunk.as_str()]).await?.0 {
+        // Side by side: what is asked first is seldom the answer.
+        let contained = self.ask(["merge-base", "--is-ancestor", head.as_str(), trunk.as_str()]);
+        let merged = self.ask([
+            "merge-tree",
+            "--write-tree",
+            "--name-only",
+            "--no-messages",
+            trunk.as_str(),
+            head.as_str(),
+        ]);
+        let (contained, merged) = tokio::join!(contained, merged);
+        if contained?.0 {
             return Ok(Merge::Contained);
         }
-        let (clean, out) = self
-            .ask([
-                "merge-tree",
-                "--write-tree",
-                "--name-only",
-                "--no-messages",
-                trunk.as_str(),
-                head.as_str(),
-            ])
-            .await?;
+        let (clean, out) = merged?;
         let mut lines = out.lines();
         let Some(first) = lines.next() else {
             return Err(GitError::Failed {
@@ -320,18 +322,10 @@ impl Repository {
 
     /// A working copy of a commit, with its own index and this repository's objects.
     pub async fn check_out(&self, commit: &Oid, into: &Path) -> Result<(), GitError> {
-        let clone = ["clone", "--quiet", "--shared", "--no-checkout", "--no-tags", "--template="];
-        let mut command = git(&self.dir);
-        command.env_remove("GIT_DIR").args(clone).arg(&self.dir).arg(into);
-        output(command, "clone").await?;
+        crate::copy::skeleton(&self.dir, commit, into).map_err(GitError::Absent)?;
         let mut command = git(&into.join(".git"));
-        command.current_dir(into).env("GIT_WORK_TREE", into).args([
-            "checkout",
-            "--quiet",
-            "--detach",
-            commit.as_str(),
-        ]);
-        output(command, "checkout").await.map(drop)
+        command.current_dir(into).env("GIT_WORK_TREE", into).args(["read-tree", "--reset", "-u", "HEAD"]);
+        output(command, "read-tree").await.map(drop)
     }
 
     /// Commits that `to` has beyond `from`, newest first, as (commit, title), at most `most`.

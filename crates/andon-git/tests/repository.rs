@@ -73,6 +73,13 @@ async fn a_merge_holds_both_sides_and_a_conflict_names_its_files() {
     let copy = work.room.path().join("copy");
     work.bare.check_out(&commit, &copy).await.unwrap();
     assert!(copy.join("b").exists() && copy.join("c").exists());
+    // To git it is a clone, clean and on that commit, with the branches of where it came from.
+    let said = |args: &[&str]| git(&copy, args);
+    assert_eq!(said(&["status", "--porcelain"]), "");
+    assert_eq!(said(&["rev-parse", "HEAD"]), commit.to_string());
+    let branches = said(&["for-each-ref", "--format=%(objectname) %(refname:short)", "refs/remotes"]);
+    assert_eq!(branches.lines().count(), said(&["ls-remote", "--heads", "origin"]).lines().count());
+    git(&copy, &["fsck", "--strict"]);
     git(&work.tree(), &["checkout", "-q", base.as_str()]);
     let clash = work.commit("b", "clash\n", "clash");
     let merged = work.bare.merge(Some(&ours), &clash, "x", Time(0)).await.unwrap();

@@ -14,11 +14,13 @@ pub mod expand;
 pub mod job;
 mod jobs;
 mod limits;
+mod matrix;
 mod pins;
 pub mod plan;
 pub mod planned;
 pub mod rules;
 pub mod runs;
+pub mod secrets;
 mod steps;
 
 pub use check::{Problem, read, schema};

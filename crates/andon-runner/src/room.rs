@@ -130,6 +130,11 @@ impl Room {
         Ok(Record { file, pending: Vec::new() })
     }
 
+    /// All steps that ended so far.
+    pub fn steps(&self) -> io::Result<Vec<StepEnd>> {
+        self.ended(&mut Reading::default())
+    }
+
     /// Steps that ended since the last look. A line that is just being written is left for the next one.
     pub(crate) fn ended(&self, reading: &mut Reading) -> io::Result<Vec<StepEnd>> {
         let mut file = match File::open(self.0.join(RECORD)) {

@@ -48,6 +48,9 @@ pub struct Plan {
     /// Shown as `/tmp`, instead of a small one in memory.
     #[serde(default)]
     pub temporary: Option<PathBuf>,
+    /// Whether it may have terminals of its own.
+    #[serde(default)]
+    pub terminals: bool,
     /// Shown as `/etc/hosts`.
     pub hosts: Option<PathBuf>,
     /// Whether Landlock limits it as well.

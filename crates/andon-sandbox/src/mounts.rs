@@ -45,6 +45,9 @@ pub(crate) fn own_files(plan: &Plan) -> Result<(), String> {
         }
     }
     tree.devices()?;
+    if plan.terminals {
+        tree.terminals()?;
+    }
     tree.proc(!plan.own_user)?;
     // Again: what is read may lie below what was hidden or covered.
     for path in &plan.read {
@@ -141,6 +144,22 @@ impl Tree<'_> {
             std::os::unix::fs::symlink(format!("/proc/self/fd{target}"), &at).map_err(said("create", &at))?;
         }
         Ok(())
+    }
+
+    /// Terminals that are nobody else's.
+    fn terminals(&self) -> Result<(), String> {
+        let at = self.top.join("dev/pts");
+        fs::create_dir_all(&at).map_err(said("create", &at))?;
+        mount(
+            "devpts",
+            &at,
+            "devpts",
+            MountFlags::NOSUID | MountFlags::NOEXEC,
+            c"newinstance,ptmxmode=0666,mode=620",
+        )
+        .map_err(|error| format!("cannot have terminals of its own: {error}"))?;
+        let link = self.top.join("dev/ptmx");
+        std::os::unix::fs::symlink("pts/ptmx", &link).map_err(said("create", &link))
     }
 
     /// Its own processes. `cover`: root without capabilities could still write to files that belong to root.

@@ -12,6 +12,7 @@ mod people;
 mod places;
 mod recovery;
 mod runs;
+mod secrets;
 mod shells;
 mod tests;
 
@@ -98,6 +99,7 @@ pub fn doors() -> Vec<Door> {
     doors.extend(runs::doors());
     doors.extend(coverage::doors());
     doors.extend(shells::doors());
+    doors.extend(secrets::doors());
     doors.extend(tests::doors());
     doors
 }

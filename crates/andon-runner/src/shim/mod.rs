@@ -156,10 +156,10 @@ fn enter(
 ) -> Result<Watch, String> {
     let words = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
     let (output, writer) = Output::open(&job.log, &job.secrets).map_err(words("cannot open its log"))?;
-    let exe = std::env::current_exe().map_err(words("cannot find the server's own binary"))?;
     let (told, theirs) = UnixStream::pair().map_err(words("cannot open a pipe"))?;
     leave(&job.plan)?;
-    let inside = Command::new(exe)
+    // By what runs and not by its name: the file may be another version by now.
+    let inside = Command::new("/proc/self/exe")
         .arg("job-shim")
         .arg(room.dir())
         .env_clear()

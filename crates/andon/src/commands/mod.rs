@@ -6,6 +6,7 @@ mod coverage;
 pub mod data;
 pub mod environments;
 pub mod file;
+mod here;
 pub mod hosts;
 pub mod infra;
 mod infra_log;
@@ -13,6 +14,7 @@ pub mod local;
 pub mod people;
 pub mod places;
 pub mod recovery;
+pub mod secrets;
 pub mod shell;
 pub mod tests;
 pub mod watch;
@@ -82,6 +84,9 @@ pub enum Ask {
     /// Infrastructure: states, versions, locks, plans.
     #[command(subcommand)]
     Infra(infra::Infra),
+    /// Secrets: values for jobs and services that nobody gets back.
+    #[command(subcommand)]
+    Secret(secrets::Secret),
     /// Databases: templates with masked data, migrations.
     #[command(subcommand)]
     Data(data::Data),
@@ -118,6 +123,7 @@ pub fn run(common: &Common, ask: Ask) -> Result<(), Failure> {
         Ask::Queue => changes::queue(common),
         Ask::Change(change) => changes::change(common, change),
         Ask::Run(run) => changes::run(common, run),
+        Ask::Secret(secret) => secrets::secret(common, secret),
         Ask::Tests(tests) => tests::tests(common, tests),
         Ask::Wall => places::wall(common),
         Ask::Watch(options) => watch::watch(common, options),

@@ -2,11 +2,13 @@
 //! nothing. It outlives the server: another one finds its room and goes on where this one was.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use andon_model::event::{Event, JobEnd, Purpose, TestCounts};
 use andon_model::{Actor, Digest, JobName, Oid, Pins, RunId, Span, Time};
 use andon_pipeline::definition::{Job, Pipeline};
+use andon_pipeline::secrets::Asks;
 use andon_pipeline::{Definition, JobState};
 use andon_runner::{End, News, Order, Room, Running, Step, StepEnd, gather, tool_homes};
 use andon_sandbox::Bounds;
@@ -15,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::parcels::Parcels;
 use super::reports::{Gathered, gather_reports};
+use crate::secrets::Given;
 use crate::{Line, Project, Refusal, State};
 
 /// Time between asking a job to end and killing it.
@@ -101,31 +104,34 @@ pub(super) async fn follow(
 /// Each step once, also where an earlier server recorded some of them.
 async fn record(line: &Line, project: &Project, id: &Id, steps: Vec<StepEnd>) -> Result<(), Refusal> {
     line.decide(project, Actor::line("runner"), |state, _| {
-        if id.runs_since(state).is_none() {
-            return Ok((Vec::new(), ()));
-        }
-        let known =
-            state.runs.all.get(&id.run).and_then(|run| run.job(&id.job)).map_or(0, |job| job.steps.len());
-        let events =
-            steps.into_iter().filter(|step| step.step as usize > known).map(|step| Event::StepFinished {
-                run: id.run,
-                job: id.job.clone(),
-                attempt: id.attempt,
-                step: step.step,
-                name: step.name,
-                ended: job_end(step.end),
-                took: step.took,
-                log_at: step.log_at,
-            });
-        Ok((events.collect(), ()))
+        let runs = id.runs_since(state).is_some();
+        Ok((if runs { unrecorded(state, id, steps) } else { Vec::new() }, ()))
     })
     .await
 }
 
+/// Those of the steps that the journal does not know yet.
+fn unrecorded(state: &State, id: &Id, steps: Vec<StepEnd>) -> Vec<Event> {
+    let job = state.runs.all.get(&id.run).and_then(|run| run.job(&id.job));
+    let known = job.map_or(0, |job| job.steps.len());
+    let new = steps.into_iter().filter(|step| step.step as usize > known);
+    new.map(|step| Event::StepFinished {
+        run: id.run,
+        job: id.job.clone(),
+        attempt: id.attempt,
+        step: step.step,
+        name: step.name,
+        ended: job_end(step.end),
+        took: step.took,
+        log_at: step.log_at,
+    })
+    .collect()
+}
+
 /// Gathers what it left, records its end, and only then lets go of what it was made in.
-pub(super) async fn finish(line: &Line, project: &Project, id: &Id, end: End) -> Result<(), Refusal> {
+pub(super) async fn finish(line: &Line, project: &Project, id: &Id, end: &End) -> Result<(), Refusal> {
     let Some(since) = id.runs_since(&project.state()) else { return Ok(()) };
-    let mut ended = job_end(end);
+    let mut ended = job_end(end.clone());
     let room = id.room(project);
     let mut left = match ended {
         // Nothing it wrote is worth reading: it may not even have begun.
@@ -162,12 +168,17 @@ pub(super) async fn finish(line: &Line, project: &Project, id: &Id, end: End) ->
     });
     let (kept, report) = kept.await.map_err(|error| Refusal::Broken(error.to_string()))?;
     let whole = kept.is_some();
+    // Once more all of them: what could not be recorded at its time is now.
+    let steps = room.steps().unwrap_or_default();
     line.decide(project, Actor::line("runner"), |state, now| {
         if id.runs_since(state).is_none() {
             return Ok((Vec::new(), ()));
         }
         let (took, job) = (now.since(since), id.job.clone());
-        let finished = Event::JobFinished {
+        let mut events = unrecorded(state, id, steps);
+        events.extend(built);
+        events.extend(outputs);
+        events.push(Event::JobFinished {
             run: id.run,
             job,
             attempt: id.attempt,
@@ -176,8 +187,8 @@ pub(super) async fn finish(line: &Line, project: &Project, id: &Id, end: End) ->
             log: kept,
             tests,
             report,
-        };
-        Ok((built.into_iter().chain(outputs).chain([finished]).collect(), ()))
+        });
+        Ok((events, ()))
     })
     .await?;
     let tidied = tokio::task::spawn_blocking(move || {
@@ -294,15 +305,38 @@ async fn order(line: &Line, project: &Project, id: &Id) -> Result<Order, Refusal
             line.hand_tests(project, &run, &room.tmp(), &mut env).await?;
         }
     }
-    if let Some(Purpose::Gate { change, .. }) =
-        project.state().runs.all.get(&id.run).map(|run| run.purpose.clone())
-    {
-        env.insert("ANDON_CHANGE".into(), change.0.to_string());
-    }
+    let purpose = project.state().runs.all.get(&id.run).map(|run| run.purpose.clone());
+    let asks = match purpose {
+        Some(Purpose::Gate { change, .. }) => {
+            env.insert("ANDON_CHANGE".into(), change.0.to_string());
+            line.asks_of(project, change)
+        }
+        _ => Asks::Landed,
+    };
+    let given = line.give_secrets(project, &job.secrets, asks)?;
+    let secrets = hand_over(given, &mut env, &log)?;
     let called = format!("{}-{}", project.name, id.name());
     let mut order = job_order(project, job, called, &room, tree, env, log);
     order.timeout = project.state().runs.timeout(&id.job, job.timeout);
+    order.secrets = secrets;
     Ok(order)
+}
+
+/// Secrets become variables; what was not given is said in the output, where whoever misses it looks. Returns what the log may not show.
+pub(in crate::stations) fn hand_over(
+    given: Given,
+    env: &mut BTreeMap<String, String>,
+    log: &Path,
+) -> std::io::Result<Vec<String>> {
+    if !given.refused.is_empty() {
+        let mut file = std::fs::File::options().create(true).append(true).open(log)?;
+        for why in &given.refused {
+            writeln!(file, "andon: {why}")?;
+        }
+    }
+    let values: Vec<String> = given.values.values().cloned().collect();
+    env.extend(given.values.into_iter().map(|(name, value)| (name.into(), value)));
+    Ok(values)
 }
 
 /// What a job of the file is for the runner. How long it may take where the file does not say is known by whoever has seen it before.

@@ -26,8 +26,8 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
 use attempt::Id;
+pub(super) use attempt::{hand_over, job_env, job_order, pins};
 pub use attempt::{job_end, live_log, plain_env, plain_order};
-pub(super) use attempt::{job_env, job_order, pins};
 pub use reports::{Gathered, gather_reports};
 
 use replays::Keys;
@@ -35,6 +35,8 @@ use replays::Keys;
 use super::Pulse;
 use crate::{Line, Project, Refusal};
 
+/// Between two tries to record how a job ended.
+const AGAIN: Duration = Duration::from_secs(1);
 /// The station's name in the journal.
 const PIPELINE: &str = "pipeline";
 /// Time between two looks when nothing happens.
@@ -123,6 +125,9 @@ async fn step(
             Decision::Ask { run, job, until } => {
                 line.tell(project, PIPELINE, vec![Event::ApprovalAsked { run, job, until }]).await?;
             }
+            Decision::Carry { run, job, from } => {
+                line.tell(project, PIPELINE, vec![Event::JobReplayed { run, job, from, key: None }]).await?;
+            }
             Decision::Expire { run, job, why } => approval::expire(line, project, run, job, why).await?,
             Decision::Start { run, job, attempt } => {
                 // Another project may have been quicker: then a job that ends wakes us again.
@@ -204,10 +209,15 @@ fn take_up(
             Err(why) => Some(End::Broken(why)),
         };
         // None: the server stops. The attempt does not, and the next server takes it up.
-        if let Some(end) = end
-            && let Err(error) = attempt::finish(&line, &project, &id, end).await
-        {
-            tracing::error!(%error, attempt = id.name(), "the end of a job could not be recorded");
+        if let Some(end) = end {
+            while let Err(error) = attempt::finish(&line, &project, &id, &end).await {
+                tracing::error!(%error, attempt = id.name(), "the end of a job could not be recorded, it is tried again");
+                tokio::select! {
+                    // The next server finds it in its room.
+                    () = stop.cancelled() => break,
+                    () = tokio::time::sleep(AGAIN) => {}
+                }
+            }
         }
         project.jobs.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
         drop(slot);
