@@ -5,7 +5,7 @@
 //! 2. A red patch set is refused with the verdict's headline.
 //! 3. A run whose infrastructure broke is made again, at most [`TRIES`] times.
 //! 4. A run whose patch set nobody waits for any more is stopped.
-//! 5. When nothing is being tested, the next change is: those that fix the open andon first, then the oldest patch set.
+//! 5. When nothing is being tested (a run that waits for a person is not), the next change is: those that fix the open andon first, then the oldest patch set.
 
 use andon_model::event::Verdict;
 use andon_model::{AndonId, ChangeId, Oid, RunId};
@@ -119,7 +119,8 @@ fn settle(queue: &Queue, change: &Change, hold: Hold<'_>, trunk: Option<&Oid>) -
 }
 
 fn is_under_test(queue: &Queue, change: &Change) -> bool {
-    let running = |run: &GateRun| run.verdict.is_none();
+    // Whoever waits for a person keeps nobody from being tested.
+    let running = |run: &GateRun| run.verdict.is_none() && run.asks.is_empty();
     matches!(&change.standing, Standing::Testing { run, .. } if queue.runs.get(run).is_some_and(running))
 }
 
@@ -263,6 +264,21 @@ mod tests {
         assert!(matches!(story.plan(None, None)[..], [Decision::Stop { run: RunId(1), .. }]));
         story.says(1, Verdict::Green);
         assert!(matches!(story.plan(None, None)[..], [Decision::Test { patch_set: 2, .. }]));
+    }
+
+    #[test]
+    fn a_run_that_waits_for_a_person_keeps_nobody_from_being_tested() {
+        let mut story = Story::new();
+        story.push(1, 1, None).tested(1, 1, 1, None).push(2, 1, None);
+        let (run, job): (RunId, andon_model::JobName) = (RunId(1), "ask".parse().unwrap());
+        story.then(Event::ApprovalAsked { run, job: job.clone(), until: Time(99) });
+        assert!(matches!(story.plan(None, None)[..], [Decision::Test { change: ChangeId(2), .. }]));
+        story.tested(2, 1, 2, None).says(2, Verdict::Green);
+        assert!(matches!(story.plan(None, None)[..], [Decision::Land { change: ChangeId(2), .. }]));
+        // A yes that comes when trunk has moved on: what would land now is tested.
+        story.then(Event::ApprovalGiven { run, job, why: "yes".into() }).says(1, Verdict::Green);
+        let moved = story.plan(None, Some(oid('f')));
+        assert!(moved.iter().any(|d| matches!(d, Decision::Test { change: ChangeId(1), .. })), "{moved:?}");
     }
 
     #[test]

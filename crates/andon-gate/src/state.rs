@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use andon_model::event::{Event, Purpose, Push, Recorded, Verdict};
-use andon_model::{AndonId, ChangeId, Oid, RunId, Time, UserName};
+use andon_model::{AndonId, ChangeId, JobName, Oid, RunId, Time, UserName};
 use serde::Serialize;
 
 /// Where a change stands.
@@ -104,6 +104,8 @@ pub struct GateRun {
     pub parent: Option<Oid>,
     /// What the validation suite said; none while it runs.
     pub verdict: Option<Verdict>,
+    /// Jobs that wait for a person. As long as one does, others are tested meanwhile.
+    pub asks: BTreeSet<JobName>,
 }
 
 /// All changes of a project.
@@ -176,6 +178,7 @@ impl Queue {
                     tree: tree.clone(),
                     parent: parent.clone(),
                     verdict: None,
+                    asks: BTreeSet::new(),
                 };
                 self.runs.insert(*run, made);
                 if let Some(found) = self.changes.get_mut(change) {
@@ -189,6 +192,16 @@ impl Queue {
                     .is_some_and(|c| c.push.patch_set == *patch_set && (c.standing.is_open() || again(c)));
                 if newest {
                     self.stand(*change, Standing::Testing { run: *run, since: at });
+                }
+            }
+            Event::ApprovalAsked { run, job, .. } => {
+                if let Some(found) = self.runs.get_mut(run) {
+                    found.asks.insert(job.clone());
+                }
+            }
+            Event::ApprovalGiven { run, job, .. } | Event::ApprovalRefused { run, job, .. } => {
+                if let Some(found) = self.runs.get_mut(run) {
+                    found.asks.remove(job);
                 }
             }
             Event::RunFinished { run, verdict, .. } => self.finished(*run, verdict, at),

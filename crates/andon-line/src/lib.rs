@@ -14,6 +14,7 @@ pub mod project;
 mod recording;
 pub mod recovery;
 pub mod refusal;
+mod secrets;
 pub mod state;
 pub mod stations;
 pub mod view;

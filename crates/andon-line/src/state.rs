@@ -11,6 +11,7 @@ use andon_gate::Queue;
 use andon_model::event::{Event, Recorded};
 use andon_model::{AndonId, EnvironmentName, ReleaseId, ServiceName, Time};
 use andon_pipeline::Runs;
+use andon_pipeline::secrets::Secrets;
 use andon_release::Releases;
 use andon_validation::quarantine::Quarantine;
 
@@ -30,6 +31,8 @@ pub struct State {
     pub queue: Queue,
     /// Runs and jobs.
     pub runs: Runs,
+    /// Secrets, without their values.
+    pub secrets: Secrets,
     /// Tests in quarantine.
     pub quarantine: Quarantine,
     /// Environments, deployments, instances.
@@ -61,6 +64,7 @@ impl State {
         }
         self.queue.evolve(recorded);
         self.runs.evolve(recorded);
+        self.secrets.evolve(recorded);
         self.quarantine.evolve(recorded);
         self.estate.evolve(recorded);
         self.states.evolve(recorded);

@@ -51,6 +51,8 @@ pub fn of(event: &Event) -> Option<(Mark, String, Option<String>)> {
             let (mark, words) = crate::view::job_end(ended);
             (mark, format!("{job} {words} after {took}."), Some(format!("runs/{}", run.0)))
         }
+        Event::SecretSet { secret, .. } => (Mark::None, format!("The secret {secret} was set."), None),
+        Event::SecretRemoved { secret } => (Mark::None, format!("The secret {secret} was forgotten."), None),
         Event::TestQuarantined { test, owner, until, .. } => {
             let words = format!(
                 "{test} is in quarantine until {}; {owner} makes it reliable again.",

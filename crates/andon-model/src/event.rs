@@ -26,7 +26,7 @@ use crate::{
     AndonId, ChangeId, DatabaseName, DeploymentId, Digest, EnvironmentName, GroupName, HostName, InstanceId,
     JobName, Oid, Pins, ProjectName, ReleaseId, RunId, ServiceName, Span, Time, UserName,
 };
-use crate::{InfraRunId, ShellId, StateName};
+use crate::{InfraRunId, SecretName, ShellId, StateName};
 
 /// Who did it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -229,6 +229,10 @@ pub enum Event {
         coverage: Option<CoverageFigures>,
         report: Option<Digest>,
     },
+    /// A secret has this value now, sealed in a blob; whom it is given to.
+    SecretSet { secret: SecretName, sealed: Digest, environments: Vec<EnvironmentName>, unlanded: bool },
+    /// It is forgotten.
+    SecretRemoved { secret: SecretName },
     /// The test runs and reports, and its failures stop nothing until then.
     TestQuarantined { test: String, owner: UserName, why: String, until: Time },
     /// The test counts again.

@@ -11,6 +11,7 @@ pub mod name;
 mod packages;
 mod percent;
 pub mod pins;
+pub mod secret;
 pub mod service;
 pub mod strategy;
 pub mod time;
@@ -25,6 +26,7 @@ pub use name::{
 };
 pub use packages::Packages;
 pub use pins::Pins;
+pub use secret::SecretName;
 pub use service::{Limits, PlannedService, RuntimeKind, Size};
 pub use strategy::{Percent, Strategy, Weight};
 pub use time::{Span, Time};

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::{DatabaseName, ServiceName, Span};
+use crate::{DatabaseName, SecretName, ServiceName, Span};
 
 /// A service as a deployment will run it: the whole shape, so that nothing is read again later.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -42,6 +42,9 @@ pub struct PlannedService {
     /// Databases that it is told the addresses of.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub databases: Vec<DatabaseName>,
+    /// Secrets that it is given as variables.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<SecretName>,
 }
 
 /// What runs the instances of an environment.
@@ -97,6 +100,7 @@ impl PlannedService {
             writes: Vec::new(),
             port: None,
             databases: Vec::new(),
+            secrets: Vec::new(),
         }
     }
 }

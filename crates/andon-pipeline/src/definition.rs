@@ -7,8 +7,8 @@ pub use crate::steps::Step;
 use andon_model::event::PlannedService;
 use andon_model::strategy::Strategy;
 use andon_model::{
-    DatabaseName, EnvironmentName, JobName, Limits, RuntimeKind, ServiceName, Size, Span, StageName,
-    StrategyName, TemplateName,
+    DatabaseName, EnvironmentName, JobName, Limits, RuntimeKind, SecretName, ServiceName, Size, Span,
+    StageName, StrategyName, TemplateName,
 };
 use indexmap::IndexMap;
 use schemars::JsonSchema;
@@ -90,6 +90,10 @@ pub struct Job {
     /// What all its processes may use together.
     #[serde(default)]
     pub limits: ServiceLimits,
+    /// Secrets that it gets as variables of the same names: `andon secret set` keeps them, and says who may have them. A job that may not
+    /// have one runs without, and its output says so.
+    #[serde(default)]
+    pub secrets: Vec<SecretName>,
     /// `false`: it reaches nobody but itself.
     #[serde(default = "yes")]
     pub network: bool,
@@ -199,7 +203,9 @@ impl OneOrMany {
 impl Reports {
     /// Every path of every kind, to be changed.
     pub(crate) fn paths_mut(&mut self) -> impl Iterator<Item = &mut String> {
-        self.junit.iter_mut().chain(self.coverage.iter_mut())
+        // Taken apart, so that no kind is forgotten.
+        let Reports { tests, junit, coverage, findings } = self;
+        [tests, junit, coverage, findings].into_iter().flat_map(OneOrMany::iter_mut)
     }
 }
 
@@ -268,6 +274,9 @@ pub struct Service {
     #[serde(default)]
     #[schemars(with = "Vec<DatabaseName>")]
     pub databases: Vec<Spanned<DatabaseName>>,
+    /// Secrets that its instances get as variables of the same names: `andon secret set` keeps them.
+    #[serde(default)]
+    pub secrets: Vec<SecretName>,
 }
 
 /// A PostgreSQL database that every environment has one of.
@@ -509,6 +518,7 @@ impl Definition {
             writes: service.writes.clone(),
             port: service.port,
             databases: service.databases.iter().map(|name| name.value.clone()).collect(),
+            secrets: service.secrets.clone(),
         });
         Some(Resolved {
             services: services.collect(),

@@ -13,11 +13,13 @@ pub mod detect;
 pub mod expand;
 pub mod job;
 mod jobs;
+mod matrix;
 mod pins;
 pub mod plan;
 pub mod planned;
 pub mod rules;
 pub mod runs;
+pub mod secrets;
 mod steps;
 
 pub use check::{Problem, read, schema};

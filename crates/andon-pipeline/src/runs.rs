@@ -253,6 +253,19 @@ impl Runs {
         known.iter().rev().find(usable).copied()
     }
 
+    /// The newest run of the same patch set in which a person said yes to the same question.
+    pub fn approved_before(&self, run: &Run, job: &JobRun) -> Option<RunId> {
+        let Purpose::Gate { .. } = run.purpose else { return None };
+        let said = |other: &&Run| {
+            other.id < run.id
+                && other.purpose == run.purpose
+                && other.job(&job.plan.name).is_some_and(|before| {
+                    before.passed() && before.answered.is_some() && before.plan.approve == job.plan.approve
+                })
+        };
+        self.all.values().rev().find(said).map(|other| other.id)
+    }
+
     fn with(&mut self, run: RunId, job: &JobName, change: impl FnOnce(&mut JobRun)) {
         if let Some(run) = self.all.get_mut(&run) {
             with(run, job, change);

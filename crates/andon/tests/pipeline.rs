@@ -38,6 +38,13 @@ fn said(out: &std::process::Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr))
 }
 
+/// What jobs of the project have as their home: the one place that a test and a job both reach.
+fn home(server: &Server) -> std::path::PathBuf {
+    let home = server.room.path().join("data/jobs/shop/home");
+    std::fs::create_dir_all(&home).unwrap();
+    home
+}
+
 /// The newest run of a change.
 fn run_of(server: &Server, change: u32) -> u32 {
     let runs = server.view(&format!("/changes/{change}"))["runs"].clone();
@@ -92,6 +99,10 @@ fn a_local_run_has_the_plan_and_the_verdict_of_the_server() {
     };
     let shown = said(&local(&["--show"]));
     assert!(shown.contains(&plan), "{shown}");
+    // And the server shows the very bytes that bear the name.
+    let whole = server.view("/runs/1/plan");
+    let shown: Value = serde_json::from_str(&said(&local(&["--show", "--json"]))).unwrap();
+    assert_eq!(whole, shown["plan"]);
     let out = local(&[]);
     assert!(out.status.success(), "{}", said(&out));
     let text = said(&out);
@@ -190,17 +201,13 @@ fn nobody_who_says_yes_in_time_is_a_no() {
 #[test]
 fn jobs_of_a_group_wait_for_each_other_over_runs_and_say_so() {
     let (server, repo) =
-        with("    deploy: { group: db, run: 'while [ ! -e \"$HERE/go\" ]; do sleep 0.02; done' }\n");
-    let file = yaml(&format!(
-        "    deploy: {{ group: db, env: {{ HERE: '{}' }}, run: 'while [ ! -e \"$HERE/go\" ]; do sleep 0.02; done' }}\n",
-        server.room.path().display()
-    ));
-    repo.write("andon.yaml", &file);
+        with("    deploy: { group: db, run: 'while [ ! -e \"$HOME/go\" ]; do sleep 0.02; done' }\n");
+    let go = home(&server).join("go");
     let change = repo.propose("Begin");
     server.until("it runs", "/runs/1", |view| words(view, "deploy").starts_with("since"));
-    std::fs::write(server.room.path().join("go"), "").unwrap();
+    std::fs::write(&go, "").unwrap();
     server.decided(change);
-    std::fs::remove_file(server.room.path().join("go")).unwrap();
+    std::fs::remove_file(&go).unwrap();
     // Two runs of trunk at once want the same.
     for _ in 0..2 {
         assert!(server.cli(&["run", "trunk"]).status.success());
@@ -209,7 +216,7 @@ fn jobs_of_a_group_wait_for_each_other_over_runs_and_say_so() {
     let waits =
         server.until("the second waits", "/runs/3", |view| words(view, "deploy").contains("one job of db"));
     assert_eq!(words(&waits, "deploy"), "waits for run-2 deploy: one job of db at a time");
-    std::fs::write(server.room.path().join("go"), "").unwrap();
+    std::fs::write(&go, "").unwrap();
     for run in [2, 3] {
         assert_eq!(finished(&server, run)["verdict"], "green");
     }
@@ -303,20 +310,18 @@ fn what_a_change_that_did_not_land_left_is_for_that_change_alone() {
 #[test]
 fn a_red_run_is_made_again_without_repeating_what_was_green() {
     let (server, repo) = Server::with_project(&[("andon.yaml", TRUE)]);
-    let flag = server.room.path().join("mended");
     repo.write(
         "andon.yaml",
-        &yaml(&format!(
-            "    build: {{ run: 'date +%N; mkdir dist; echo 1 > dist/a', artifact: dist }}
-    flaky: {{ run: 'test -e \"$FLAG\"', needs: [build], env: {{ FLAG: '{}' }} }}
+        &yaml(
+            "    build: { run: 'date +%N; mkdir dist; echo 1 > dist/a', artifact: dist }
+    flaky: { run: 'test -e \"$HOME/mended\"', needs: [build] }
 ",
-            flag.display()
-        )),
+        ),
     );
     let change = repo.propose("Begin");
     assert_eq!(server.decided(change)["row"]["standing"], "refused");
     let green = log(&server, 1, "build");
-    std::fs::write(&flag, "").unwrap();
+    std::fs::write(home(&server).join("mended"), "").unwrap();
     let out = server.cli(&["run", "again", "run-1"]);
     assert!(said(&out).contains("run-2"), "{}", said(&out));
     assert_eq!(server.decided(change)["row"]["standing"], "landed", "{}", server.view("/runs/2"));

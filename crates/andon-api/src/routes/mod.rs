@@ -11,6 +11,7 @@ mod people;
 mod places;
 mod recovery;
 mod runs;
+mod secrets;
 mod shells;
 mod tests;
 
@@ -96,6 +97,7 @@ pub fn doors() -> Vec<Door> {
     doors.extend(data::doors());
     doors.extend(runs::doors());
     doors.extend(shells::doors());
+    doors.extend(secrets::doors());
     doors.extend(tests::doors());
     doors
 }

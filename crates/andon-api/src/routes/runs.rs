@@ -2,19 +2,21 @@
 
 use std::sync::Arc;
 
-use andon_line::Line;
 use andon_line::stations::pipeline::again::Again;
+use andon_line::{Line, Refusal};
 use andon_model::event::Role;
 use andon_model::{JobName, RunId};
 use axum::Json;
+use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::routing::post;
-use http::Method;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use http::{Method, StatusCode, header};
 use serde::Deserialize;
 use serde_json::json;
 
 use super::{Why, number};
-use crate::answer::{Answer, done};
+use crate::answer::{Answer, Trouble, done};
 use crate::door::Door;
 use crate::guard::By;
 
@@ -22,10 +24,27 @@ use crate::guard::By;
 pub(super) fn doors() -> Vec<Door> {
     use Role::{Developer, Viewer};
     vec![
+        Door::new(Method::GET, "/api/v1/{project}/runs/{run}/plan", Viewer, get(plan)),
         Door::new(Method::POST, "/api/v1/{project}/runs/{run}/again", Developer, post(again)),
         Door::new(Method::POST, "/api/v1/{project}/runs/{run}/jobs/{job}/approve", Viewer, post(approve)),
         Door::new(Method::POST, "/api/v1/{project}/runs/{run}/jobs/{job}/refuse", Viewer, post(refuse)),
     ]
+}
+
+/// The whole plan as it was named: its SHA-256 is its name.
+async fn plan(
+    State(line): State<Arc<Line>>,
+    Path((project, run)): Path<(String, String)>,
+) -> Result<Response, Trouble> {
+    let (project, run) = (line.project(&project)?, number::<RunId>(&run)?);
+    let known = project.state().runs.all.get(&run).map(|run| run.plan.clone());
+    let Some(plan) = known.flatten() else {
+        return Err(Trouble(StatusCode::NOT_FOUND, format!("there is no plan of {run}")));
+    };
+    let file = tokio::fs::File::open(line.blobs.path(&plan)).await;
+    let file = file.map_err(|error| Trouble::from(Refusal::from(error)))?;
+    let body = Body::from_stream(tokio_util::io::ReaderStream::new(file));
+    Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
 }
 
 #[derive(Debug, Deserialize)]

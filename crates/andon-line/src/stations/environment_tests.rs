@@ -9,7 +9,7 @@ use andon_model::{DeploymentId, JobName};
 use andon_runner::{End, Room};
 use tokio_util::sync::CancellationToken;
 
-use super::pipeline::{job_end, job_env, job_order};
+use super::pipeline::{hand_over, job_end, job_env, job_order};
 use crate::{Line, Project, Refusal};
 
 /// Output that a test may print, in bytes.
@@ -89,9 +89,12 @@ async fn run(
         std::fs::create_dir_all(of_it.dir())?;
         let mut env = job_env(&own.pipeline, job, project, &name, &of_it.tmp());
         env.extend(addresses(project, &deployment));
+        let given = line.secrets_of_environment(project, &environment, &job.secrets)?;
+        let secrets = hand_over(given, &mut env, &log)?;
         let called = format!("{}-{id}-{name}", project.name);
         let mut order = job_order(project, job, called, &of_it, tree.clone(), env, log.clone());
         order.log_limit = LOG_LIMIT;
+        order.secrets = secrets;
         order.timeout = project.state().runs.timeout(&name, job.timeout);
         let end = match line.runner.run(&order, stop.cancelled()).await {
             End::Cancelled => return Ok(None),

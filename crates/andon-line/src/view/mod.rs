@@ -17,6 +17,7 @@ pub mod queue;
 pub mod recovery;
 pub mod release;
 pub mod run;
+pub mod secrets;
 pub mod shells;
 pub mod tests;
 pub mod wall;

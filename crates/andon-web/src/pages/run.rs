@@ -30,7 +30,7 @@ pub fn run(view: &RunView, caller: &Caller) -> Markup {
         @if let Some(plan) = &view.plan {
             (sheet("plan", "Plan", html! {
                 p { code.long { (plan) } }
-                p.soft { "Names every job with its commands and its environment. " code { "andon run local --show" } " of the same commit has the same." }
+                p.soft { "Names every job with its commands and its environment. " code { "andon run local --show" } " of the same commit has the same. " a href={ "/api/v1/" (project) "/runs/" (view.number) "/plan" } { "See it whole" } }
             }))
         }
         @if !view.files.is_empty() { (sheet("coverage", "Coverage by file, lowest first", files(&view.files))) }

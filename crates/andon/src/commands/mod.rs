@@ -5,6 +5,7 @@ pub mod changes;
 pub mod data;
 pub mod environments;
 pub mod file;
+mod here;
 pub mod hosts;
 pub mod infra;
 mod infra_log;
@@ -12,6 +13,7 @@ pub mod local;
 pub mod people;
 pub mod places;
 pub mod recovery;
+pub mod secrets;
 pub mod shell;
 pub mod tests;
 pub mod watch;
@@ -79,6 +81,9 @@ pub enum Ask {
     /// Infrastructure: states, versions, locks, plans.
     #[command(subcommand)]
     Infra(infra::Infra),
+    /// Secrets: values for jobs and services that nobody gets back.
+    #[command(subcommand)]
+    Secret(secrets::Secret),
     /// Databases: templates with masked data, migrations.
     #[command(subcommand)]
     Data(data::Data),
@@ -115,6 +120,7 @@ pub fn run(common: &Common, ask: Ask) -> Result<(), Failure> {
         Ask::Queue => changes::queue(common),
         Ask::Change(change) => changes::change(common, change),
         Ask::Run(run) => changes::run(common, run),
+        Ask::Secret(secret) => secrets::secret(common, secret),
         Ask::Tests(tests) => tests::tests(common, tests),
         Ask::Wall => places::wall(common),
         Ask::Watch(options) => watch::watch(common, options),

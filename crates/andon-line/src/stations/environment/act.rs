@@ -215,6 +215,13 @@ pub(super) fn told(
         }
     }
     env.extend(line.database_env(project, environment, service)?);
+    let given = line
+        .secrets_of_environment(project, environment, &service.secrets)
+        .map_err(|refusal| refusal.to_string())?;
+    if let Some(why) = given.refused.into_iter().next() {
+        return Err(why.replace("; hint:", "\nhint:"));
+    }
+    env.extend(given.values.into_iter().map(|(name, value)| (name.into(), value)));
     Ok(env)
 }
 

@@ -2,11 +2,13 @@
 //! nothing. It outlives the server: another one finds its room and goes on where this one was.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use andon_model::event::{Event, JobEnd, Purpose, TestCounts};
 use andon_model::{Actor, Digest, JobName, Oid, Pins, RunId, Span, Time};
 use andon_pipeline::definition::{Job, Pipeline};
+use andon_pipeline::secrets::Asks;
 use andon_pipeline::{Definition, JobState};
 use andon_runner::{End, News, Order, Room, Running, Step, StepEnd, gather, tool_homes};
 use andon_sandbox::Bounds;
@@ -15,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::parcels::Parcels;
 use super::reports::{Gathered, gather_reports};
+use crate::secrets::Given;
 use crate::{Line, Project, Refusal, State};
 
 /// Time between asking a job to end and killing it.
@@ -302,15 +305,38 @@ async fn order(line: &Line, project: &Project, id: &Id) -> Result<Order, Refusal
             line.hand_tests(project, &run, &room.tmp(), &mut env).await?;
         }
     }
-    if let Some(Purpose::Gate { change, .. }) =
-        project.state().runs.all.get(&id.run).map(|run| run.purpose.clone())
-    {
-        env.insert("ANDON_CHANGE".into(), change.0.to_string());
-    }
+    let purpose = project.state().runs.all.get(&id.run).map(|run| run.purpose.clone());
+    let asks = match purpose {
+        Some(Purpose::Gate { change, .. }) => {
+            env.insert("ANDON_CHANGE".into(), change.0.to_string());
+            line.asks_of(project, change)
+        }
+        _ => Asks::Landed,
+    };
+    let given = line.give_secrets(project, &job.secrets, asks)?;
+    let secrets = hand_over(given, &mut env, &log)?;
     let called = format!("{}-{}", project.name, id.name());
     let mut order = job_order(project, job, called, &room, tree, env, log);
     order.timeout = project.state().runs.timeout(&id.job, job.timeout);
+    order.secrets = secrets;
     Ok(order)
+}
+
+/// Secrets become variables; what was not given is said in the output, where whoever misses it looks. Returns what the log may not show.
+pub(in crate::stations) fn hand_over(
+    given: Given,
+    env: &mut BTreeMap<String, String>,
+    log: &Path,
+) -> std::io::Result<Vec<String>> {
+    if !given.refused.is_empty() {
+        let mut file = std::fs::File::options().create(true).append(true).open(log)?;
+        for why in &given.refused {
+            writeln!(file, "andon: {why}")?;
+        }
+    }
+    let values: Vec<String> = given.values.values().cloned().collect();
+    env.extend(given.values.into_iter().map(|(name, value)| (name.into(), value)));
+    Ok(values)
 }
 
 /// What a job of the file is for the runner. How long it may take where the file does not say is known by whoever has seen it before.

@@ -26,8 +26,8 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
 use attempt::Id;
+pub(super) use attempt::{hand_over, job_env, job_order, pins};
 pub use attempt::{job_end, live_log, plain_env, plain_order};
-pub(super) use attempt::{job_env, job_order, pins};
 pub use reports::{Gathered, gather_reports};
 
 use replays::Keys;
@@ -128,6 +128,9 @@ async fn step(
         match decision {
             Decision::Ask { run, job, until } => {
                 line.tell(project, PIPELINE, vec![Event::ApprovalAsked { run, job, until }]).await?;
+            }
+            Decision::Carry { run, job, from } => {
+                line.tell(project, PIPELINE, vec![Event::JobReplayed { run, job, from, key: None }]).await?;
             }
             Decision::Expire { run, job, why } => approval::expire(line, project, run, job, why).await?,
             Decision::Start { run, job, attempt } => {

@@ -28,6 +28,7 @@ pub struct Gathered {
     pub unreadable: Vec<String>,
     /// What was odd.
     pub warnings: Vec<String>,
+    /// What linters and analysers found.
     #[serde(default)]
     pub findings: Vec<Finding>,
 }
