@@ -280,7 +280,12 @@ fn job_row(runs: &Runs, run: &Run, job: &JobRun, now: Time) -> JobRow {
 
 fn step_row(step: &StepRun) -> StepRow {
     let (mark, words) = job_end(&step.end);
-    StepRow { name: step.name.clone(), mark, words: format!("{words} after {}", step.took), log_at: step.log_at }
+    StepRow {
+        name: step.name.clone(),
+        mark,
+        words: format!("{words} after {}", step.took),
+        log_at: step.log_at,
+    }
 }
 
 fn asks(job: &JobRun) -> Option<AskRow> {

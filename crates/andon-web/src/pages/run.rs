@@ -1,7 +1,7 @@
 //! A run: red tests first, then jobs, coverage and what it built; and the page of one job above its output.
 
-use andon_line::view::{Mark, RunView};
 use andon_line::view::run::{AskRow, FileRow, JobRow, TestRow};
+use andon_line::view::{Mark, RunView};
 use andon_line::{Caller, Refusal};
 use andon_model::event::Role;
 use maud::{Markup, html};

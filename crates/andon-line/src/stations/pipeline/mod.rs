@@ -90,7 +90,9 @@ async fn after_restart(line: &Arc<Line>, project: &Arc<Project>, stop: &Cancella
                 let slot = Arc::clone(&line.slots).try_acquire_owned().ok();
                 take_up(line, project, id, slot, stop, async { Ok(running) });
             }
-            Ok(None) => lose(line, project, &id, "the machine or the process that held it went down", stop).await,
+            Ok(None) => {
+                lose(line, project, &id, "the machine or the process that held it went down", stop).await
+            }
             Err(why) => {
                 tracing::error!(attempt = id.name(), why, "an attempt is given up");
                 lose(line, project, &id, &why, stop).await;
