@@ -213,6 +213,13 @@ fn show_run(view: &RunView) {
     }
     for job in &view.jobs {
         say!("  {} {} ({}): {}", job.mark.sign(), job.name, job.stage, job.words);
+        // A job with `run` is one step.
+        for step in job.steps.iter().filter(|_| job.steps.len() > 1) {
+            say!("      {} {}: {}", step.mark.sign(), step.name, step.words);
+        }
+        for (what, why) in &job.isolation.lacks {
+            say!("      lacking: {what} ({why})");
+        }
         if let Some(asks) = &job.asks {
             say!("      {}", asks.what);
             say!("      hint: andon run approve {} {} --why '…'", view.number, job.name);
