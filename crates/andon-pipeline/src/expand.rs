@@ -162,6 +162,7 @@ fn over(job: Job, template: Job) -> Job {
         takes: if job.takes.is_empty() { template.takes } else { job.takes },
         cache: job.cache.or(template.cache),
         reads: first(job.reads, template.reads),
+        layer: job.layer.or(template.layer),
     }
 }
 
