@@ -15,5 +15,8 @@ pub fn figures() -> Result<Vec<Figure>, String> {
         return Err(format!("plans could not be measured: {}", String::from_utf8_lossy(&out.stderr)));
     }
     let text = String::from_utf8_lossy(&out.stdout);
-    text.lines().filter(|line| line.starts_with('{')).map(|line| serde_json::from_str(line).map_err(|error| error.to_string())).collect()
+    text.lines()
+        .filter(|line| line.starts_with('{'))
+        .map(|line| serde_json::from_str(line).map_err(|error| error.to_string()))
+        .collect()
 }
