@@ -127,7 +127,8 @@ impl World {
             .filter(|(_, job)| matches!(job.state, JobState::Asked { .. }))
             .map(|(run, job)| (run, job.plan.name.clone()))
             .collect();
-        if let Some((run, job)) = asked.first().cloned().filter(|_| dice % 3 == 0 || self.running.is_empty())
+        if let Some((run, job)) =
+            asked.first().cloned().filter(|_| dice.is_multiple_of(3) || self.running.is_empty())
         {
             let why = "said".to_owned();
             return match dice % 4 {
