@@ -357,7 +357,9 @@ fn others_land_while_a_person_is_waited_for_and_a_yes_holds_on_the_newer_trunk()
     repo.write("plain", "1");
     let plain = repo.propose("Plain");
     assert_eq!(server.decided(plain)["row"]["standing"], "landed", "it did not wait");
-    assert_eq!(server.view(&format!("/changes/{risky}"))["row"]["standing"], "testing");
+    let row = server.view(&format!("/changes/{risky}"))["row"].clone();
+    assert_eq!((row["standing"].as_str(), row["mark"].as_str()), (Some("testing"), Some("wait")));
+    assert!(row["words"].as_str().unwrap().contains("ask of run-3 waits for any releaser"), "{row}");
     assert!(server.cli(&["run", "approve", "3", "ask", "--why", "risk it"]).status.success());
     assert_eq!(server.decided(risky)["row"]["standing"], "landed");
     // Trunk had moved: what landed was tested on it, and nobody was asked again.
