@@ -135,6 +135,7 @@ fn filled(path: &str) -> String {
         ("{name}", "none.css"),
         ("{host}", "n1"),
         ("{shell}", "1"),
+        ("{secret}", "NPM_TOKEN"),
     ] {
         path = path.replace(place, value);
     }

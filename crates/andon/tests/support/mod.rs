@@ -367,8 +367,13 @@ impl Server {
 
     /// The command line, begun: whoever waits for it reads all it says.
     pub fn cli_begun(&self, args: &[&str]) -> Child {
+        self.cli_with(args, Stdio::null())
+    }
+
+    /// The same with something to read.
+    pub fn cli_with(&self, args: &[&str], stdin: Stdio) -> Child {
         let mut command = self.cli_command(self.room.path(), args);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
     fn cli_command(&self, dir: &Path, args: &[&str]) -> Command {
