@@ -35,19 +35,23 @@ pub fn replays(binary: &Path) -> Result<Vec<Figure>, String> {
     let house = House::open(binary)?;
     let values: Vec<String> = (0..CACHED).map(|n| format!("v{n}")).collect();
     let yaml = format!(
-        "version: 1\npipeline: {{ jobs: {{ m: {{ run: \"true\", reads: [\"src/**\"], matrix: {{ a: [{}] }} }} }} }}\n",
+        "version: 1\npipeline: {{ jobs: {{ m: {{ run: \"true\", reads: [\"a\"], matrix: {{ a: [{}] }} }} }} }}\n",
         values.join(", ")
     );
-    house.landed(house.propose("Begin", &[("andon.yaml", &yaml), ("src/a", "1")])?)?;
+    house.landed(house.propose("Begin", &[("andon.yaml", &yaml), ("a", "1")])?)?;
     for n in 2..2 + TIMES {
-        house.post("/runs", &json!({}))?;
+        house.post("/api/v1/shop/runs", &json!({}))?;
         house.until(&format!("/runs/{n}"), |view| view["finished"] == true)?;
     }
     let (mut took, mut replayed) = (Vec::new(), 0);
     let journal = house.journal()?;
     let at = |kind: &str, run: u32| {
         let is = |event: &&Value| event["event"]["type"] == kind && event["event"]["run"] == run;
-        journal.iter().find(is).and_then(|event| event["at"].as_i64()).ok_or(format!("{kind} of run-{run} is missing"))
+        journal
+            .iter()
+            .find(is)
+            .and_then(|event| event["at"].as_i64())
+            .ok_or(format!("{kind} of run-{run} is missing"))
     };
     for run in 2..2 + TIMES {
         took.push((at("run_finished", run)? - at("run_queued", run)?) as f64);
@@ -59,5 +63,10 @@ pub fn replays(binary: &Path) -> Result<Vec<Figure>, String> {
     if replayed != (CACHED * TIMES) as usize {
         return Err(format!("{replayed} jobs of {} were replayed", CACHED * TIMES));
     }
-    Ok(vec![Figure::lower("100 replayed jobs, from the queue to the verdict, p50", quantile(&mut took, 0.5), "ms", Some(59.0))])
+    Ok(vec![Figure::lower(
+        "100 replayed jobs, from the queue to the verdict, p50",
+        quantile(&mut took, 0.5),
+        "ms",
+        Some(59.0),
+    )])
 }
