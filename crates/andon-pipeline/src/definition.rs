@@ -211,8 +211,8 @@ impl Reports {
     /// Every path of every kind, to be changed.
     pub(crate) fn paths_mut(&mut self) -> impl Iterator<Item = &mut String> {
         // Taken apart, so that no kind is forgotten.
-        let Reports { tests, junit, coverage, findings } = self;
-        [tests, junit, coverage, findings].into_iter().flat_map(OneOrMany::iter_mut)
+        let Reports { tests, junit, coverage, findings, performance } = self;
+        [tests, junit, coverage, findings, performance].into_iter().flat_map(OneOrMany::iter_mut)
     }
 }
 

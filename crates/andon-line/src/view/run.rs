@@ -10,6 +10,7 @@ use andon_validation::findings::Finding;
 use andon_validation::pyramid::LayerLine;
 use serde::{Deserialize, Serialize};
 
+use super::queue::waits_for_a_person;
 use super::{Fact, Frame, Mark, ago, count, fact, frame, job_end, verdict};
 use crate::State;
 use crate::stations::pipeline::approval::asked;
@@ -165,7 +166,9 @@ pub fn run(state: &State, project: &str, run: &Run, report: Option<&RunReport>, 
         }
         Purpose::Trunk => (format!("{} at {}", state.trunk, run.commit.short()), None),
     };
+    let waits = waits_for_a_person(state, run.id, now);
     let (mark, said, name) = match &run.finished {
+        None if waits.is_some() => (Mark::Wait, "waits".to_owned(), "running"),
         None => (Mark::Live, "is under way".to_owned(), "running"),
         Some((_, v)) => {
             let (mark, words) = verdict(v);
@@ -187,10 +190,14 @@ pub fn run(state: &State, project: &str, run: &Run, report: Option<&RunReport>, 
     let heading = match &run.finished {
         Some(_) if mark == Mark::Go => format!("{} is green", run.id),
         Some(_) => format!("{}: {said}", run.id),
+        None if waits.is_some() => format!("{} waits for a person", run.id),
         None => format!("{} is under way", run.id),
     };
     let ended = run.finished.as_ref().map_or(String::new(), |(at, _)| format!(", {}", ago(now, *at)));
-    let mut facts = vec![fact(took.to_string(), "from the queue to the verdict")];
+    let mut facts = vec![fact(
+        took.to_string(),
+        if run.finished.is_some() { "from the queue to the verdict" } else { "since it was asked for" },
+    )];
     if run.tests.total() > 0 {
         let mark = if run.tests.failed > 0 { Mark::Stop } else { Mark::Go };
         let label = format!("of {} passed", count(run.tests.total() as usize, "test"));

@@ -86,7 +86,7 @@ fn asked(view: &RunView, job: &JobRow, asks: &AskRow) -> Markup {
         &format!("{} waits for a person", job.name),
         html! {
             p { (asks.what) }
-            p.soft { (asks.who) " may answer until " (day(asks.until)) "." }
+            p.soft { "This is for " (asks.who) ", until " (day(asks.until)) "." }
             div.acts { (go.with(why())) (stop.with(why())) }
         },
     )
