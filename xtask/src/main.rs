@@ -14,6 +14,7 @@ mod house;
 mod line;
 mod load;
 mod pipeline;
+mod plans;
 mod ranks;
 mod recovery;
 mod states;

@@ -37,6 +37,8 @@ pub fn run() -> Result<(), String> {
     let mut figures = first_instruction(&binary)?;
     figures.extend(steps_a_second(&binary)?);
     figures.extend(of_runner(&binary)?);
+    figures.extend(crate::plans::figures()?);
+    figures.extend(crate::plans::replays(&binary)?);
     figures.extend(peers()?);
     // Kept already: the kills take minutes.
     keep("pipeline", figures.clone(), NOTES)?;

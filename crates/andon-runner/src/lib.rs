@@ -8,6 +8,7 @@
 pub mod confine;
 pub mod execute;
 pub mod gather;
+pub mod log;
 pub mod order;
 pub mod parcel;
 pub mod room;

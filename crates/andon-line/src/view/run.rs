@@ -1,15 +1,16 @@
 //! A run: its jobs, its tests, its coverage, what it built.
 
 use andon_model::Time;
-use andon_model::event::{JobEnd, Purpose};
+use andon_model::event::{JobEnd, JobIsolation, Purpose};
 use andon_pipeline::plan::waits_for;
-use andon_pipeline::runs::{JobRun, Run};
+use andon_pipeline::runs::{JobRun, Run, StepRun};
 use andon_pipeline::{JobState, Runs};
 use andon_validation::RunReport;
 use andon_validation::findings::Finding;
 use andon_validation::pyramid::LayerLine;
 use serde::{Deserialize, Serialize};
 
+use super::queue::waits_for_a_person;
 use super::{Fact, Frame, Mark, ago, count, fact, frame, job_end, verdict};
 use crate::State;
 use crate::stations::pipeline::approval::asked;
@@ -100,6 +101,25 @@ pub struct JobRow {
     /// The people who are asked, while they are.
     #[serde(default)]
     pub asks: Option<AskRow>,
+    /// Steps of the attempt that ended, in order.
+    #[serde(default)]
+    pub steps: Vec<StepRow>,
+    /// What separates the attempt from its neighbours and from the host.
+    #[serde(default)]
+    pub isolation: JobIsolation,
+}
+
+/// A step that ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StepRow {
+    /// What people call it.
+    pub name: String,
+    /// How it ended.
+    pub mark: Mark,
+    /// The same in words.
+    pub words: String,
+    /// Where its output begins in the job's, in bytes.
+    pub log_at: u64,
 }
 
 /// A question to people.
@@ -146,7 +166,9 @@ pub fn run(state: &State, project: &str, run: &Run, report: Option<&RunReport>, 
         }
         Purpose::Trunk => (format!("{} at {}", state.trunk, run.commit.short()), None),
     };
+    let waits = waits_for_a_person(state, run.id, now);
     let (mark, said, name) = match &run.finished {
+        None if waits.is_some() => (Mark::Wait, "waits".to_owned(), "running"),
         None => (Mark::Live, "is under way".to_owned(), "running"),
         Some((_, v)) => {
             let (mark, words) = verdict(v);
@@ -168,10 +190,14 @@ pub fn run(state: &State, project: &str, run: &Run, report: Option<&RunReport>, 
     let heading = match &run.finished {
         Some(_) if mark == Mark::Go => format!("{} is green", run.id),
         Some(_) => format!("{}: {said}", run.id),
+        None if waits.is_some() => format!("{} waits for a person", run.id),
         None => format!("{} is under way", run.id),
     };
     let ended = run.finished.as_ref().map_or(String::new(), |(at, _)| format!(", {}", ago(now, *at)));
-    let mut facts = vec![fact(took.to_string(), "from the queue to the verdict")];
+    let mut facts = vec![fact(
+        took.to_string(),
+        if run.finished.is_some() { "from the queue to the verdict" } else { "since it was asked for" },
+    )];
     if run.tests.total() > 0 {
         let mark = if run.tests.failed > 0 { Mark::Stop } else { Mark::Go };
         let label = format!("of {} passed", count(run.tests.total() as usize, "test"));
@@ -273,6 +299,18 @@ fn job_row(runs: &Runs, run: &Run, job: &JobRun, now: Time) -> JobRow {
         tests,
         log,
         asks: asks(job),
+        steps: job.steps.iter().map(step_row).collect(),
+        isolation: job.isolation.clone(),
+    }
+}
+
+fn step_row(step: &StepRun) -> StepRow {
+    let (mark, words) = job_end(&step.end);
+    StepRow {
+        name: step.name.clone(),
+        mark,
+        words: format!("{words} after {}", step.took),
+        log_at: step.log_at,
     }
 }
 

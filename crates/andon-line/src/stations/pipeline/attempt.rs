@@ -10,6 +10,7 @@ use andon_model::{Actor, Digest, JobName, Oid, Pins, RunId, Span, Time};
 use andon_pipeline::definition::{Job, Pipeline};
 use andon_pipeline::secrets::Asks;
 use andon_pipeline::{Definition, JobState};
+use andon_runner::log::{Packing, marks};
 use andon_runner::{End, News, Order, Room, Running, Step, StepEnd, gather, tool_homes};
 use andon_sandbox::Bounds;
 use andon_validation::memory;
@@ -162,7 +163,7 @@ pub(super) async fn finish(line: &Line, project: &Project, id: &Id, end: &End) -
     let (blobs, log) = (line.blobs.clone(), live_log(project, id.run, &id.job, id.attempt));
     let path = log.clone();
     let kept = tokio::task::spawn_blocking(move || {
-        let log = std::fs::File::open(&path).and_then(|file| blobs.put(file)).ok().map(|(digest, _)| digest);
+        let log = keep_log(&blobs, &path);
         let report = serde_json::to_vec(&gathered).ok().and_then(|bytes| blobs.put(&bytes[..]).ok());
         (log, report.map(|(digest, _)| digest))
     });
@@ -193,6 +194,7 @@ pub(super) async fn finish(line: &Line, project: &Project, id: &Id, end: &End) -
     .await?;
     let tidied = tokio::task::spawn_blocking(move || {
         if whole {
+            let _ = std::fs::remove_file(marks::path(&log));
             let _ = std::fs::remove_file(log);
         }
         // What cannot be removed now is swept at the next start.
@@ -320,6 +322,12 @@ async fn order(line: &Line, project: &Project, id: &Id) -> Result<Order, Refusal
     order.timeout = project.state().runs.timeout(&id.job, job.timeout);
     order.secrets = secrets;
     Ok(order)
+}
+
+/// Keeps an output that is over, packed; none: it could not be kept.
+pub(in crate::stations) fn keep_log(blobs: &andon_store::Blobs, path: &Path) -> Option<Digest> {
+    let file = std::fs::File::open(path).ok()?;
+    blobs.put(Packing::of(file)).ok().map(|(digest, _)| digest)
 }
 
 /// Secrets become variables; what was not given is said in the output, where whoever misses it looks. Returns what the log may not show.
