@@ -42,6 +42,7 @@ pub mod trx;
 pub mod verdict;
 mod walk;
 mod xml;
+mod xml_tag;
 
 pub use coverage::{Coverage, FileCoverage};
 pub use detect::{Kind, NotAReport, TestKind, detect};
