@@ -127,6 +127,9 @@ pub fn judge(
 /// An age as people say it: the largest unit is enough.
 fn words(age: Span) -> String {
     let minutes = age.0 / 60_000;
+    if minutes == 0 {
+        return "less than a minute".into();
+    }
     let (number, unit) = match minutes {
         0..60 => (minutes, "minute"),
         60..2880 => (minutes / 60, "hour"),

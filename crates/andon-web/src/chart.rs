@@ -127,7 +127,7 @@ pub fn course(points: &[(Time, u32, f64)]) -> Markup {
     let lowest = points.iter().map(|point| point.2).fold(100.0, f64::min);
     let highest = points.iter().map(|point| point.2).fold(0.0, f64::max);
     // A scale of at least ten points: a tenth of a point is no cliff.
-    let low = ((lowest / 5.0).floor() * 5.0).min(90.0);
+    let low = (((lowest - 1.0) / 5.0).floor() * 5.0).clamp(0.0, 90.0);
     let high = ((highest / 5.0).ceil() * 5.0).max(low + 10.0).min(100.0);
     let steps = (points.len() - 1).max(1) as f64;
     let x = |n: usize| LEFT + n as f64 / steps * (RIGHT - LEFT);
@@ -144,7 +144,7 @@ pub fn course(points: &[(Time, u32, f64)]) -> Markup {
     );
     let day = |at: Time| at.rfc3339().get(0..10).unwrap_or_default().to_owned();
     html! {
-        svg.chart viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } role="img" aria-label=(says) {
+        svg.chart.course viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } role="img" aria-label=(says) {
             path.axis d={ "M" (LEFT) " " (TOP) "V" (BOTTOM) "H" (RIGHT) } {}
             text x="4" y=(TOP + 4.0) { (number(high)) " %" }
             text x="4" y=(BOTTOM) { (number(low)) " %" }

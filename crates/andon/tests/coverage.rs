@@ -101,7 +101,10 @@ fn a_job_that_is_not_needed_carries_its_coverage_with_its_age() {
     let said = String::from_utf8_lossy(&said.stdout).into_owned();
     assert!(said.contains(" ▲     2      1     items.append(price)"), "{said}");
     let all = server.cli(&["coverage"]);
-    assert!(String::from_utf8_lossy(&all.stdout).contains("100.0 % of the lines ran in tests"), "{all:?}");
+    assert!(
+        String::from_utf8_lossy(&all.stdout).contains("100.0\u{a0}% of the lines ran in tests"),
+        "{all:?}"
+    );
 }
 
 #[test]

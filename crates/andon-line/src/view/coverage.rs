@@ -192,7 +192,7 @@ impl Line {
             state.runs.all.get(&run).and_then(|run| run.finished.as_ref()).map(|(at, _)| ago(now, *at));
         Ok(CoverageView {
             frame: frame(&state, project.name.as_str(), now),
-            heading: format!("{:.1} % of the lines{what} ran in tests", totals.lines.percent()),
+            heading: format!("{:.1}\u{a0}% of the lines{what} ran in tests", totals.lines.percent()),
             sentence: format!(
                 "{} of {} lines in {}, measured by {run}{}.",
                 totals.lines.covered,
@@ -253,7 +253,7 @@ impl Line {
         let (state, totals) = (project.state(), measured.totals());
         Ok(SourceView {
             frame: frame(&state, project.name.as_str(), self.now()),
-            heading: format!("{path}: {:.1} % of its lines ran in tests", totals.lines.percent()),
+            heading: format!("{path}: {:.1}\u{a0}% of its lines ran in tests", totals.lines.percent()),
             sentence: format!(
                 "{} of {} lines that can run, measured by {run}.",
                 totals.lines.covered, totals.lines.total
