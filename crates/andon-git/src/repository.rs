@@ -136,21 +136,25 @@ impl Repository {
     /// What `head` has beyond trunk; none when trunk has it already.
     pub async fn beyond(&self, trunk: Option<&Oid>, head: &Oid) -> Result<Option<Commits>, GitError> {
         let range = trunk.map_or_else(|| head.to_string(), |trunk| format!("{trunk}..{head}"));
-        let out = self
-            .run(["log", "--topo-order", "--format=%H%x00%at%x00%an <%ae>%x00%B%x00%x00", &range])
-            .await?;
+        let format = "--format=%H%x00%at%x00%an <%ae>%x00%B%x00%x00";
+        // Side by side: whoever pushed waits for both.
+        let (out, paths) = tokio::join!(self.run(["log", "--topo-order", format, &range]), async {
+            match trunk {
+                Some(trunk) => {
+                    self.run(["diff", "--name-only", "-z", "--no-renames", &format!("{trunk}...{head}")])
+                        .await
+                }
+                None => self.run(["ls-tree", "-r", "-z", "--name-only", head.as_str()]).await,
+            }
+        });
+        let out = out?;
         let mut commits = out.split("\0\0").map(|c| c.trim_start_matches('\n')).filter(|c| !c.is_empty());
         let Some(newest) = commits.next() else { return Ok(None) };
         let (count, oldest) = (1 + commits.clone().count(), commits.last().unwrap_or(newest));
         let field = |commit: &str, at: usize| commit.splitn(4, '\0').nth(at).unwrap_or_default().to_owned();
         let message = field(newest, 3);
         let secs: i64 = field(oldest, 1).parse().unwrap_or(0);
-        let paths = match trunk {
-            Some(trunk) => {
-                self.run(["diff", "--name-only", "-z", "--no-renames", &format!("{trunk}...{head}")]).await?
-            }
-            None => self.run(["ls-tree", "-r", "-z", "--name-only", head.as_str()]).await?,
-        };
+        let paths = paths?;
         Ok(Some(Commits {
             count: u32::try_from(count).unwrap_or(u32::MAX),
             title: message.lines().next().unwrap_or_default().chars().take(200).collect(),

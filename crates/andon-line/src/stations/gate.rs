@@ -118,8 +118,10 @@ async fn test(
         Err(error) => return refuse(error.to_string()).await,
     };
     // Reachable from now on, whatever becomes of it.
-    project.repository.pin(&format!("tested/{commit}"), &commit).await?;
-    let defined = project.definition(&commit).await?;
+    let name = format!("tested/{commit}");
+    let (pinned, defined) = tokio::join!(project.repository.pin(&name, &commit), project.definition(&commit));
+    pinned?;
+    let defined = defined?;
     let definition = match &*defined {
         Ok(definition) => definition,
         Err(problem) => return refuse(problem.clone()).await,
@@ -162,15 +164,16 @@ async fn planned(
     parent: Option<&Oid>,
     commit: &Oid,
 ) -> Result<(Vec<PlannedJob>, Digest), Refusal> {
+    let plan = Plan::of(definition);
+    let (blobs, json) = (line.blobs.clone(), plan.json());
+    // Kept while git is asked.
+    let kept = tokio::task::spawn_blocking(move || blobs.put(&json[..]));
     let changed = match parent {
         Some(parent) => Some(project.repository.changed(parent, commit).await?),
         None => None,
     };
-    let plan = Plan::of(definition);
     let jobs = plan.jobs(changed.as_deref());
-    let blobs = line.blobs.clone();
-    let kept = tokio::task::spawn_blocking(move || blobs.put(&plan.json()[..])).await;
-    let (hash, _) = kept.map_err(|error| Refusal::Broken(error.to_string()))??;
+    let (hash, _) = kept.await.map_err(|error| Refusal::Broken(error.to_string()))??;
     Ok((jobs, hash))
 }
 

@@ -1,9 +1,9 @@
 //! A run: its jobs, its tests, its coverage, what it built.
 
 use andon_model::Time;
-use andon_model::event::{JobEnd, Purpose};
+use andon_model::event::{JobEnd, JobIsolation, Purpose};
 use andon_pipeline::plan::waits_for;
-use andon_pipeline::runs::{JobRun, Run};
+use andon_pipeline::runs::{JobRun, Run, StepRun};
 use andon_pipeline::{JobState, Runs};
 use andon_validation::RunReport;
 use serde::{Deserialize, Serialize};
@@ -88,6 +88,25 @@ pub struct JobRow {
     /// The people who are asked, while they are.
     #[serde(default)]
     pub asks: Option<AskRow>,
+    /// Steps of the attempt that ended, in order.
+    #[serde(default)]
+    pub steps: Vec<StepRow>,
+    /// What separates the attempt from its neighbours and from the host.
+    #[serde(default)]
+    pub isolation: JobIsolation,
+}
+
+/// A step that ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StepRow {
+    /// What people call it.
+    pub name: String,
+    /// How it ended.
+    pub mark: Mark,
+    /// The same in words.
+    pub words: String,
+    /// Where its output begins in the job's, in bytes.
+    pub log_at: u64,
 }
 
 /// A question to people.
@@ -261,6 +280,18 @@ fn job_row(runs: &Runs, run: &Run, job: &JobRun, now: Time) -> JobRow {
         tests,
         log,
         asks: asks(job),
+        steps: job.steps.iter().map(step_row).collect(),
+        isolation: job.isolation.clone(),
+    }
+}
+
+fn step_row(step: &StepRun) -> StepRow {
+    let (mark, words) = job_end(&step.end);
+    StepRow {
+        name: step.name.clone(),
+        mark,
+        words: format!("{words} after {}", step.took),
+        log_at: step.log_at,
     }
 }
 

@@ -1,7 +1,7 @@
 //! A run: red tests first, then jobs, coverage and what it built; and the page of one job above its output.
 
-use andon_line::view::RunView;
 use andon_line::view::run::{AskRow, FileRow, JobRow, TestRow};
+use andon_line::view::{Mark, RunView};
 use andon_line::{Caller, Refusal};
 use andon_model::event::Role;
 use maud::{Markup, html};
@@ -179,7 +179,23 @@ pub fn job(view: &RunView, name: &str) -> Result<Markup, Refusal> {
     Ok(html! {
         (head_of(html! { (job.name) " of run-" (view.number) }, sentence, others))
         @if !job.log { (sheet("nothing", "No output yet", html! { p.soft { (job.words) } })) }
+        // A job with `run` is one step, which says nothing that is not said above.
+        @if job.steps.len() > 1 { (sheet("steps", "Steps", steps(job))) }
         @let red: Vec<&TestRow> = view.red.iter().filter(|test| test.job == name).collect();
         @if !red.is_empty() { (sheet("red", "Red tests", html! { @for (n, test) in red.iter().enumerate() { (self::red(n, test, project, view.number)) } })) }
+        @if !job.isolation.has.is_empty() || !job.isolation.lacks.is_empty() { (sheet("isolation", "What separates it", isolation(job))) }
     })
+}
+
+fn steps(job: &JobRow) -> Markup {
+    html! { ol.rows { @for step in &job.steps { li.row { b { (step.name) } (state(step.mark, &step.words)) } } } }
+}
+
+fn isolation(job: &JobRow) -> Markup {
+    html! {
+        ul.rows {
+            @if !job.isolation.has.is_empty() { li.row { (state(Mark::Go, &job.isolation.has.join(", "))) } }
+            @for (lacks, why) in &job.isolation.lacks { li.row { (state(Mark::Wait, &format!("lacking: {lacks}"))) span.small.soft { (why) } } }
+        }
+    }
 }

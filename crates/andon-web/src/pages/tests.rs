@@ -6,12 +6,12 @@ use andon_line::view::environment::{DeploymentRow, DriftRow, EnvironmentRow, Ins
 use andon_line::view::flags::FlagRow;
 use andon_line::view::flow::{StageRow, WayRow};
 use andon_line::view::release::{DifferenceRow, ReleaseRow, SignalRow};
-use andon_line::view::run::{AskRow, FileRow, JobRow, TestRow};
+use andon_line::view::run::{AskRow, FileRow, JobRow, StepRow, TestRow};
 use andon_line::view::wall::{Car, Cell, ServiceRow, Station};
 use andon_line::view::{self, Fact, Frame, Mark, Moment, fact};
 use andon_line::{Caller, State};
 use andon_model::Time;
-use andon_model::event::Role;
+use andon_model::event::{JobIsolation, Role};
 
 const HOSTILE: &str = "<script>alert(1)</script>\"'&<img src=x onerror=alert(1)>";
 
@@ -112,6 +112,7 @@ fn the_page_of_infrastructure_escapes_what_resources_states_and_people_are_calle
 
 #[test]
 fn the_page_of_a_run_escapes_what_tests_jobs_and_files_are_called() {
+    let step = StepRow { name: text(), mark: Mark::Go, words: text(), log_at: 0 };
     let job = JobRow {
         name: "unit".into(),
         stage: text(),
@@ -121,6 +122,8 @@ fn the_page_of_a_run_escapes_what_tests_jobs_and_files_are_called() {
         tests: (1, 1, 0),
         log: true,
         asks: Some(AskRow { what: text(), who: text(), until: Time(0) }),
+        steps: vec![step.clone(), step],
+        isolation: JobIsolation { has: vec![text()], lacks: vec![(text(), text())] },
     };
     let view = view::RunView {
         frame: frame(),

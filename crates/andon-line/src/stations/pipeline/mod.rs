@@ -26,7 +26,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
 use attempt::Id;
-pub(super) use attempt::{hand_over, job_env, job_order, pins};
+pub(super) use attempt::{hand_over, job_env, job_order, keep_log, pins};
 pub use attempt::{job_end, live_log, plain_env, plain_order};
 pub use reports::{Gathered, gather_reports};
 
@@ -45,9 +45,7 @@ const LOOK: Duration = Duration::from_secs(30);
 const SOON: Duration = Duration::from_millis(20);
 
 pub(super) async fn run(line: Arc<Line>, project: Arc<Project>, stop: CancellationToken) {
-    if let Err(error) = after_restart(&line, &project, &stop).await {
-        tracing::error!(%error, "attempts of an earlier server could not be taken up");
-    }
+    after_restart(&line, &project, &stop).await;
     let mut pulse = Pulse::new(&line, &project, stop.clone(), LOOK);
     let mut keys = Keys::default();
     loop {
@@ -63,11 +61,7 @@ pub(super) async fn run(line: Arc<Line>, project: Arc<Project>, stop: Cancellati
 
 /// Attempts that an earlier server began: what still runs is taken up, what ended meanwhile is gathered, and what is gone is recorded as
 /// lost and run again. What the journal does not know is ended.
-async fn after_restart(
-    line: &Arc<Line>,
-    project: &Arc<Project>,
-    stop: &CancellationToken,
-) -> Result<(), Refusal> {
+async fn after_restart(line: &Arc<Line>, project: &Arc<Project>, stop: &CancellationToken) {
     // Of servers of before attempts had rooms.
     let _ = std::fs::remove_dir_all(project.room.join("copies"));
     let mut begun: BTreeMap<String, Id> = BTreeMap::new();
@@ -80,7 +74,10 @@ async fn after_restart(
     let (own, names) = (Arc::clone(line), begun.keys().cloned().collect::<BTreeSet<_>>());
     let rooms = attempt::rooms(project);
     let swept = tokio::task::spawn_blocking(move || own.runner.sweep(&rooms, |name| names.contains(name)));
-    swept.await.map_err(|error| Refusal::Broken(error.to_string()))??;
+    // What will not go must not keep the others from being taken up.
+    if let Err(error) = swept.await.map_err(std::io::Error::other).and_then(|swept| swept) {
+        tracing::error!(%error, project = %project.name, "attempts that nobody knows are not all ended");
+    }
     for id in begun.into_values() {
         let room = id.room(project);
         let adopted = match room.dir().exists() {
@@ -93,22 +90,31 @@ async fn after_restart(
                 let slot = Arc::clone(&line.slots).try_acquire_owned().ok();
                 take_up(line, project, id, slot, stop, async { Ok(running) });
             }
-            Ok(None) => lose(line, project, &id, "the machine or the process that held it went down").await?,
+            Ok(None) => {
+                lose(line, project, &id, "the machine or the process that held it went down", stop).await
+            }
             Err(why) => {
                 tracing::error!(attempt = id.name(), why, "an attempt is given up");
-                lose(line, project, &id, &why).await?;
+                lose(line, project, &id, &why, stop).await;
             }
         }
     }
-    Ok(())
 }
 
-async fn lose(line: &Line, project: &Project, id: &Id, why: &str) -> Result<(), Refusal> {
+/// Records that an attempt counts for nothing, however often that takes: until then its job would seem to run.
+async fn lose(line: &Line, project: &Project, id: &Id, why: &str, stop: &CancellationToken) {
     let room = id.room(project);
-    let cleared = tokio::task::spawn_blocking(move || room.remove()).await;
-    cleared.map_err(|error| Refusal::Broken(error.to_string()))??;
+    // What stays is swept at the next start.
+    let _ = tokio::task::spawn_blocking(move || room.remove()).await;
     let Id { run, job, attempt } = id.clone();
-    line.tell(project, PIPELINE, vec![Event::JobLost { run, job, attempt, why: why.to_owned() }]).await
+    let lost = Event::JobLost { run, job, attempt, why: why.to_owned() };
+    while let Err(error) = line.tell(project, PIPELINE, vec![lost.clone()]).await {
+        tracing::error!(%error, attempt = id.name(), "a lost attempt could not be recorded, it is tried again");
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(AGAIN) => {}
+        }
+    }
 }
 
 async fn step(
