@@ -394,3 +394,36 @@ fn a_question_and_what_was_handed_on_outlive_a_server_that_is_killed() {
         assert_eq!(of_type(&journal, kind).len(), 1, "{kind} happened once");
     }
 }
+
+#[test]
+fn what_runs_beside_a_job_is_reached_by_its_steps_and_ends_with_it() {
+    let listen = "python3 -m http.server --bind 127.0.0.1 $WEB_PORT";
+    let file = yaml(&format!(
+        "    unit:
+      services: {{ web: {{ run: 'echo beside; exec {listen}' }} }}
+      steps:
+        - {{ name: ask, run: 'python3 -c \"import os,urllib.request as r; print(r.urlopen(\\\"http://127.0.0.1:\\\" + os.environ[\\\"WEB_PORT\\\"] + \\\"/file\\\").read())\"' }}
+        - {{ name: again, run: 'test -n \"$WEB_PORT\"' }}
+    ends: {{ needs: [unit], services: {{ bad: {{ run: 'echo I give up; exit 3' }} }}, run: 'echo never' }}
+"
+    ));
+    let (server, repo) = Server::with_project(&[("andon.yaml", &file), ("file", "inside")]);
+    let change = repo.propose("Begin");
+    assert_eq!(server.decided(change)["row"]["words"], "job ends failed with exit status 1");
+    let said = log(&server, 1, "unit");
+    assert!(said.contains("beside") && said.contains("b'inside'"), "{said}");
+    let gave_up = log(&server, 1, "ends");
+    assert!(
+        gave_up.contains("I give up") && gave_up.contains("ended before it could be reached"),
+        "{gave_up}"
+    );
+    assert!(!gave_up.contains("never"), "{gave_up}");
+    // Nothing of it is left behind: whatever listened had the attempt's mark in its environment.
+    let room = server.room.path().to_string_lossy().into_owned();
+    let left = std::fs::read_dir("/proc").unwrap().flatten().filter(|entry| {
+        let environ = std::fs::read(entry.path().join("environ")).unwrap_or_default();
+        let environ = String::from_utf8_lossy(&environ).into_owned();
+        environ.contains("WEB_PORT=") && environ.contains(&room)
+    });
+    assert_eq!(left.count(), 0);
+}

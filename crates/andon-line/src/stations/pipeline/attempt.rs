@@ -11,7 +11,7 @@ use andon_pipeline::definition::{Job, Pipeline};
 use andon_pipeline::secrets::Asks;
 use andon_pipeline::{Definition, JobState};
 use andon_runner::log::{Packing, marks};
-use andon_runner::{End, News, Order, Room, Running, Step, StepEnd, gather, tool_homes};
+use andon_runner::{End, News, Order, Room, Running, Service, Step, StepEnd, gather, tool_homes};
 use andon_sandbox::Bounds;
 use andon_validation::memory;
 use tokio_util::sync::CancellationToken;
@@ -374,12 +374,24 @@ pub fn plain_order(
     env: BTreeMap<String, String>,
     log: PathBuf,
 ) -> Order {
-    let steps = job.all_steps().into_iter().map(|step| Step {
+    let services = job.services.iter().map(|(name, service)| Step {
+        name: format!("service {name}"),
+        script: service.run.clone(),
+        env: service.env.clone(),
+        timeout_ms: None,
+        service: Some(Service {
+            variable: format!("{}_PORT", name.as_str().to_uppercase().replace('-', "_")),
+            port: service.port,
+            within_ms: service.within.0,
+        }),
+    });
+    let steps = services.chain(job.all_steps().into_iter().map(|step| Step {
         name: step.name.value,
         script: step.run,
         env: step.env,
         timeout_ms: step.timeout.map(|timeout| timeout.0),
-    });
+        service: None,
+    }));
     Order {
         name,
         room: room.dir().to_owned(),
