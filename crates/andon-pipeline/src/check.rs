@@ -96,6 +96,7 @@ fn meaning(definition: &Definition) -> Vec<Problem> {
     problems.extend(services(definition));
     problems.extend(environments(definition));
     problems.extend(rules::problems(definition));
+    problems.extend(crate::limits::problems(definition));
     problems
 }
 

@@ -209,6 +209,7 @@ fn over(job: Job, template: Job) -> Job {
         services: if job.services.is_empty() { template.services } else { job.services },
         cache: job.cache.or(template.cache),
         reads: first(job.reads, template.reads),
+        layer: job.layer.or(template.layer),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The JSON doors as a table: what programs and the command line read and command. Each handler is one call into andon-line.
 
 mod accounts;
+mod coverage;
 mod data;
 mod environments;
 mod hosts;
@@ -97,6 +98,7 @@ pub fn doors() -> Vec<Door> {
     doors.extend(infrastructure_runs::doors());
     doors.extend(data::doors());
     doors.extend(runs::doors());
+    doors.extend(coverage::doors());
     doors.extend(shells::doors());
     doors.extend(secrets::doors());
     doors.extend(tests::doors());

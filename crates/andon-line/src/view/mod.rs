@@ -5,6 +5,7 @@
 
 pub mod andon;
 pub mod change;
+pub mod coverage;
 pub mod data;
 pub mod environment;
 pub mod flags;
@@ -31,6 +32,7 @@ use crate::State;
 pub use andon::{AndonView, AndonsView};
 pub use andon_runner::log::{self, Log, Place};
 pub use change::ChangeView;
+pub use coverage::{CoverageView, SourceView};
 pub use environment::{EnvironmentView, EnvironmentsView};
 pub use flags::FlagsView;
 pub use flow::FlowView;

@@ -6,6 +6,8 @@ use andon_pipeline::plan::waits_for;
 use andon_pipeline::runs::{JobRun, Run, StepRun};
 use andon_pipeline::{JobState, Runs};
 use andon_validation::RunReport;
+use andon_validation::findings::Finding;
+use andon_validation::pyramid::LayerLine;
 use serde::{Deserialize, Serialize};
 
 use super::queue::waits_for_a_person;
@@ -15,6 +17,8 @@ use crate::stations::pipeline::approval::asked;
 
 /// Red tests shown with their messages; all are in the report.
 const RED: usize = 200;
+/// Findings shown; all are in the report.
+const FINDINGS: usize = 200;
 /// Files shown; all are in the report.
 const FILES: usize = 500;
 
@@ -55,6 +59,15 @@ pub struct RunView {
     pub files: Vec<FileRow>,
     /// Odd things in reports.
     pub warnings: Vec<String>,
+    /// What of its coverage is carried, and what was not judged and why.
+    #[serde(default)]
+    pub notes: Vec<String>,
+    /// What linters and analysers found, on lines of the change first.
+    #[serde(default)]
+    pub findings: Vec<Finding>,
+    /// Tests by layer.
+    #[serde(default)]
+    pub layers: Vec<LayerLine>,
     /// The artifact, with its size in bytes.
     pub artifact: Option<(String, u64)>,
     /// The plan: the hash of the expanded definition. A local run of the same commit has the same.
@@ -215,9 +228,15 @@ pub fn run(state: &State, project: &str, run: &Run, report: Option<&RunReport>, 
         jobs: run.jobs.iter().map(|job| job_row(&state.runs, run, job, now)).collect(),
         red: report.map(red).unwrap_or_default(),
         breaches: report
-            .map(|r| r.breaches.iter().map(|b| (b.says.clone(), b.lacking.clone())).collect())
+            .map(|r| {
+                let limits = r.breaches.iter().map(|b| (b.says.clone(), b.lacking.clone()));
+                limits.chain(r.surplus.iter().map(|s| (s.says.clone(), s.found.clone()))).collect()
+            })
             .unwrap_or_default(),
         files: report.map(files).unwrap_or_default(),
+        notes: report.map(|report| report.notes.clone()).unwrap_or_default(),
+        findings: report.map(|r| r.findings.iter().take(FINDINGS).cloned().collect()).unwrap_or_default(),
+        layers: report.map(|report| report.layers.clone()).unwrap_or_default(),
         warnings: report
             .map(|report| report.quarantined.values().chain(&report.warnings).cloned().collect())
             .unwrap_or_default(),
