@@ -397,27 +397,29 @@ fn a_question_and_what_was_handed_on_outlive_a_server_that_is_killed() {
 
 #[test]
 fn what_runs_beside_a_job_is_reached_by_its_steps_and_ends_with_it() {
-    let listen = "python3 -m http.server --bind 127.0.0.1 $WEB_PORT";
-    let file = yaml(&format!(
-        "    unit:
-      services: {{ web: {{ run: 'echo beside; exec {listen}' }} }}
+    let ask = r#"python3 -c 'import os,urllib.request as r; print(r.urlopen("http://127.0.0.1:" + os.environ["WEB_PORT"] + "/file").read())'"#;
+    let file = format!(
+        "version: 1
+pipeline:
+  jobs:
+    unit:
+      services: {{ web: {{ run: 'echo beside; exec python3 -m http.server --bind 127.0.0.1 $WEB_PORT' }} }}
       steps:
-        - {{ name: ask, run: 'python3 -c \"import os,urllib.request as r; print(r.urlopen(\\\"http://127.0.0.1:\\\" + os.environ[\\\"WEB_PORT\\\"] + \\\"/file\\\").read())\"' }}
+        - name: ask
+          run: |
+            {ask}
         - {{ name: again, run: 'test -n \"$WEB_PORT\"' }}
-    ends: {{ needs: [unit], services: {{ bad: {{ run: 'echo I give up; exit 3' }} }}, run: 'echo never' }}
 "
-    ));
+    );
     let (server, repo) = Server::with_project(&[("andon.yaml", &file), ("file", "inside")]);
-    let change = repo.propose("Begin");
-    assert_eq!(server.decided(change)["row"]["words"], "job ends failed with exit status 1");
+    assert_eq!(
+        server.decided(repo.propose("Begin"))["row"]["standing"],
+        "landed",
+        "{}",
+        server.view("/runs/1")
+    );
     let said = log(&server, 1, "unit");
     assert!(said.contains("beside") && said.contains("b'inside'"), "{said}");
-    let gave_up = log(&server, 1, "ends");
-    assert!(
-        gave_up.contains("I give up") && gave_up.contains("ended before it could be reached"),
-        "{gave_up}"
-    );
-    assert!(!gave_up.contains("never"), "{gave_up}");
     // Nothing of it is left behind: whatever listened had the attempt's mark in its environment.
     let room = server.room.path().to_string_lossy().into_owned();
     let left = std::fs::read_dir("/proc").unwrap().flatten().filter(|entry| {
@@ -426,4 +428,28 @@ fn what_runs_beside_a_job_is_reached_by_its_steps_and_ends_with_it() {
         environ.contains("WEB_PORT=") && environ.contains(&room)
     });
     assert_eq!(left.count(), 0);
+}
+
+#[test]
+fn a_service_that_cannot_be_reached_makes_its_job_red_and_says_why() {
+    let holder = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let taken = format!("run: sleep 9, port: {}", holder.local_addr().unwrap().port());
+    let (server, repo) = with("    unit: { run: 'true' }\n");
+    server.decided(repo.propose("Begin"));
+    for (run, (service, says)) in (2..).zip([
+        (taken.as_str(), "is taken already"),
+        ("run: 'echo I give up; exit 3'", "ended before it could be reached"),
+        ("run: sleep 60, within: 1s", "does not listen on port"),
+    ]) {
+        repo.follow();
+        let jobs = format!("    unit: {{ services: {{ bad: {{ {service} }} }}, run: echo never }}\n");
+        repo.write("andon.yaml", &yaml(&jobs));
+        repo.commit(service);
+        let (ok, text) = repo.push_as(&["-o", &format!("topic=t{run}"), "HEAD:refs/for/main"]);
+        assert!(ok, "{text}");
+        let view = server.decided(support::number(&text));
+        assert_eq!(view["row"]["words"], "job unit failed with exit status 1");
+        let said = log(&server, run, "unit");
+        assert!(said.contains(says) && !said.contains("never"), "{said}");
+    }
 }

@@ -193,10 +193,16 @@ impl Inside {
             Some(port) => port,
             None => free_port().map_err(|error| format!("no port is free for the service: {error}"))?,
         };
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        // Somebody else's would be taken for it.
+        if TcpStream::connect_timeout(&address, LOOK).is_ok() {
+            return Err(format!(
+                "port {port} is taken already: leave `port` out, and one that is free is found"
+            ));
+        }
         self.env.push((service.variable.clone(), port.to_string()));
         let child = self.spawn(script, env).map_err(|error| format!("cannot start a shell: {error}"))?;
         let until = Instant::now() + Duration::from_millis(service.within_ms);
-        let address = SocketAddr::from(([127, 0, 0, 1], port));
         loop {
             if TcpStream::connect_timeout(&address, LOOK).is_ok() {
                 return Ok(());
