@@ -410,7 +410,7 @@ fn within(file: &Path, most: u64) -> Result<String, Failure> {
 }
 
 #[cfg(test)]
-mod tests {
+mod names {
     use super::*;
 
     #[test]
