@@ -9,7 +9,6 @@ use serde_json::Value;
 
 use crate::figure::{Figure, keep, quantile};
 use crate::house::{House, binary, pause, target};
-use crate::plans;
 
 /// Pushes whose first instruction is timed.
 const PUSHES: u32 = 60;
@@ -38,7 +37,8 @@ pub fn run() -> Result<(), String> {
     let mut figures = first_instruction(&binary)?;
     figures.extend(steps_a_second(&binary)?);
     figures.extend(of_runner(&binary)?);
-    figures.extend(plans::figures()?);
+    figures.extend(crate::plans::figures()?);
+    figures.extend(crate::plans::replays(&binary)?);
     figures.extend(peers()?);
     // Kept already: the kills take minutes.
     keep("pipeline", figures.clone(), NOTES)?;

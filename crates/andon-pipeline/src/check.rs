@@ -96,6 +96,7 @@ fn meaning(definition: &Definition) -> Vec<Problem> {
     problems.extend(services(definition));
     problems.extend(environments(definition));
     problems.extend(rules::problems(definition));
+    problems.extend(crate::limits::problems(definition));
     problems
 }
 
@@ -245,6 +246,24 @@ environments:
   production: { deploy: on-green, env: { MODE: live } }
 ";
 
+    /// A file that says everything that is unfolded.
+    const RICH: &str = "version: 1
+pipeline:
+  env: { A: a }
+  templates:
+    t: { parameters: { m: , n: x }, job: { run: 'echo $WITH_M', reports: { tests: $WITH_M.xml }, cache: { key: [l], paths: [d/] } } }
+  jobs:
+    unit: { use: t, with: { m: cart }, matrix: { p: ['3.1', 3.2], include: [{ p: z }], exclude: [{ p: 3.2 }] }, retries: { red: 1 } }
+    ask: { approve: { why: on, roles: [releaser] }, needs: [unit], when: { paths: ['src/**'] } }
+    build: { run: make, outputs: [o], reads: ['src/**'], group: g, retries: 2 }
+    use: { run: make, takes: [build], timeout: 5m, stage: late }
+";
+
+    #[test]
+    fn a_file_that_says_everything_is_read() {
+        assert_eq!(read(RICH).map(|definition| definition.pipeline.jobs.len()).unwrap(), 5);
+    }
+
     fn first(text: &str) -> Problem {
         read(text).expect_err("it was accepted").remove(0)
     }
@@ -350,9 +369,9 @@ environments:
 
     #[test]
     fn whatever_is_done_to_a_file_it_is_read_or_refused_with_a_place_and_a_hint() {
-        for seed in 0..3_000u64 {
+        for seed in 0..4_000u64 {
             let mut state = seed;
-            let mut bytes = GOOD.as_bytes().to_vec();
+            let mut bytes = [GOOD, RICH][seed as usize % 2].as_bytes().to_vec();
             for _ in 0..=next(&mut state) % 6 {
                 if bytes.is_empty() {
                     break;

@@ -1,14 +1,14 @@
 //! `andon.yaml` as types. The comments of the fields become the descriptions that an editor shows. Reads nothing and checks nothing.
 
 use crate::ansible::{Ansible, as_git};
-use crate::job::{Approve, Cache, Matrix, Retries, Template, When};
+use crate::job::{Approve, Beside, Cache, Matrix, Retries, Template, When};
 use crate::rules::{Alike, Exception, Protection, Rules};
 pub use crate::steps::Step;
 use andon_model::event::PlannedService;
 use andon_model::strategy::Strategy;
 use andon_model::{
-    DatabaseName, EnvironmentName, JobName, Limits, RuntimeKind, SecretName, ServiceName, Size, Span,
-    StageName, StrategyName, TemplateName,
+    DatabaseName, EnvironmentName, JobName, Limits, Percent, RuntimeKind, SecretName, ServiceName, Size,
+    Span, StageName, StrategyName, TemplateName,
 };
 use indexmap::IndexMap;
 use schemars::JsonSchema;
@@ -127,12 +127,18 @@ pub struct Job {
     #[serde(default)]
     #[schemars(with = "Vec<JobName>")]
     pub takes: Vec<Spanned<JobName>>,
+    /// What runs beside the steps, by name: a database, a server to be tested. The steps find its port as `NAME_PORT`.
+    #[serde(default)]
+    pub services: IndexMap<ServiceName, Beside>,
     /// Files that the next run may begin with.
     pub cache: Option<Cache>,
     /// All that the job reads of the repository; its working copy has nothing else. When none of it changed since it was green, the job is
     /// not run but replayed.
     #[serde(default)]
     pub reads: Vec<String>,
+    /// What its tests stand on. Left out, it follows from the stage: `commit` is unit, `acceptance` is integration, anything else e2e.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layer: Option<Layer>,
 }
 
 /// Paths of reports in the working copy; `*` stands for a part of a name.
@@ -151,6 +157,9 @@ pub struct Reports {
     /// What linters and analysers found, as SARIF 2.1.0.
     #[serde(default)]
     pub findings: OneOrMany,
+    /// What performance tests measured: Criterion's `estimates.json`, JSON of hyperfine, or a list of `{ name, value, unit }`.
+    #[serde(default)]
+    pub performance: OneOrMany,
 }
 
 impl Reports {
@@ -161,7 +170,8 @@ impl Reports {
 
     /// All paths.
     pub fn all(&self) -> impl Iterator<Item = &str> {
-        self.of_tests().chain(self.coverage.iter()).chain(self.findings.iter())
+        let others = self.coverage.iter().chain(self.findings.iter()).chain(self.performance.iter());
+        self.of_tests().chain(others)
     }
 }
 
@@ -204,8 +214,8 @@ impl Reports {
     /// Every path of every kind, to be changed.
     pub(crate) fn paths_mut(&mut self) -> impl Iterator<Item = &mut String> {
         // Taken apart, so that no kind is forgotten.
-        let Reports { tests, junit, coverage, findings } = self;
-        [tests, junit, coverage, findings].into_iter().flat_map(OneOrMany::iter_mut)
+        let Reports { tests, junit, coverage, findings, performance } = self;
+        [tests, junit, coverage, findings, performance].into_iter().flat_map(OneOrMany::iter_mut)
     }
 }
 
@@ -215,21 +225,96 @@ impl Reports {
 pub struct Validation {
     /// Limits on coverage; each one that is broken blocks the change and lists the lines that lack tests.
     pub coverage: Option<CoverageLimits>,
+    /// Limits on what linters and analysers find.
+    pub findings: Option<FindingLimits>,
+    /// Limits on what performance tests measure.
+    pub performance: Option<PerformanceLimits>,
 }
 
-/// Limits on coverage, in percent of lines.
+/// Limits on measured numbers.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PerformanceLimits {
+    /// A number may be worse than the median of the last landings by so much, or by as much as it scatters, whichever is more.
+    pub worse_by: Percent,
+}
+
+/// Limits on coverage, in percent.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CoverageLimits {
-    /// Of the whole project.
+    /// Of the whole project's lines.
     pub lines: Option<f64>,
-    /// Of every file.
+    /// Of the whole project's branches.
+    pub branches: Option<f64>,
+    /// Of the whole project's functions.
+    pub functions: Option<f64>,
+    /// So many percent of all classes have at least one line that ran in tests; a file counts where the report knows no classes.
+    pub classes_with_tests: Option<f64>,
+    /// Of lines of every file.
     pub per_file: Option<f64>,
     /// Of the lines that the change adds.
     pub diff: Option<f64>,
     /// The project's coverage must not fall.
     #[serde(default)]
     pub ratchet: bool,
+    /// Of files by pattern: `"src/core/**": { lines: 90 }`.
+    #[serde(default)]
+    pub paths: IndexMap<String, Shares>,
+    /// Of what the tests of one layer run: `unit: { lines: 70 }`.
+    #[serde(default)]
+    pub layers: IndexMap<Layer, Shares>,
+    /// How old the coverage of a job may be that did not run this time.
+    #[serde(default = "carry_at_most")]
+    pub carry_at_most: Span,
+}
+
+/// Least shares in percent.
+#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Shares {
+    /// Of lines.
+    pub lines: Option<f64>,
+    /// Of branches.
+    pub branches: Option<f64>,
+    /// Of functions.
+    pub functions: Option<f64>,
+}
+
+/// What tests stand on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Layer {
+    /// One piece by itself.
+    Unit,
+    /// Pieces together.
+    Integration,
+    /// The whole product, as a user has it.
+    E2e,
+}
+
+/// Limits on findings.
+#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FindingLimits {
+    /// Errors that are allowed.
+    pub errors: Option<u32>,
+    /// Warnings that are allowed.
+    pub warnings: Option<u32>,
+    /// `change`: only findings on lines that the change adds count.
+    #[serde(default)]
+    pub on: FindingsOn,
+}
+
+/// Which findings count.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum FindingsOn {
+    /// Those on lines that the change adds.
+    #[default]
+    Change,
+    /// All.
+    All,
 }
 
 /// A service: what is run.
@@ -425,6 +510,9 @@ fn everything() -> Vec<PullOn> {
 }
 pub(crate) fn commit_stage() -> StageName {
     "commit".parse().unwrap_or_else(|_| unreachable!("a constant name"))
+}
+const fn carry_at_most() -> Span {
+    Span::secs(7 * 24 * 3600)
 }
 const fn look_every() -> Span {
     Span::secs(60)

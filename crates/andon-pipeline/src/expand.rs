@@ -15,6 +15,39 @@ use crate::definition::{Definition, Job, ServiceLimits, commit_stage};
 use crate::job::{Template, Values};
 use crate::matrix::{called, combinations, is_word, plain};
 
+/// The most jobs of one file, when all is unfolded.
+const JOBS: usize = 10_000;
+/// The most bytes of all of them, and the most needs: a short file could unfold to more than any memory holds.
+const BYTES: usize = 16 << 20;
+const NEEDS: usize = 200_000;
+/// The longest text that a value was put into, in bytes.
+const TEXT: usize = 4096;
+
+/// What may still be unfolded.
+struct Left {
+    jobs: usize,
+    bytes: usize,
+}
+
+impl Left {
+    /// Takes so many jobs like this one, before they are made.
+    fn take(&mut self, name: &JobName, job: &Job, times: usize) -> Result<(), Box<Problem>> {
+        // A job is strings and numbers: it always has a JSON form.
+        let each = serde_json::to_vec(job).map_or(0, |bytes| bytes.len());
+        let enough = self.jobs.checked_sub(times).zip(self.bytes.checked_sub(each.saturating_mul(times)));
+        let Some((jobs, bytes)) = enough else {
+            let what =
+                format!("with {name} the file unfolds to more than {JOBS} jobs or {} MiB", BYTES >> 20);
+            return Err(Box::new(whole(
+                what,
+                "make fewer combinations, and put long scripts into files of the repository",
+            )));
+        };
+        *self = Left { jobs, bytes };
+        Ok(())
+    }
+}
+
 /// Puts the expanded jobs in place of the written ones.
 pub(crate) fn expand(definition: &mut Definition) -> Vec<Problem> {
     let mut problems = Vec::new();
@@ -25,8 +58,9 @@ pub(crate) fn expand(definition: &mut Definition) -> Vec<Problem> {
     }
     let mut made: IndexMap<JobName, Job> = IndexMap::new();
     let mut became: BTreeMap<JobName, Vec<JobName>> = BTreeMap::new();
+    let mut left = Left { jobs: JOBS, bytes: BYTES };
     for (name, job) in written {
-        match variants(&name, job, &templates) {
+        match variants(&name, job, &templates, &mut left) {
             Ok(variants) => {
                 let names = variants.iter().map(|(name, _)| name.clone()).collect();
                 for (variant, job) in variants {
@@ -43,22 +77,30 @@ pub(crate) fn expand(definition: &mut Definition) -> Vec<Problem> {
         }
     }
     // What needs a job with a matrix needs all that it becomes.
-    let all = |needs: &[Spanned<JobName>]| {
-        let mut found: Vec<Spanned<JobName>> = Vec::new();
+    let mut left = NEEDS;
+    let mut all = |needs: &[Spanned<JobName>]| {
+        let mut found: IndexMap<&JobName, Spanned<JobName>> = IndexMap::new();
         for need in needs {
-            let names = became.get(&need.value).cloned().unwrap_or_else(|| vec![need.value.clone()]);
-            for name in
-                names.into_iter().filter(|name| !found.iter().any(|f| f.value == *name)).collect::<Vec<_>>()
-            {
-                found.push(Spanned::new(name, need.referenced, need.defined));
+            let names = became.get(&need.value).map_or(std::slice::from_ref(&need.value), Vec::as_slice);
+            for name in names {
+                found
+                    .entry(name)
+                    .or_insert_with(|| Spanned::new(name.clone(), need.referenced, need.defined));
             }
         }
-        found
+        left = left.checked_sub(found.len())?;
+        Some(found.into_values().collect::<Vec<_>>())
     };
     for job in made.values_mut() {
-        job.takes = all(&job.takes);
         let needs: Vec<_> = job.needs.iter().chain(&job.takes).cloned().collect();
-        job.needs = all(&needs);
+        let (Some(takes), Some(needs)) = (all(&job.takes), all(&needs)) else {
+            problems.push(whole(
+                format!("the jobs need each other more than {NEEDS} times when all is unfolded"),
+                "let one job stand between: it needs the many, and the many after it need the one",
+            ));
+            break;
+        };
+        (job.takes, job.needs) = (takes, needs);
     }
     definition.pipeline.jobs = made;
     problems
@@ -68,6 +110,7 @@ fn variants(
     name: &JobName,
     mut job: Job,
     templates: &IndexMap<andon_model::TemplateName, Template>,
+    left: &mut Left,
 ) -> Result<Vec<(JobName, Job)>, Box<Problem>> {
     let mut given = Values::new();
     if let Some(uses) = job.uses.take() {
@@ -84,11 +127,14 @@ fn variants(
     }
     job.with.clear();
     let Some(matrix) = job.matrix.take() else {
+        left.take(name, &job, 1)?;
         settle(name, &mut job, &given)?;
         return Ok(vec![(name.clone(), job)]);
     };
     let mut made = Vec::new();
-    for values in combinations(name, &matrix)? {
+    let all = combinations(name, &matrix)?;
+    left.take(name, &job, all.len())?;
+    for values in all {
         let variant = called(name, values.iter().map(|(_, value)| value.as_str()))?;
         let mut job = job.clone();
         let mut all = given.clone();
@@ -160,8 +206,10 @@ fn over(job: Job, template: Job) -> Job {
         group: job.group.or(template.group),
         outputs: first(job.outputs, template.outputs),
         takes: if job.takes.is_empty() { template.takes } else { job.takes },
+        services: if job.services.is_empty() { template.services } else { job.services },
         cache: job.cache.or(template.cache),
         reads: first(job.reads, template.reads),
+        layer: job.layer.or(template.layer),
     }
 }
 
@@ -199,7 +247,13 @@ fn of_template(name: &str, template: &Template) -> Vec<Problem> {
 fn settle(name: &JobName, job: &mut Job, values: &Values) -> Result<(), Box<Problem>> {
     let mut left = None;
     for text in texts(job) {
-        let put = put(text, values);
+        let Some(put) = put(text, values) else {
+            let what = format!("a text of {name} has more than {TEXT} characters when its values are put in");
+            return Err(Box::new(whole(
+                what,
+                "values are short words: let the commands read the rest from a file",
+            )));
+        };
         if let Some(unknown) =
             ["$MATRIX_", "$WITH_", "${MATRIX_", "${WITH_"].iter().find(|mark| put.contains(**mark))
         {
@@ -226,6 +280,7 @@ fn settle(name: &JobName, job: &mut Job, values: &Values) -> Result<(), Box<Prob
 fn texts(job: &mut Job) -> Vec<&mut String> {
     let mut all: Vec<&mut String> = Vec::new();
     all.extend(job.env.values_mut());
+    all.extend(job.services.values_mut().flat_map(|service| service.env.values_mut()));
     all.extend(job.artifact.as_mut());
     all.extend(job.group.as_mut());
     all.extend(job.outputs.iter_mut());
@@ -241,16 +296,40 @@ fn texts(job: &mut Job) -> Vec<&mut String> {
     all
 }
 
-fn put(text: &str, values: &Values) -> String {
-    let mut made = text.to_owned();
-    // The longest name first: $WITH_A_B is not $WITH_A and `_B`.
-    let mut names: Vec<&String> = values.keys().collect();
-    names.sort_by_key(|name| std::cmp::Reverse(name.len()));
-    for name in names {
-        made =
-            made.replace(&format!("${{{name}}}"), &values[name]).replace(&format!("${name}"), &values[name]);
+/// The text with values in their places; what stands in a value stays as it is. None: it became too long.
+fn put(text: &str, values: &Values) -> Option<String> {
+    if !text.contains('$') {
+        return Some(text.to_owned());
     }
-    made
+    let (mut made, mut rest) = (String::new(), text);
+    while let Some(at) = rest.find('$') {
+        made.push_str(&rest[..at]);
+        rest = &rest[at..];
+        // The longest name: $WITH_A_B is not $WITH_A and `_B`.
+        let named = |name: &&String| {
+            rest[1..].starts_with(name.as_str())
+                || rest[1..]
+                    .strip_prefix('{')
+                    .and_then(|rest| rest.strip_prefix(name.as_str()))
+                    .is_some_and(|rest| rest.starts_with('}'))
+        };
+        match values.keys().filter(named).max_by_key(|name| name.len()) {
+            Some(name) => {
+                let braces = if rest[1..].starts_with('{') { 2 } else { 0 };
+                made.push_str(&values[name]);
+                rest = &rest[1 + name.len() + braces..];
+            }
+            None => {
+                made.push('$');
+                rest = &rest[1..];
+            }
+        }
+        if made.len() > TEXT {
+            return None;
+        }
+    }
+    made.push_str(rest);
+    Some(made)
 }
 
 #[cfg(test)]
@@ -333,5 +412,35 @@ mod tests {
         }
         let said = wrong("  templates: { t: { job: { run: x, needs: [a] } } }\n  jobs: { a: { use: t } }\n");
         assert!(said.contains("says `needs`"), "{said}");
+    }
+
+    #[test]
+    fn a_value_is_put_in_once_and_what_stands_in_it_stays() {
+        let definition = of("  jobs:
+    a: { run: x, matrix: { p: [\"$HOME\"], p-q: [z] }, env: { A: \"$MATRIX_P_Q ${MATRIX_P}x $OTHER ${MATRIX\", B: $$MATRIX_P_Q } }
+");
+        let job = definition.pipeline.jobs.values().next().unwrap();
+        assert_eq!(job.env["A"], "z $HOMEx $OTHER ${MATRIX");
+        assert_eq!(job.env["B"], "$z");
+    }
+
+    #[test]
+    fn a_short_file_does_not_unfold_to_more_than_memory_holds() {
+        let values: Vec<String> = (0..16).map(|n| n.to_string()).collect();
+        let matrix = format!("matrix: {{ a: [{0}], b: [{0}] }}", values.join(","));
+        let many: String = (0..40).map(|n| format!("    m{n}: {{ run: x, {matrix} }}\n")).collect();
+        assert!(wrong(&format!("  jobs:\n{many}")).contains("unfolds to more than"));
+        let long = format!("  jobs: {{ a: {{ run: '{}', {matrix} }} }}\n", "x".repeat(100_000));
+        assert!(wrong(&long).contains("unfolds to more than"));
+        let names: Vec<String> = (0..30).map(|n| format!("m{n}")).collect();
+        let few: String = names.iter().map(|name| format!("    {name}: {{ run: x, {matrix} }}\n")).collect();
+        let last = format!("    z: {{ run: x, needs: [{}], {matrix} }}\n", names.join(","));
+        assert!(wrong(&format!("  jobs:\n{few}{last}")).contains("need each other"));
+        let puts = format!(
+            "  jobs: {{ a: {{ run: x, matrix: {{ a: [{}] }}, group: '{}' }} }}\n",
+            "v".repeat(30),
+            "$MATRIX_A".repeat(500)
+        );
+        assert!(wrong(&puts).contains("when its values are put in"));
     }
 }

@@ -13,6 +13,7 @@ pub mod detect;
 pub mod expand;
 pub mod job;
 mod jobs;
+mod limits;
 mod matrix;
 mod pins;
 pub mod plan;

@@ -68,6 +68,7 @@ fn step(name: &str, script: &str) -> Step {
         script: script.into(),
         env: [("OWN".into(), name.into())].into(),
         timeout_ms: None,
+        service: None,
     }
 }
 

@@ -2,15 +2,19 @@
 
 use std::collections::BTreeMap;
 
+use andon_model::Digest;
 use andon_model::event::{CoverageFigures, JobEnd, TestCounts};
 use andon_model::{JobName, Time};
 use serde::{Deserialize, Serialize};
 
-use crate::coverage::{Coverage, percent, ranges};
+use crate::coverage::{Coverage, Totals, percent, ranges};
 use crate::diff::Diff;
+use crate::findings::{Finding, Surplus};
 use crate::junit::{Report, TestCase};
 use crate::limits::{Breach, diff_figures};
+use crate::measured::Number;
 use crate::memory;
+use crate::pyramid::LayerLine;
 use crate::quarantine::Quarantine;
 
 /// A job as it ended, with what its reports say.
@@ -89,6 +93,27 @@ pub struct RunReport {
     /// Red tests that stop nothing, since they are in quarantine: in a sentence, by the key of the test.
     #[serde(default)]
     pub quarantined: BTreeMap<String, String>,
+    /// All that is counted of coverage; none in reports of earlier versions.
+    #[serde(default)]
+    pub totals: Option<Totals>,
+    /// Blob with the coverage of every line, for the source view.
+    #[serde(default)]
+    pub measured: Option<Digest>,
+    /// What of the coverage is carried from another run, and what was not judged and why, in sentences.
+    #[serde(default)]
+    pub notes: Vec<String>,
+    /// What linters and analysers found, on lines of the change first.
+    #[serde(default)]
+    pub findings: Vec<Finding>,
+    /// Limits on findings and on measured numbers that are broken.
+    #[serde(default)]
+    pub surplus: Vec<Surplus>,
+    /// What performance tests measured.
+    #[serde(default)]
+    pub numbers: Vec<Number>,
+    /// Tests by layer, from the quickest to the slowest.
+    #[serde(default)]
+    pub layers: Vec<LayerLine>,
 }
 
 impl RunReport {
@@ -122,6 +147,7 @@ impl RunReport {
         if let Some(coverage) = coverage.filter(|coverage| !coverage.files.is_empty()) {
             let (covered, lines) = coverage.sums();
             let diff = diff.and_then(|diff| diff_figures(coverage, diff));
+            made.totals = Some(coverage.totals());
             made.coverage = Some(CoverageFigures { covered, lines, diff });
             made.files = coverage
                 .files

@@ -22,8 +22,12 @@ pub fn of(report: &RunReport) -> Verdict {
         Some(first) => format!("{}; first without tests: {first}", breach.says),
         None => breach.says.clone(),
     });
+    let findings = report.surplus.iter().map(|surplus| match surplus.found.first() {
+        Some(first) => format!("{}; first: {first}", surplus.says),
+        None => surplus.says.clone(),
+    });
     let mut reasons: Vec<String> =
-        tests.chain(jobs).chain(unreadable).chain(limits).map(|text| short(&text)).collect();
+        tests.chain(jobs).chain(unreadable).chain(limits).chain(findings).map(|text| short(&text)).collect();
     // More red tests than are kept: their sum still makes the run red.
     let kept = report.red().count();
     if report.counts.failed as usize > kept {
@@ -94,7 +98,7 @@ mod tests {
     use super::*;
     use crate::coverage::{Coverage, FileCoverage};
     use crate::junit::{Limits, read};
-    use crate::limits::{CoverageLimits, judge};
+    use crate::limits::{CoverageLimits, Shares, judge};
     use crate::report::JobResult;
     use andon_model::Span;
 
@@ -177,8 +181,12 @@ mod tests {
             )]
             .into(),
         };
-        let breaches =
-            judge(&CoverageLimits { lines: Some(80.0), ..Default::default() }, &coverage, None, None);
+        let breaches = judge(
+            &CoverageLimits { all: Shares { lines: Some(80.0), ..Shares::default() }, ..Default::default() },
+            &coverage,
+            None,
+            None,
+        );
         let report = RunReport::of(vec![], Some(&coverage), None, breaches, vec![]);
         let Verdict::Red { headline, .. } = of(&report) else { panic!() };
         assert_eq!(

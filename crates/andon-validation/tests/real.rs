@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use andon_validation::coverage::{self, Share};
 use andon_validation::findings::Level;
+use andon_validation::measured;
 use andon_validation::places::Places;
 use andon_validation::sarif;
 use andon_validation::tests::{self, Limits};
@@ -116,6 +117,17 @@ fn totals_of_findings_equal_the_tools_own() {
         assert_eq!(count(Level::Error), row.totals["errors"], "{}", row.file);
         assert_eq!(count(Level::Warning), row.totals["warnings"], "{}", row.file);
         assert!(found.all.iter().all(|finding| finding.path.is_some() && finding.lines.0 > 0), "{found:?}");
+    }
+}
+
+#[test]
+fn every_number_that_was_measured_is_read() {
+    let rows: Vec<Row> = table().into_iter().filter(|row| row.kind == "measured").collect();
+    assert!(!rows.is_empty());
+    for row in rows {
+        let numbers = measured::read(&bytes(&row), &row.file).unwrap();
+        assert_eq!(numbers.len().to_string(), row.totals["numbers"], "{}", row.file);
+        assert!(numbers.iter().all(|number| number.value > 0.0 && number.unit == "ms"), "{numbers:?}");
     }
 }
 

@@ -1,6 +1,7 @@
 //! Charts as SVG with a text for those who cannot see them. Takes points, gives shapes; no style is written into them.
 
 use andon_line::stations::release::Point;
+use andon_model::Time;
 use maud::{Markup, html};
 
 const WIDTH: f64 = 520.0;
@@ -120,6 +121,41 @@ pub fn evidence(curve: &[Point], needed: f64) -> Markup {
     }
 }
 
+/// Percent over time, by landing: when, run, percent; oldest first.
+pub fn course(points: &[(Time, u32, f64)]) -> Markup {
+    let (Some(first), Some(last)) = (points.first(), points.last()) else { return html! {} };
+    let lowest = points.iter().map(|point| point.2).fold(100.0, f64::min);
+    let highest = points.iter().map(|point| point.2).fold(0.0, f64::max);
+    // A scale of at least ten points: a tenth of a point is no cliff.
+    let low = (((lowest - 1.0) / 5.0).floor() * 5.0).clamp(0.0, 90.0);
+    let high = ((highest / 5.0).ceil() * 5.0).max(low + 10.0).min(100.0);
+    let steps = (points.len() - 1).max(1) as f64;
+    let x = |n: usize| LEFT + n as f64 / steps * (RIGHT - LEFT);
+    let y = |percent: f64| BOTTOM - ((percent - low) / (high - low)).clamp(0.0, 1.0) * (BOTTOM - TOP);
+    let path = points.iter().enumerate().map(|(n, point)| format!("{:.1} {:.1}", x(n), y(point.2)));
+    let path = path.collect::<Vec<_>>().join("L");
+    let says = format!(
+        "Lines that ran in tests: {:.1} % at run-{}, {:.1} % at run-{}, over {} landings between {lowest:.1} % and {highest:.1} %",
+        first.2,
+        first.1,
+        last.2,
+        last.1,
+        points.len()
+    );
+    let day = |at: Time| at.rfc3339().get(0..10).unwrap_or_default().to_owned();
+    html! {
+        svg.chart.course viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } role="img" aria-label=(says) {
+            path.axis d={ "M" (LEFT) " " (TOP) "V" (BOTTOM) "H" (RIGHT) } {}
+            text x="4" y=(TOP + 4.0) { (number(high)) " %" }
+            text x="4" y=(BOTTOM) { (number(low)) " %" }
+            text x=(LEFT) y=(BOTTOM + 18.0) { (day(first.0)) }
+            text x=(RIGHT) y=(BOTTOM + 18.0) text-anchor="end" { (day(last.0)) }
+            path.curve.ink d={ "M" (path) } {}
+        }
+        p.soft.small { (says) "." }
+    }
+}
+
 fn odds(tens: f64) -> String {
     match tens {
         t if t < -2.0 => "less than 1 : 100".into(),
@@ -191,7 +227,6 @@ fn number(n: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use andon_model::Time;
 
     #[test]
     fn a_band_narrows_with_users_and_holds_its_share() {
@@ -219,5 +254,14 @@ mod tests {
             let drawn = errors(&curve[..few], "a", "b").0 + &evidence(&curve[..few], 1000.0).0;
             assert!(!drawn.contains("NaN") && !drawn.contains("inf"), "{few} points");
         }
+    }
+
+    #[test]
+    fn the_course_of_coverage_keeps_small_moves_small() {
+        let at = |n: i64, percent| (Time(n * 86_400_000), n as u32, percent);
+        let drawn = course(&[at(1, 81.2), at(2, 81.1), at(3, 83.0)]).0;
+        assert!(drawn.contains("81.2 % at run-1, 83.0 % at run-3, over 3 landings"), "{drawn}");
+        assert!(drawn.contains(">80 %<") && drawn.contains(">90 %<") && !drawn.contains("NaN"), "{drawn}");
+        assert!(!course(&[at(1, 100.0), at(2, 0.0)]).0.contains("NaN"));
     }
 }

@@ -184,12 +184,11 @@ impl Feed {
         let follow = self.follow.as_mut()?;
         // Whether it still runs is asked before the rest is read: what comes between is read in the next turn.
         let over = !running(&self.project.state(), follow.run, &follow.job);
-        let file = self.line.log_file(&self.project, follow.run, &follow.job).ok()?;
-        match log::grown(file, follow.at, follow.number, !over).await {
-            Some(piece) => {
-                follow.at = piece.to;
-                follow.number = piece.first + piece.lines.len() as u64;
-                let html = log::chunk(&piece, None).0;
+        let output = self.line.log(&self.project, follow.run, &follow.job).ok()?;
+        let from = view::Place { at: follow.at, line: follow.number };
+        match log::grown(output, from, !over).await {
+            Some((html, next)) => {
+                (follow.at, follow.number) = (next.at, next.line);
                 Event::default()
                     .event("log")
                     .json_data(json!({ "html": html, "at": follow.at, "line": follow.number }))

@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 
+use andon_line::view::coverage::Sort;
 use andon_model::{AndonId, ChangeId, EnvironmentName, JobName, ProjectName, ReleaseId, RunId};
 
 /// A page of a project.
@@ -17,6 +18,10 @@ pub enum Place {
     Run(RunId),
     /// The output of a job.
     Log(RunId, JobName),
+    /// The coverage of a run, sorted, of one of its folders.
+    Coverage(RunId, Sort, String),
+    /// A source file as a run saw it.
+    Source(RunId, String),
     /// All environments.
     Environments,
     /// One environment.
@@ -52,6 +57,11 @@ impl Place {
             ["changes", n] => Place::Change(ChangeId(number(n)?)),
             ["runs", n] => Place::Run(RunId(number(n)?)),
             ["runs", n, job] => Place::Log(RunId(number(n)?), job.parse().ok()?),
+            ["coverage", n] => Place::Coverage(RunId(number(n)?), Sort::default(), String::new()),
+            ["coverage", n, sort, folder @ ..] => {
+                Place::Coverage(RunId(number(n)?), Sort::of(sort)?, plain(folder)?)
+            }
+            ["source", n, path @ ..] if !path.is_empty() => Place::Source(RunId(number(n)?), plain(path)?),
             ["environments"] => Place::Environments,
             ["environments", name] => Place::Environment(name.parse().ok()?),
             ["environments", here, "diff", there] => Place::Parity(here.parse().ok()?, there.parse().ok()?),
@@ -73,6 +83,7 @@ impl Place {
         match self {
             Place::Wall => "",
             Place::Queue | Place::Change(_) | Place::Run(_) | Place::Log(..) => "queue",
+            Place::Coverage(..) | Place::Source(..) => "tests",
             Place::Environments | Place::Environment(_) | Place::Parity(..) | Place::Infrastructure(_) => {
                 "environments"
             }
@@ -90,6 +101,28 @@ fn number(text: &str) -> Option<u32> {
     u32::from_str(text).ok().filter(|n| n.to_string() == text)
 }
 
+/// The path of a file or a folder, its escapes resolved; none if it leads anywhere else.
+fn plain(parts: &[&str]) -> Option<String> {
+    let text = parts.join("/");
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, behind)) = rest.split_first() {
+        let (byte, behind) = match (first, behind) {
+            (b'%', [high, low, behind @ ..]) => {
+                let digit = |byte: &u8| char::from(*byte).to_digit(16);
+                (u8::try_from(digit(high)? * 16 + digit(low)?).ok()?, behind)
+            }
+            (b'%', _) => return None,
+            (byte, behind) => (*byte, behind),
+        };
+        bytes.push(byte);
+        rest = behind;
+    }
+    let path = String::from_utf8(bytes).ok()?;
+    let inside = path.split('/').all(|part| !matches!(part, "" | "." | "..")) || path.is_empty();
+    (inside && path.len() <= 4096 && !path.contains(char::is_control)).then_some(path)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -98,6 +131,19 @@ mod tests {
     fn a_page_has_one_address() {
         assert_eq!(Place::read("/shop").unwrap().1, Place::Wall);
         assert_eq!(Place::read("/shop/changes/7").unwrap().1, Place::Change(ChangeId(7)));
+        let source = |path: &str| Place::read(path).map(|(_, place)| place);
+        assert_eq!(source("/shop/source/7/src/a%20b.py"), Some(Place::Source(RunId(7), "src/a b.py".into())));
+        let folder = Place::Coverage(RunId(7), Sort::Missing, "src".into());
+        assert_eq!(source("/shop/coverage/7/missing/src"), Some(folder));
+        for none in [
+            "/shop/source/7",
+            "/shop/source/7/../x",
+            "/shop/source/7/a%2f%2e%2e",
+            "/shop/source/7/%zz",
+            "/shop/coverage/7/size",
+        ] {
+            assert!(source(none).is_none(), "{none} is a page");
+        }
         for none in [
             "/",
             "/Shop",

@@ -93,6 +93,16 @@ pub async fn draw(
             let main = pages::run::job(&view, job.as_str())?;
             (format!("{job} · {id} · {name}"), view.frame, main)
         }
+        Place::Coverage(run, sort, folder) => {
+            let view = line.coverage_view(project, *run, folder, *sort).await?;
+            let main = pages::coverage::coverage(&view);
+            (format!("{} · {name}", view.heading), view.frame, main)
+        }
+        Place::Source(run, path) => {
+            let view = line.source_view(project, *run, path).await?;
+            let main = pages::coverage::source(&view);
+            (format!("{path} · {run} · {name}"), view.frame, main)
+        }
         Place::Environments => {
             let view = view::environment::environments(project, now);
             let main = pages::environment::environments(&view, caller);

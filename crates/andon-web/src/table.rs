@@ -23,12 +23,15 @@ pub struct Page {
 }
 
 /// Pages of a project, all shown by one handler.
-pub const SHOWN: [&str; 16] = [
+pub const SHOWN: [&str; 19] = [
     "/{project}",
     "/{project}/queue",
     "/{project}/changes/{change}",
     "/{project}/runs/{run}",
     "/{project}/runs/{run}/{job}",
+    "/{project}/coverage/{run}",
+    "/{project}/coverage/{run}/{*folder}",
+    "/{project}/source/{run}/{*path}",
     "/{project}/environments",
     "/{project}/environments/{environment}",
     "/{project}/environments/{environment}/diff/{other}",

@@ -253,7 +253,8 @@ async fn a_stopped_line_is_red_over_every_page_and_leads_into_the_room() {
             .replace("{run}", "1")
             .replace("{andon}", "1")
             .replace("{job}", "unit");
-        if path.contains('{') {
+        // Coverage needs a run that measured some, of a commit that is there: tests of the binary show it.
+        if path.contains('{') || path.starts_with("/shop/coverage/") {
             continue;
         }
         let page = house.get(&path).await;

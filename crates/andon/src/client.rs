@@ -122,7 +122,20 @@ impl Client {
 
     /// Streams: lines as they come.
     pub fn lines(&self, path: &str) -> Result<impl std::io::BufRead + use<>, Failure> {
-        let request = self.agent.get(self.url(path)).header("authorization", self.bearer());
+        self.lines_of(path, &[])
+    }
+
+    /// The same, asked for more exactly.
+    pub fn lines_of(
+        &self,
+        path: &str,
+        wanted: &[(&str, &str)],
+    ) -> Result<impl std::io::BufRead + use<>, Failure> {
+        let request = self
+            .agent
+            .get(self.url(path))
+            .query_pairs(wanted.iter().copied())
+            .header("authorization", self.bearer());
         let answer = request.call().map_err(|error| self.unreachable(&error))?;
         if !answer.status().is_success() {
             return self.read(Ok(answer)).map(|_| unreachable!("an error status was read as success"));

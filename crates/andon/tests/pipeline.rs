@@ -336,3 +336,94 @@ fn a_red_run_is_made_again_without_repeating_what_was_green() {
     let out = server.cli(&["run", "again", "1"]);
     assert!(said(&out).contains("on trunk already"), "{}", said(&out));
 }
+
+#[test]
+fn others_land_while_a_person_is_waited_for_and_a_yes_holds_on_the_newer_trunk() {
+    let (server, repo) = with("    unit: { run: 'true' }\n");
+    server.decided(repo.propose("Begin"));
+    repo.follow();
+    repo.write("andon.yaml", &yaml("    ask: { when: { paths: [risky] }, approve: { why: 'Risk it?' } }\n    unit: { run: 'true' }\n"));
+    server.decided({
+        let change = repo.propose("Ask from now on");
+        server.until("somebody is asked", "/runs/2", |view| !job(view, "ask")["asks"].is_null());
+        assert!(server.cli(&["run", "approve", "2", "ask", "--why", "of course"]).status.success());
+        change
+    });
+    repo.follow();
+    repo.write("risky", "1");
+    let risky = repo.propose("Risky");
+    server.until("somebody is asked", "/runs/3", |view| !job(view, "ask")["asks"].is_null());
+    repo.follow();
+    repo.write("plain", "1");
+    let plain = repo.propose("Plain");
+    assert_eq!(server.decided(plain)["row"]["standing"], "landed", "it did not wait");
+    let row = server.view(&format!("/changes/{risky}"))["row"].clone();
+    assert_eq!((row["standing"].as_str(), row["mark"].as_str()), (Some("testing"), Some("wait")));
+    assert!(row["words"].as_str().unwrap().contains("ask of run-3 waits for any releaser"), "{row}");
+    assert!(server.cli(&["run", "approve", "3", "ask", "--why", "risk it"]).status.success());
+    assert_eq!(server.decided(risky)["row"]["standing"], "landed");
+    // Trunk had moved: what landed was tested on it, and nobody was asked again.
+    let last = run_of(&server, risky);
+    assert!(last > 4, "{last}");
+    assert!(words(&server.view(&format!("/runs/{last}")), "ask").contains("risk it"));
+    let journal = server.journal();
+    let asked = of_type(&journal, "approval_asked").len();
+    assert_eq!((asked, of_type(&journal, "approval_given").len()), (2, 2));
+}
+
+#[test]
+fn a_question_and_what_was_handed_on_outlive_a_server_that_is_killed() {
+    let (mut server, repo) = with(
+        "    build: { run: 'date +%N > out', outputs: [out] }
+    ask: { needs: [build], approve: { why: 'On?' } }
+    check: { needs: [ask], takes: [build], run: cat out }
+",
+    );
+    let change = repo.propose("Begin");
+    let asked = server.until("somebody is asked", "/runs/1", |view| !job(view, "ask")["asks"].is_null());
+    for _ in 0..3 {
+        server.kill();
+        server.start();
+        assert_eq!(job(&server.view("/runs/1"), "ask")["asks"], job(&asked, "ask")["asks"]);
+    }
+    assert!(server.cli(&["run", "approve", "run-1", "ask", "--why", "seen"]).status.success());
+    assert_eq!(server.decided(change)["row"]["standing"], "landed");
+    assert!(!log(&server, 1, "check").trim().is_empty());
+    let journal = server.journal();
+    for kind in ["approval_asked", "job_outputs", "approval_given"] {
+        assert_eq!(of_type(&journal, kind).len(), 1, "{kind} happened once");
+    }
+}
+
+#[test]
+fn what_runs_beside_a_job_is_reached_by_its_steps_and_ends_with_it() {
+    let listen = "python3 -m http.server --bind 127.0.0.1 $WEB_PORT";
+    let file = yaml(&format!(
+        "    unit:
+      services: {{ web: {{ run: 'echo beside; exec {listen}' }} }}
+      steps:
+        - {{ name: ask, run: 'python3 -c \"import os,urllib.request as r; print(r.urlopen(\\\"http://127.0.0.1:\\\" + os.environ[\\\"WEB_PORT\\\"] + \\\"/file\\\").read())\"' }}
+        - {{ name: again, run: 'test -n \"$WEB_PORT\"' }}
+    ends: {{ needs: [unit], services: {{ bad: {{ run: 'echo I give up; exit 3' }} }}, run: 'echo never' }}
+"
+    ));
+    let (server, repo) = Server::with_project(&[("andon.yaml", &file), ("file", "inside")]);
+    let change = repo.propose("Begin");
+    assert_eq!(server.decided(change)["row"]["words"], "job ends failed with exit status 1");
+    let said = log(&server, 1, "unit");
+    assert!(said.contains("beside") && said.contains("b'inside'"), "{said}");
+    let gave_up = log(&server, 1, "ends");
+    assert!(
+        gave_up.contains("I give up") && gave_up.contains("ended before it could be reached"),
+        "{gave_up}"
+    );
+    assert!(!gave_up.contains("never"), "{gave_up}");
+    // Nothing of it is left behind: whatever listened had the attempt's mark in its environment.
+    let room = server.room.path().to_string_lossy().into_owned();
+    let left = std::fs::read_dir("/proc").unwrap().flatten().filter(|entry| {
+        let environ = std::fs::read(entry.path().join("environ")).unwrap_or_default();
+        let environ = String::from_utf8_lossy(&environ).into_owned();
+        environ.contains("WEB_PORT=") && environ.contains(&room)
+    });
+    assert_eq!(left.count(), 0);
+}

@@ -77,7 +77,8 @@ fn files_with(dir: &Path, values: &[&str], found: &mut Vec<String>) {
             }
             files_with(&path, values, found);
         } else if let Ok(bytes) = std::fs::read(&path) {
-            let holds = |value: &&&str| bytes.windows(value.len()).any(|part| part == value.as_bytes());
+            let text = String::from_utf8_lossy(&bytes);
+            let holds = |value: &&&str| text.contains(**value);
             found.extend(values.iter().filter(holds).map(|value| format!("{}: {value}", path.display())));
         }
     }

@@ -91,17 +91,6 @@ pub(super) async fn test_trunk(
     Ok(Json(json!({ "run": run.0 })))
 }
 
-pub(super) async fn log(
-    State(line): State<Arc<Line>>,
-    Path((project, run, job)): Path<(String, String, String)>,
-) -> Result<Response, Trouble> {
-    let project = line.project(&project)?;
-    let file = line.log_file(&project, number::<RunId>(&run)?, &number(&job)?)?;
-    let file = tokio::fs::File::open(file).await.map_err(|error| Trouble::from(Refusal::from(error)))?;
-    let body = Body::from_stream(tokio_util::io::ReaderStream::new(file));
-    Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], body).into_response())
-}
-
 pub(super) async fn artifact(
     State(line): State<Arc<Line>>,
     Path((project, digest)): Path<(String, String)>,

@@ -1,12 +1,14 @@
 //! The JSON doors as a table: what programs and the command line read and command. Each handler is one call into andon-line.
 
 mod accounts;
+mod coverage;
 mod data;
 mod environments;
 mod hosts;
 mod infrastructure;
 mod infrastructure_runs;
 mod line;
+mod output;
 mod people;
 mod places;
 mod recovery;
@@ -30,7 +32,7 @@ use environments::{
     one_environment, rebuild_environment, roll_back, scale,
 };
 use line::{
-    abandon, artifact, create_project, healthy, log, one_change, one_run, projects, queue, test_trunk, wall,
+    abandon, artifact, create_project, healthy, one_change, one_run, projects, queue, test_trunk, wall,
 };
 use people::{andons, change_flag, export_flags, flags, flow, import_flags, one_andon, pull, treat_andon};
 use places::{instance_log, move_release, one_release, releases};
@@ -51,7 +53,7 @@ pub fn doors() -> Vec<Door> {
         change("/api/v1/{project}/changes/{change}/abandon", Developer, post(abandon)),
         read("/api/v1/{project}/runs/{run}", get(one_run)),
         change("/api/v1/{project}/runs", Developer, post(test_trunk)),
-        read("/api/v1/{project}/runs/{run}/jobs/{job}/log", get(log)),
+        read("/api/v1/{project}/runs/{run}/jobs/{job}/log", get(output::log)),
         read("/api/v1/{project}/artifacts/{digest}", get(artifact)),
         read("/api/v1/{project}/events", get(events::stream)),
         read("/api/v1/{project}/journal", get(events::journal)),
@@ -96,6 +98,7 @@ pub fn doors() -> Vec<Door> {
     doors.extend(infrastructure_runs::doors());
     doors.extend(data::doors());
     doors.extend(runs::doors());
+    doors.extend(coverage::doors());
     doors.extend(shells::doors());
     doors.extend(secrets::doors());
     doors.extend(tests::doors());

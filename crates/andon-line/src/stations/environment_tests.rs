@@ -9,7 +9,7 @@ use andon_model::{DeploymentId, JobName};
 use andon_runner::{End, Room};
 use tokio_util::sync::CancellationToken;
 
-use super::pipeline::{hand_over, home, job_end, job_env, job_order};
+use super::pipeline::{hand_over, home, job_end, job_env, job_order, keep_log};
 use crate::{Line, Project, Refusal};
 
 /// Output that a test may print, in bytes.
@@ -109,7 +109,7 @@ async fn run(
             break;
         }
     }
-    let kept = std::fs::File::open(&log).and_then(|file| line.blobs.put(file)).ok().map(|(digest, _)| digest);
+    let kept = keep_log(&line.blobs, &log);
     clear(line, room).await?;
     Ok(Some(said(outcome.0, outcome.1.join(": "), kept)))
 }

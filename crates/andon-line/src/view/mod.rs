@@ -5,6 +5,7 @@
 
 pub mod andon;
 pub mod change;
+pub mod coverage;
 pub mod data;
 pub mod environment;
 pub mod flags;
@@ -29,7 +30,9 @@ use serde::{Deserialize, Serialize};
 use crate::State;
 
 pub use andon::{AndonView, AndonsView};
+pub use andon_runner::log::{self, Log, Place};
 pub use change::ChangeView;
+pub use coverage::{CoverageView, SourceView};
 pub use environment::{EnvironmentView, EnvironmentsView};
 pub use flags::FlagsView;
 pub use flow::FlowView;
@@ -82,6 +85,30 @@ pub struct Fact {
     pub label: String,
     /// Its state, where it has one.
     pub mark: Mark,
+}
+
+/// Where the output of a job is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// In this file, which does not change any more.
+    Whole(std::path::PathBuf),
+    /// In this file, which grows, or is not there yet.
+    Growing(std::path::PathBuf),
+}
+
+impl Output {
+    /// Opens it.
+    pub fn open(&self) -> std::io::Result<Log> {
+        match self {
+            Output::Whole(file) => Log::open(file),
+            Output::Growing(file) => Log::growing(file),
+        }
+    }
+
+    /// Whether more may come.
+    pub fn grows(&self) -> bool {
+        matches!(self, Output::Growing(_))
+    }
 }
 
 /// A fact without a state.
@@ -256,19 +283,34 @@ impl crate::Line {
         Ok(run::run(&state, project.name.as_str(), found, report.as_ref(), self.now()))
     }
 
-    /// The file with the output of a job's newest attempt, whole or still growing.
-    pub fn log_file(
+    /// The steps of a job's newest attempt that are over, with the byte at which the output of each begins.
+    pub fn steps_of(
         &self,
         project: &crate::Project,
         id: andon_model::RunId,
         name: &andon_model::JobName,
-    ) -> Result<std::path::PathBuf, crate::Refusal> {
+    ) -> Vec<(String, u64)> {
+        let state = project.state();
+        let job = state.runs.all.get(&id).and_then(|run| run.job(name));
+        job.map(|job| job.steps.iter().map(|step| (step.name.clone(), step.log_at)).collect())
+            .unwrap_or_default()
+    }
+
+    /// The output of a job's newest attempt, whole or still growing.
+    pub fn log(
+        &self,
+        project: &crate::Project,
+        id: andon_model::RunId,
+        name: &andon_model::JobName,
+    ) -> Result<Output, crate::Refusal> {
         let state = project.state();
         let job = state.runs.all.get(&id).and_then(|run| run.job(name));
         let job = job.ok_or_else(|| crate::Refusal::Unknown(format!("{id} has no job {name}")))?;
         match &job.state {
-            andon_pipeline::JobState::Ended { log: Some(log), .. } => Ok(self.blobs.path(log)),
-            _ if job.attempts > 0 => Ok(crate::stations::pipeline::live_log(project, id, name, job.attempts)),
+            andon_pipeline::JobState::Ended { log: Some(log), .. } => Ok(Output::Whole(self.blobs.path(log))),
+            _ if job.attempts > 0 => {
+                Ok(Output::Growing(crate::stations::pipeline::live_log(project, id, name, job.attempts)))
+            }
             _ => Err(crate::Refusal::Unknown(format!("{name} has not begun"))),
         }
     }

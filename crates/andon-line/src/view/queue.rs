@@ -3,11 +3,13 @@
 use andon_gate::Standing;
 use andon_gate::plan::waits_for;
 use andon_gate::state::Change;
-use andon_model::{Span, Time};
+use andon_model::{RunId, Span, Time};
+use andon_pipeline::JobState;
 use serde::{Deserialize, Serialize};
 
 use super::{Frame, Mark, ago, count, frame};
 use crate::State;
+use crate::stations::pipeline::approval::asked;
 
 /// Decided changes that the page shows.
 const RECENT: usize = 30;
@@ -90,6 +92,21 @@ pub(super) fn since(change: &Change) -> Time {
     }
 }
 
+/// Who a run waits for, when nothing of it goes on without them.
+pub(super) fn waits_for_a_person(state: &State, run: RunId, now: Time) -> Option<String> {
+    let found = state.runs.all.get(&run).filter(|run| run.finished.is_none())?;
+    if found.jobs.iter().any(|job| matches!(job.state, JobState::Running { .. })) {
+        return None;
+    }
+    found.jobs.iter().find_map(|job| match (&job.state, &job.plan.approve) {
+        (JobState::Asked { until, .. }, Some(approve)) => {
+            let (name, who) = (&job.plan.name, asked(approve));
+            Some(format!("{name} of {run} waits for {who}, {} left", until.since(now)))
+        }
+        _ => None,
+    })
+}
+
 /// A change as a row.
 pub fn row(state: &State, change: &Change, now: Time) -> ChangeRow {
     let waits = waits_for(&state.queue, change, &state.hold());
@@ -97,7 +114,10 @@ pub fn row(state: &State, change: &Change, now: Time) -> ChangeRow {
         Standing::Waiting { .. } => {
             ("waiting", Mark::Wait, waits.unwrap_or_else(|| "waits for the gate to take it".into()))
         }
-        Standing::Testing { run, .. } => ("testing", Mark::Live, testing(state, *run, now)),
+        Standing::Testing { run, .. } => match waits_for_a_person(state, *run, now) {
+            Some(waits) => ("testing", Mark::Wait, waits),
+            None => ("testing", Mark::Live, testing(state, *run, now)),
+        },
         Standing::Green { .. } => match waits {
             Some(waits) => ("green", Mark::Wait, format!("green; {waits}")),
             None => ("green", Mark::Go, "green, landing".into()),

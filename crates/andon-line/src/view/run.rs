@@ -6,14 +6,19 @@ use andon_pipeline::plan::waits_for;
 use andon_pipeline::runs::{JobRun, Run, StepRun};
 use andon_pipeline::{JobState, Runs};
 use andon_validation::RunReport;
+use andon_validation::findings::Finding;
+use andon_validation::pyramid::LayerLine;
 use serde::{Deserialize, Serialize};
 
+use super::queue::waits_for_a_person;
 use super::{Fact, Frame, Mark, ago, count, fact, frame, job_end, verdict};
 use crate::State;
 use crate::stations::pipeline::approval::asked;
 
 /// Red tests shown with their messages; all are in the report.
 const RED: usize = 200;
+/// Findings shown; all are in the report.
+const FINDINGS: usize = 200;
 /// Files shown; all are in the report.
 const FILES: usize = 500;
 
@@ -54,6 +59,15 @@ pub struct RunView {
     pub files: Vec<FileRow>,
     /// Odd things in reports.
     pub warnings: Vec<String>,
+    /// What of its coverage is carried, and what was not judged and why.
+    #[serde(default)]
+    pub notes: Vec<String>,
+    /// What linters and analysers found, on lines of the change first.
+    #[serde(default)]
+    pub findings: Vec<Finding>,
+    /// Tests by layer.
+    #[serde(default)]
+    pub layers: Vec<LayerLine>,
     /// The artifact, with its size in bytes.
     pub artifact: Option<(String, u64)>,
     /// The plan: the hash of the expanded definition. A local run of the same commit has the same.
@@ -152,7 +166,9 @@ pub fn run(state: &State, project: &str, run: &Run, report: Option<&RunReport>, 
         }
         Purpose::Trunk => (format!("{} at {}", state.trunk, run.commit.short()), None),
     };
+    let waits = waits_for_a_person(state, run.id, now);
     let (mark, said, name) = match &run.finished {
+        None if waits.is_some() => (Mark::Wait, "waits".to_owned(), "running"),
         None => (Mark::Live, "is under way".to_owned(), "running"),
         Some((_, v)) => {
             let (mark, words) = verdict(v);
@@ -174,10 +190,14 @@ pub fn run(state: &State, project: &str, run: &Run, report: Option<&RunReport>, 
     let heading = match &run.finished {
         Some(_) if mark == Mark::Go => format!("{} is green", run.id),
         Some(_) => format!("{}: {said}", run.id),
+        None if waits.is_some() => format!("{} waits for a person", run.id),
         None => format!("{} is under way", run.id),
     };
     let ended = run.finished.as_ref().map_or(String::new(), |(at, _)| format!(", {}", ago(now, *at)));
-    let mut facts = vec![fact(took.to_string(), "from the queue to the verdict")];
+    let mut facts = vec![fact(
+        took.to_string(),
+        if run.finished.is_some() { "from the queue to the verdict" } else { "since it was asked for" },
+    )];
     if run.tests.total() > 0 {
         let mark = if run.tests.failed > 0 { Mark::Stop } else { Mark::Go };
         let label = format!("of {} passed", count(run.tests.total() as usize, "test"));
@@ -208,9 +228,15 @@ pub fn run(state: &State, project: &str, run: &Run, report: Option<&RunReport>, 
         jobs: run.jobs.iter().map(|job| job_row(&state.runs, run, job, now)).collect(),
         red: report.map(red).unwrap_or_default(),
         breaches: report
-            .map(|r| r.breaches.iter().map(|b| (b.says.clone(), b.lacking.clone())).collect())
+            .map(|r| {
+                let limits = r.breaches.iter().map(|b| (b.says.clone(), b.lacking.clone()));
+                limits.chain(r.surplus.iter().map(|s| (s.says.clone(), s.found.clone()))).collect()
+            })
             .unwrap_or_default(),
         files: report.map(files).unwrap_or_default(),
+        notes: report.map(|report| report.notes.clone()).unwrap_or_default(),
+        findings: report.map(|r| r.findings.iter().take(FINDINGS).cloned().collect()).unwrap_or_default(),
+        layers: report.map(|report| report.layers.clone()).unwrap_or_default(),
         warnings: report
             .map(|report| report.quarantined.values().chain(&report.warnings).cloned().collect())
             .unwrap_or_default(),

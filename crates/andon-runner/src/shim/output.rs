@@ -5,6 +5,7 @@ use std::io::{self, PipeReader, Read, Write};
 use std::path::Path;
 use std::time::Instant;
 
+use crate::log::marks::Marking;
 use andon_kit::Mask;
 use andon_kit::mask::Stream;
 use rustix::fs::OFlags;
@@ -24,6 +25,8 @@ pub(super) struct Output {
     log: File,
     chunk: Vec<u8>,
     mask: Stream,
+    /// Without marks it is read all the same, only slower.
+    marks: Option<Marking>,
     clear: Vec<u8>,
     /// Bytes in the log.
     pub length: u64,
@@ -36,8 +39,15 @@ pub(super) struct Output {
 impl Output {
     /// Opens the log; what is returned beside is for whoever prints.
     pub(super) fn open(log: &Path, secrets: &[String]) -> io::Result<(Output, io::PipeWriter)> {
-        let log = File::options().create(true).append(true).open(log)?;
+        let path = log;
+        let log = File::options().create(true).append(true).open(path)?;
         let length = log.metadata()?.len();
+        // Marks count from the beginning, with what the server said before.
+        let before = || std::fs::read(path).ok();
+        let marks = Marking::begin(path).ok().zip(before()).and_then(|(mut marks, before)| {
+            marks.push(&before).ok()?;
+            Some(marks)
+        });
         let (pipe, writer) = io::pipe()?;
         // Smaller is slower, and that is all.
         let _ = rustix::pipe::fcntl_setpipe_size(&pipe, CHUNK);
@@ -47,6 +57,7 @@ impl Output {
             log,
             chunk: vec![0; CHUNK],
             mask: Mask::new(secrets.iter().map(String::as_str), SHORTEST).stream(),
+            marks,
             clear: Vec::new(),
             length,
             last: Instant::now(),
@@ -99,7 +110,11 @@ impl Output {
     /// What is decided not to be a secret goes into the log.
     fn write(&mut self) {
         match self.log.write_all(&self.clear) {
-            Ok(()) => self.length += self.clear.len() as u64,
+            Ok(()) => {
+                self.length += self.clear.len() as u64;
+                self.marks =
+                    self.marks.take().and_then(|mut marks| marks.push(&self.clear).ok().map(|()| marks));
+            }
             Err(error) => self.lost = Some(format!("its output could not be kept: {error}")),
         }
         self.clear.clear();

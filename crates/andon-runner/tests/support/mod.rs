@@ -123,6 +123,7 @@ impl House {
                 script: script.into(),
                 env: BTreeMap::new(),
                 timeout_ms: None,
+                service: None,
             }],
             workdir: dir.join("tree"),
             log: dir.join("log"),

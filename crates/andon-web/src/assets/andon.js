@@ -2,6 +2,7 @@
 (() => {
   "use strict";
   const $ = (what, from = document) => from.querySelector(what);
+  const $$ = (what, from = document) => [...from.querySelectorAll(what)];
   const parse = html => new DOMParser().parseFromString(html, "text/html").body;
 
   // Makes `now` look like `next` by changing as little as possible: focus, scroll, what is open and what is typed stay.
@@ -90,6 +91,24 @@
         log.scrollTop += log.scrollHeight - height;
       } else log.append(...lines.childNodes);
       if (next) { more.href = next.getAttribute("href"); delete more.dataset.busy; } else more.remove();
+      prune(which);
+    }
+    // Of an output without end only what is near is kept: what goes comes back when it is asked for.
+    function prune(grown) {
+      const chunks = $$(".chunk", log), path = location.pathname;
+      for (const old of grown === "before" ? chunks.slice(30) : chunks.slice(0, -30)) {
+        const height = log.scrollHeight, before = grown !== "before";
+        const { at, line } = (before ? old.nextElementSibling : old).dataset;
+        old.remove();
+        if (before) log.scrollTop -= height - log.scrollHeight;
+        let more = $(`[data-more=${before ? "before" : "after"}]`);
+        if (!more) {
+          more = Object.assign(document.createElement("a"), { className: "more", textContent: before ? "Lines before" : "Lines after" });
+          more.dataset.more = before ? "before" : "after";
+          log[before ? "before" : "after"](more);
+        }
+        more.href = before ? `${path}?until=${at}&line=${line}` : `${path}?at=${at}&line=${line}`;
+      }
     }
   }
 

@@ -2,6 +2,7 @@
 
 pub mod andon;
 pub mod change;
+pub mod coverage;
 pub mod environment;
 pub mod flags;
 pub mod flow;

@@ -4,6 +4,7 @@ use andon_line::view::run::{AskRow, FileRow, JobRow, TestRow};
 use andon_line::view::{Mark, RunView};
 use andon_line::{Caller, Refusal};
 use andon_model::event::Role;
+use andon_validation::findings::{Finding, Level};
 use maud::{Markup, html};
 
 use crate::parts::{Ask, bar, day, facts, head_of, may, sheet, state, text};
@@ -33,7 +34,15 @@ pub fn run(view: &RunView, caller: &Caller) -> Markup {
                 p.soft { "Names every job with its commands and its environment. " code { "andon run local --show" } " of the same commit has the same. " a href={ "/api/v1/" (project) "/runs/" (view.number) "/plan" } { "See it whole" } }
             }))
         }
-        @if !view.files.is_empty() { (sheet("coverage", "Coverage by file, lowest first", files(&view.files))) }
+        @if !view.notes.is_empty() { (sheet("notes", "How its coverage came", html! { ul.reasons.wait { @for note in &view.notes { li { (note) } } } })) }
+        @if !view.findings.is_empty() { (sheet("findings", "What linters found", findings(view))) }
+        @if !view.files.is_empty() {
+            (sheet("coverage", "Coverage by file, lowest first", html! {
+                p { a href={ "/" (project) "/coverage/" (view.number) } { "By folder, with every line" } }
+                (files(&view.files))
+            }))
+        }
+        @if !view.layers.is_empty() { (sheet("pyramid", "The pyramid", super::coverage::pyramid(&view.layers))) }
         @if let Some((digest, bytes)) = &view.artifact {
             (sheet("artifact", "Artifact", html! {
                 p { code.long { (digest) } }
@@ -77,7 +86,7 @@ fn asked(view: &RunView, job: &JobRow, asks: &AskRow) -> Markup {
         &format!("{} waits for a person", job.name),
         html! {
             p { (asks.what) }
-            p.soft { (asks.who) " may answer until " (day(asks.until)) "." }
+            p.soft { "This is for " (asks.who) ", until " (day(asks.until)) "." }
             div.acts { (go.with(why())) (stop.with(why())) }
         },
     )
@@ -147,6 +156,31 @@ fn files(files: &[FileRow]) -> Markup {
                 }
             } }
         } }
+    }
+}
+
+fn findings(view: &RunView) -> Markup {
+    let source = |finding: &Finding| {
+        let path = finding.path.as_deref().map(super::coverage::escaped)?;
+        let measured = view.files.iter().any(|file| Some(&file.path) == finding.path.as_ref());
+        measured
+            .then(|| format!("/{}/source/{}/{path}#L{}", view.frame.project, view.number, finding.lines.0))
+    };
+    html! {
+        ul.reasons.wait { @for finding in &view.findings {
+            li {
+                @if let Some(link) = source(finding) { a href=(link) { (finding.says()) } } @else { (finding.says()) }
+                span.soft.small { (finding.tool) ", " (word(finding.level)) @if finding.on_change { ", on a line that the change adds" } }
+            }
+        } }
+    }
+}
+
+fn word(level: Level) -> &'static str {
+    match level {
+        Level::Error => "error",
+        Level::Warning => "warning",
+        Level::Note => "note",
     }
 }
 

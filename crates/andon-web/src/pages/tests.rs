@@ -142,12 +142,25 @@ fn the_page_of_a_run_escapes_what_tests_jobs_and_files_are_called() {
         red: vec![TestRow { job: "unit".into(), name: text(), message: text(), detail: text() }],
         breaches: vec![(text(), vec![text()])],
         files: vec![FileRow { path: text(), percent: 12.5, uncovered: text() }],
+        notes: vec![],
+        findings: vec![],
+        layers: vec![],
         warnings: vec![text()],
         artifact: Some((text(), 2048)),
         plan: Some(text()),
         again: Some(3),
         may_again: true,
     };
+    let finding = andon_validation::findings::Finding {
+        tool: text(),
+        rule: text(),
+        level: andon_validation::findings::Level::Error,
+        message: text(),
+        path: Some(text()),
+        lines: (1, 1),
+        on_change: true,
+    };
+    let view = view::RunView { findings: vec![finding], notes: vec![text()], ..view };
     harmless("run", &super::run::run(&view, &owner()).0);
     harmless("job", &super::run::job(&view, "unit").unwrap().0);
 }
@@ -405,4 +418,47 @@ fn flags_changes_and_flow_escape_what_people_wrote() {
         changes: vec![way],
     };
     harmless("flow", &super::flow::flow(&flow).0);
+}
+
+#[test]
+fn pages_of_coverage_escape_paths_and_source() {
+    use andon_line::view::coverage::{CoverageRow, Sort, SourceLine};
+    use andon_validation::coverage::{LineMark, Totals};
+    let row = |files| CoverageRow { name: text(), path: text(), files, totals: Totals::default() };
+    let view = view::CoverageView {
+        frame: frame(),
+        heading: text(),
+        sentence: text(),
+        run: 1,
+        folder: text(),
+        sort: Sort::Missing,
+        totals: Totals::default(),
+        added: Some((1, 2)),
+        notes: vec![text()],
+        rows: vec![row(Some(2)), row(None)],
+        more: 1,
+        course: vec![(Time(0), 1, 50.0), (Time(1), 2, 60.0)],
+        layers: vec![],
+    };
+    harmless("coverage", &super::coverage::coverage(&view).0);
+    let line = |mark| SourceLine {
+        number: 1,
+        text: text(),
+        mark,
+        hits: Some(1),
+        branches: Some((1, 2)),
+        added: true,
+        findings: vec![text()],
+    };
+    let view = view::SourceView {
+        frame: frame(),
+        heading: text(),
+        sentence: text(),
+        run: 1,
+        path: text(),
+        totals: Totals::default(),
+        lines: vec![line(Some(LineMark::Partly)), line(None)],
+        more: 3,
+    };
+    harmless("source", &super::coverage::source(&view).0);
 }

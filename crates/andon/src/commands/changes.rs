@@ -93,6 +93,12 @@ pub enum Run {
         run: String,
         /// The job.
         job: String,
+        /// Go on until the job is over.
+        #[arg(long, short, conflicts_with = "grep")]
+        follow: bool,
+        /// Only lines that hold this text, each behind its number.
+        #[arg(long, value_name = "TEXT")]
+        grep: Option<String>,
     },
     /// Test trunk again as it is.
     Trunk,
@@ -155,14 +161,22 @@ pub fn run(common: &Common, run: Run) -> Result<(), Failure> {
                 _ => Ok(()),
             }
         }
-        Run::Log { run, job } => {
-            let mut lines = place.client.lines(&format!(
-                "{}/runs/{}/jobs/{job}/log",
-                place.base,
-                run.trim_start_matches("run-")
-            ))?;
-            std::io::copy(&mut lines, &mut std::io::stdout().lock()).map_err(|error| error.to_string())?;
-            Ok(())
+        Run::Log { run, job, follow, grep } => {
+            let path = format!("{}/runs/{}/jobs/{job}/log", place.base, run.trim_start_matches("run-"));
+            let wanted: Vec<(&str, &str)> = follow
+                .then_some(("follow", "true"))
+                .into_iter()
+                .chain(grep.as_deref().map(|text| ("find", text)))
+                .collect();
+            let mut lines = place.client.lines_of(&path, &wanted)?;
+            let printed = std::io::copy(&mut lines, &mut std::io::stdout().lock());
+            let printed = printed.map_err(|error| format!("the output ended too early: {error}"))?;
+            match (grep, printed) {
+                (Some(_), 0) => {
+                    Err(Failure { words: "no line holds it".into(), status: crate::client::status::NO })
+                }
+                _ => Ok(()),
+            }
         }
         Run::Trunk => {
             place.command("/runs", &json!({}), |made| format!("trunk is tested in run-{}", made["run"]))?;

@@ -227,7 +227,13 @@ impl World {
                         );
                         let timeout = self.jobs.get(&job).and_then(|job| job.timeout);
                         let timeout = runs.timeout(&job, timeout);
-                        self.say(format!("○ {job} begins"));
+                        let secrets = self.jobs.get(&job).map(|job| &job.secrets[..]).unwrap_or_default();
+                        self.say(match secrets.is_empty() {
+                            true => format!("○ {job} begins"),
+                            false => {
+                                format!("○ {job} begins, without its secrets: the server alone has them")
+                            }
+                        });
                         running.spawn(Arc::clone(&self).attempt(job, attempt, timeout, stop.clone()));
                     }
                     Decision::Start { job, .. } => {

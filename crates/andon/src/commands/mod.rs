@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod changes;
+mod coverage;
 pub mod data;
 pub mod environments;
 pub mod file;
@@ -62,6 +63,8 @@ pub enum Ask {
     /// One run of the pipeline.
     #[command(subcommand)]
     Run(changes::Run),
+    /// Coverage by folder, or of a file line by line.
+    Coverage(coverage::Coverage),
     /// Follow a change until users have it.
     Watch(watch::Watch),
     /// Environments: create, rebuild, destroy, drift.
@@ -135,6 +138,7 @@ pub fn run(common: &Common, ask: Ask) -> Result<(), Failure> {
         Ask::Release(release) => places::release(common, release),
         Ask::Flag(flag) => people::flag(common, flag),
         Ask::Cord(cord) => people::cord(common, cord),
+        Ask::Coverage(wanted) => coverage::coverage(common, wanted),
         Ask::Flow => people::flow(common),
     }
 }

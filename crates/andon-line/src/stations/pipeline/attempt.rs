@@ -10,7 +10,8 @@ use andon_model::{Actor, Digest, JobName, Oid, Pins, RunId, Span, Time};
 use andon_pipeline::definition::{Job, Pipeline};
 use andon_pipeline::secrets::Asks;
 use andon_pipeline::{Definition, JobState};
-use andon_runner::{End, News, Order, Room, Running, Step, StepEnd, gather, tool_homes};
+use andon_runner::log::{Packing, marks};
+use andon_runner::{End, News, Order, Room, Running, Service, Step, StepEnd, gather, tool_homes};
 use andon_sandbox::Bounds;
 use andon_validation::memory;
 use tokio_util::sync::CancellationToken;
@@ -162,7 +163,7 @@ pub(super) async fn finish(line: &Line, project: &Project, id: &Id, end: &End) -
     let (blobs, log) = (line.blobs.clone(), live_log(project, id.run, &id.job, id.attempt));
     let path = log.clone();
     let kept = tokio::task::spawn_blocking(move || {
-        let log = std::fs::File::open(&path).and_then(|file| blobs.put(file)).ok().map(|(digest, _)| digest);
+        let log = keep_log(&blobs, &path);
         let report = serde_json::to_vec(&gathered).ok().and_then(|bytes| blobs.put(&bytes[..]).ok());
         (log, report.map(|(digest, _)| digest))
     });
@@ -193,6 +194,7 @@ pub(super) async fn finish(line: &Line, project: &Project, id: &Id, end: &End) -
     .await?;
     let tidied = tokio::task::spawn_blocking(move || {
         if whole {
+            let _ = std::fs::remove_file(marks::path(&log));
             let _ = std::fs::remove_file(log);
         }
         // What cannot be removed now is swept at the next start.
@@ -323,6 +325,12 @@ async fn order(line: &Line, project: &Project, id: &Id) -> Result<Order, Refusal
     Ok(order)
 }
 
+/// Keeps an output that is over, packed; none: it could not be kept.
+pub(in crate::stations) fn keep_log(blobs: &andon_store::Blobs, path: &Path) -> Option<Digest> {
+    let file = std::fs::File::open(path).ok()?;
+    blobs.put(Packing::of(file)).ok().map(|(digest, _)| digest)
+}
+
 /// Secrets become variables; what was not given is said in the output, where whoever misses it looks. Returns what the log may not show.
 pub(in crate::stations) fn hand_over(
     given: Given,
@@ -368,12 +376,24 @@ pub fn plain_order(
     env: BTreeMap<String, String>,
     log: PathBuf,
 ) -> Order {
-    let steps = job.all_steps().into_iter().map(|step| Step {
+    let services = job.services.iter().map(|(name, service)| Step {
+        name: format!("service {name}"),
+        script: service.run.clone(),
+        env: service.env.clone(),
+        timeout_ms: None,
+        service: Some(Service {
+            variable: format!("{}_PORT", name.as_str().to_uppercase().replace('-', "_")),
+            port: service.port,
+            within_ms: service.within.0,
+        }),
+    });
+    let steps = services.chain(job.all_steps().into_iter().map(|step| Step {
         name: step.name.value,
         script: step.run,
         env: step.env,
         timeout_ms: step.timeout.map(|timeout| timeout.0),
-    });
+        service: None,
+    }));
     Order {
         name,
         room: room.dir().to_owned(),

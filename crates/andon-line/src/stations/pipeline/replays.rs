@@ -31,6 +31,8 @@ struct Known {
     jobs: HashMap<JobName, PlanJob>,
     /// Files of the commit with their objects.
     entries: Vec<(String, String)>,
+    /// What patterns read, as one digest: jobs of a matrix read the same.
+    read: HashMap<Vec<String>, Digest>,
     keys: HashMap<JobName, Digest>,
 }
 
@@ -116,11 +118,21 @@ impl Keys {
             let of = |name: &JobName| Some(found?.job(name)?.outputs.as_ref()?.0.clone());
             planned.job.takes.iter().map(|take| of(&take.value)).collect()
         };
-        let (Some(taken), Ok(reads)) = (taken, globs(&planned.job.reads)) else { return Ok(None) };
-        let read: Vec<_> = known.entries.iter().filter(|(path, _)| reads.is_match(path)).collect();
+        let Some(taken) = taken else { return Ok(None) };
+        let broken = |error: serde_json::Error| Refusal::Broken(error.to_string());
+        let read = match known.read.get(&planned.job.reads) {
+            Some(read) => read.clone(),
+            None => {
+                let Ok(reads) = globs(&planned.job.reads) else { return Ok(None) };
+                let read: Vec<_> = known.entries.iter().filter(|(path, _)| reads.is_match(path)).collect();
+                let read = Digest::of(&serde_json::to_vec(&read).map_err(broken)?);
+                known.read.insert(planned.job.reads.clone(), read.clone());
+                read
+            }
+        };
         let machine = (std::env::consts::OS, std::env::consts::ARCH);
         let all = serde_json::to_vec(&(FORM, machine, planned, taken, read));
-        let key = Digest::of(&all.map_err(|error| Refusal::Broken(error.to_string()))?);
+        let key = Digest::of(&all.map_err(broken)?);
         known.keys.insert(job.clone(), key.clone());
         Ok(Some(key))
     }
@@ -134,6 +146,6 @@ impl Known {
         };
         let jobs = defined.as_ref().as_ref().map(plan).unwrap_or_default();
         let entries = project.repository.entries(&commit).await?;
-        Ok(Known { commit, jobs, entries, keys: HashMap::new() })
+        Ok(Known { commit, jobs, entries, read: HashMap::new(), keys: HashMap::new() })
     }
 }

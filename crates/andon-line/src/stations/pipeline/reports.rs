@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use andon_pipeline::definition::Job;
 use andon_runner::gather;
 use andon_validation::findings::Finding;
+use andon_validation::measured::{self, Number};
 use andon_validation::places::Places;
 use andon_validation::tests::{self, Limits, Report};
 use andon_validation::{Coverage, coverage, sarif};
@@ -12,6 +13,8 @@ use serde::{Deserialize, Serialize};
 
 /// Largest report that is read whole, in bytes; reports of tests are read as they come and may be larger.
 const LARGEST: u64 = 256 << 20;
+/// The same of measured numbers.
+const NUMBERS: u64 = 16 << 20;
 /// Files of the working copy that are known by name.
 const MOST_FILES: usize = 200_000;
 /// Folders that hold what is made or fetched: a file of the repository is not meant by a path in them.
@@ -31,6 +34,9 @@ pub struct Gathered {
     /// What linters and analysers found.
     #[serde(default)]
     pub findings: Vec<Finding>,
+    /// What performance tests measured.
+    #[serde(default)]
+    pub numbers: Vec<Number>,
 }
 
 /// Reads all that the job declares.
@@ -45,6 +51,17 @@ pub fn gather_reports(workdir: &Path, job: &Job) -> Gathered {
             match read {
                 Ok(report) => made.tests.push(report),
                 Err(why) => made.unreadable.push(format!("{}: {why}", shown(workdir, &path))),
+            }
+        }
+    }
+    for pattern in job.reports.performance.iter() {
+        for path in found(workdir, pattern, &mut made) {
+            let name = shown(workdir, &path);
+            let read = within(&path, NUMBERS)
+                .and_then(|bytes| measured::read(&bytes, &name).map_err(|error| error.to_string()));
+            match read {
+                Ok(numbers) => made.numbers.extend(numbers),
+                Err(why) => made.unreadable.push(format!("{name}: {why}")),
             }
         }
     }
