@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use andon_cord::PullOn;
 use andon_gate::Standing;
 use andon_git::Repository;
-use andon_model::{ChangeId, EnvironmentName, HostName, InstanceId, JobName, Oid, ProjectName, RunId, RuntimeKind};
+use andon_model::{
+    ChangeId, EnvironmentName, HostName, InstanceId, JobName, Oid, ProjectName, RunId, RuntimeKind,
+};
 use andon_pipeline::{Definition, definition};
 use andon_runtime::remote::Fleet;
 use andon_runtime::{DockerRuntime, ProcessRuntime, Runtime};

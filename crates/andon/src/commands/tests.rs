@@ -70,9 +70,14 @@ impl Form {
             Form::Lines => tests.iter().for_each(|test| say!("{test}")),
             // Nothing is selected by what selects nothing.
             Form::Nextest if tests.is_empty() => say!("none()"),
-            Form::Nextest => say!("{}", tests.iter().map(|test| nextest(test)).collect::<Vec<_>>().join(" | ")),
+            Form::Nextest => {
+                say!("{}", tests.iter().map(|test| nextest(test)).collect::<Vec<_>>().join(" | "))
+            }
             Form::Go if tests.is_empty() => say!("^$"),
-            Form::Go => say!("^({})$", tests.iter().map(|test| quoted(test.trim(), "\\.+*?()|[]{}^$")).collect::<Vec<_>>().join("|")),
+            Form::Go => say!(
+                "^({})$",
+                tests.iter().map(|test| quoted(test.trim(), "\\.+*?()|[]{}^$")).collect::<Vec<_>>().join("|")
+            ),
         }
     }
 }
