@@ -296,7 +296,9 @@ async fn order(line: &Line, project: &Project, id: &Id) -> Result<Order, Refusal
     std::fs::create_dir_all(room.dir())?;
     project.repository.check_out(&commit, &tree).await?;
     Parcels::of(project, id.run, &id.job, job)?.put_in(line, &room).await?;
-    let mut env = job_env(&definition.pipeline, job, project, &id.job, &room.tmp());
+    let purpose = project.state().runs.all.get(&id.run).map(|run| run.purpose.clone());
+    let home = home(project, matches!(purpose, Some(Purpose::Trunk)));
+    let mut env = job_env(&definition.pipeline, job, project, &id.job, &home, &room.tmp());
     env.insert("ANDON_RUN".into(), id.run.to_string());
     env.insert("ANDON_COMMIT".into(), commit.to_string());
     env.insert("ANDON_SERVER".into(), line.settings.url.clone());
@@ -307,7 +309,6 @@ async fn order(line: &Line, project: &Project, id: &Id) -> Result<Order, Refusal
             line.hand_tests(project, &run, &room.tmp(), &mut env).await?;
         }
     }
-    let purpose = project.state().runs.all.get(&id.run).map(|run| run.purpose.clone());
     let asks = match purpose {
         Some(Purpose::Gate { change, .. }) => {
             env.insert("ANDON_CHANGE".into(), change.0.to_string());
@@ -318,7 +319,7 @@ async fn order(line: &Line, project: &Project, id: &Id) -> Result<Order, Refusal
     let given = line.give_secrets(project, &job.secrets, asks)?;
     let secrets = hand_over(given, &mut env, &log)?;
     let called = format!("{}-{}", project.name, id.name());
-    let mut order = job_order(project, job, called, &room, tree, env, log);
+    let mut order = job_order(project, job, called, &room, &home, tree, env, log);
     order.timeout = project.state().runs.timeout(&id.job, job.timeout);
     order.secrets = secrets;
     Ok(order)
@@ -353,6 +354,7 @@ pub(in crate::stations) fn job_order(
     job: &Job,
     name: String,
     room: &Room,
+    home: &Path,
     workdir: PathBuf,
     env: BTreeMap<String, String>,
     log: PathBuf,
@@ -360,7 +362,7 @@ pub(in crate::stations) fn job_order(
     Order {
         // A working copy borrows its commits from the repository.
         reads: vec![project.repository.dir().join("objects")],
-        writes: vec![home(project)],
+        writes: vec![home.to_owned()],
         ..plain_order(job, name, room, workdir, env, log)
     }
 }
@@ -417,9 +419,10 @@ pub(super) fn bounds(job: &Job) -> Bounds {
     Bounds { memory, cpu_millis, processes }
 }
 
-/// The home of the project's jobs, kept between them: tools have their caches there.
-fn home(project: &Project) -> PathBuf {
-    project.room.join("home")
+/// The home of the project's jobs, kept between them: tools have their caches there. What is on trunk has one of its own, which no change
+/// that has not landed can put anything into: secrets are used there.
+pub(in crate::stations) fn home(project: &Project, landed: bool) -> PathBuf {
+    project.room.join(if landed { "home-of-trunk" } else { "home" })
 }
 
 /// How it ended, as the journal says it.
@@ -457,9 +460,10 @@ pub(in crate::stations) fn job_env(
     job: &Job,
     project: &Project,
     name: &JobName,
+    home: &Path,
     tmp: &Path,
 ) -> BTreeMap<String, String> {
-    let mut env = plain_env(project.name.as_str(), &home(project), name, tmp);
+    let mut env = plain_env(project.name.as_str(), home, name, tmp);
     env.extend(pipeline.env.clone());
     env.extend(job.env.clone());
     env
