@@ -93,7 +93,8 @@ async fn run(
         let given = line.secrets_of_environment(project, &environment, &job.secrets)?;
         let secrets = hand_over(given, &mut env, &log)?;
         let called = format!("{}-{id}-{name}", project.name);
-        let mut order = job_order(project, job, called, &of_it, &home, tree.clone(), env, log.clone());
+        let mut order = job_order(project, job, called, &of_it, tree.clone(), env, log.clone());
+        order.writes = vec![home.clone()];
         order.log_limit = LOG_LIMIT;
         order.secrets = secrets;
         order.timeout = project.state().runs.timeout(&name, job.timeout);

@@ -319,7 +319,8 @@ async fn order(line: &Line, project: &Project, id: &Id) -> Result<Order, Refusal
     let given = line.give_secrets(project, &job.secrets, asks)?;
     let secrets = hand_over(given, &mut env, &log)?;
     let called = format!("{}-{}", project.name, id.name());
-    let mut order = job_order(project, job, called, &room, &home, tree, env, log);
+    let mut order = job_order(project, job, called, &room, tree, env, log);
+    order.writes = vec![home];
     order.timeout = project.state().runs.timeout(&id.job, job.timeout);
     order.secrets = secrets;
     Ok(order)
@@ -348,13 +349,12 @@ pub(in crate::stations) fn hand_over(
     Ok(values)
 }
 
-/// What a job of the file is for the runner. How long it may take where the file does not say is known by whoever has seen it before.
+/// What a job of the file is for the runner, without a home. How long it may take where the file does not say is known by whoever has seen it before.
 pub(in crate::stations) fn job_order(
     project: &Project,
     job: &Job,
     name: String,
     room: &Room,
-    home: &Path,
     workdir: PathBuf,
     env: BTreeMap<String, String>,
     log: PathBuf,
@@ -362,7 +362,6 @@ pub(in crate::stations) fn job_order(
     Order {
         // A working copy borrows its commits from the repository.
         reads: vec![project.repository.dir().join("objects")],
-        writes: vec![home.to_owned()],
         ..plain_order(job, name, room, workdir, env, log)
     }
 }
