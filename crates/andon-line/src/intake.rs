@@ -261,7 +261,7 @@ mod tests {
     #[test]
     fn what_landed_while_git_was_asked_gets_no_patch_set_any_more() {
         let mut state = State::default();
-        let mut tell = |state: &mut State, event: Event| {
+        let tell = |state: &mut State, event: Event| {
             state.evolve(&Recorded { seq: 1, at: Time(1), by: Actor::line("test"), project: None, event });
         };
         let push = Push {
