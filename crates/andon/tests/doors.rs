@@ -136,6 +136,9 @@ fn filled(path: &str) -> String {
         ("{host}", "n1"),
         ("{shell}", "1"),
         ("{secret}", "NPM_TOKEN"),
+        ("{*folder}", "src"),
+        ("{*file}", "app.py"),
+        ("{*path}", "app.py"),
     ] {
         path = path.replace(place, value);
     }
