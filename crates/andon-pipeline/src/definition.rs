@@ -94,6 +94,9 @@ pub struct Job {
     /// have one runs without, and its output says so.
     #[serde(default)]
     pub secrets: Vec<SecretName>,
+    /// `true`: it reaches the container engine of the server's host, where the server was started with `--docker-in-jobs`.
+    #[serde(default)]
+    pub docker: bool,
     /// `false`: it reaches nobody but itself.
     #[serde(default = "yes")]
     pub network: bool,

@@ -63,6 +63,7 @@ impl House {
             slots: 1,
             backup_every: None,
             drill_every: None,
+            docker_in_jobs: false,
             postgres: None,
         };
         let line = Line::open(settings, Box::new(SystemClock::default())).await.unwrap();

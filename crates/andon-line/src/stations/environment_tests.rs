@@ -9,7 +9,7 @@ use andon_model::{DeploymentId, JobName};
 use andon_runner::{End, Room};
 use tokio_util::sync::CancellationToken;
 
-use super::pipeline::{hand_over, home, job_end, job_env, job_order, keep_log};
+use super::pipeline::{hand_over, home, job_end, job_env, job_order, keep_log, with_engine};
 use crate::{Line, Project, Refusal};
 
 /// Output that a test may print, in bytes.
@@ -97,6 +97,9 @@ async fn run(
         order.writes = vec![home.clone()];
         order.log_limit = LOG_LIMIT;
         order.secrets = secrets;
+        if job.docker {
+            with_engine(line, &mut order)?;
+        }
         order.timeout = project.state().runs.timeout(&name, job.timeout);
         let end = match line.runner.run(&order, stop.cancelled()).await {
             End::Cancelled => return Ok(None),

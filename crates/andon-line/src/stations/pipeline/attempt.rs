@@ -323,7 +323,30 @@ async fn order(line: &Line, project: &Project, id: &Id) -> Result<Order, Refusal
     order.writes = vec![home];
     order.timeout = project.state().runs.timeout(&id.job, job.timeout);
     order.secrets = secrets;
+    if job.docker {
+        with_engine(line, &mut order)?;
+    }
     Ok(order)
+}
+
+/// The container engine is one socket: where it is, and that it may be spoken to. A job that may not is told so in its output.
+pub(in crate::stations) fn with_engine(line: &Line, order: &mut Order) -> std::io::Result<()> {
+    let said = std::env::var("DOCKER_HOST").ok();
+    let socket =
+        said.as_deref().and_then(|host| host.strip_prefix("unix://")).unwrap_or("/var/run/docker.sock");
+    let why = match Path::new(socket).canonicalize() {
+        Ok(socket) if line.settings.docker_in_jobs => {
+            order.env.insert("DOCKER_HOST".into(), format!("unix://{}", socket.display()));
+            order.writes.push(socket);
+            return Ok(());
+        }
+        Ok(_) => {
+            "jobs do not reach the container engine here; hint: the owner of the server decides: andon serve --docker-in-jobs"
+        }
+        Err(_) => "this server has no container engine",
+    };
+    let mut file = std::fs::File::options().create(true).append(true).open(&order.log)?;
+    writeln!(file, "andon: {why}")
 }
 
 /// Keeps an output that is over, packed; none: it could not be kept.
