@@ -3,16 +3,20 @@
 use std::process::Command;
 
 use crate::figure::{Figure, keep};
-use crate::{containers, data, environments, line, pipeline, recovery, states, traffic, validation};
+use crate::{
+    containers, data, environments, line, logs, order, pipeline, recovery, states, traffic, validation,
+};
 
 const RELEASE_NOTES: &str = "By simulation of whole releases with the very code that decides: users with unequal numbers of requests, a look each second. The \
     numbers do not depend on the machine.";
 
 /// Measures the area.
-pub fn run(area: Option<&str>) -> Result<(), String> {
+pub fn run(area: Option<&str>, more: &[String]) -> Result<(), String> {
     match area {
         Some("line") => line::run(),
         Some("pipeline") => pipeline::run(),
+        Some("logs") => logs::run(),
+        Some("order") => order::run(more),
         Some("environments") => environments::run(),
         Some("docker") => containers::run(),
         Some("data") => data::run(),
@@ -21,7 +25,7 @@ pub fn run(area: Option<&str>) -> Result<(), String> {
         Some("router") => traffic::run(),
         Some("release") => release(),
         Some("validation") => validation::run(),
-        _ => Err("usage: cargo xtask bench line|pipeline|router|release|environments|docker|data|states|recovery|validation"
+        _ => Err("usage: cargo xtask bench line|pipeline|logs|order FILE.csv...|router|release|environments|docker|data|states|recovery|validation"
             .to_owned()),
     }
 }

@@ -236,6 +236,11 @@ impl House {
         if status == 200 { Ok(text) } else { Err(format!("{path}: {status} {text}")) }
     }
 
+    /// Where its pages and doors are.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.http)
+    }
+
     fn bearer(&self) -> String {
         format!("Bearer {}", self.token)
     }

@@ -13,6 +13,8 @@ mod hello;
 mod house;
 mod line;
 mod load;
+mod logs;
+mod order;
 mod pipeline;
 mod plans;
 mod ranks;
@@ -28,10 +30,10 @@ fn main() -> ExitCode {
     let done =
         match args.first().map(String::as_str) {
             Some("ranks") => ranks::run(),
-            Some("bench") => bench::run(args.get(1).map(String::as_str)),
+            Some("bench") => bench::run(args.get(1).map(String::as_str), args.get(2..).unwrap_or_default()),
             Some("figures") => figures::run(args.iter().any(|arg| arg == "--cold")),
             Some("hello") => hello::run(args.get(1).map(String::as_str)),
-            _ => Err("usage: cargo xtask ranks | bench line|pipeline|router|release|environments|docker|data|states|recovery|validation | figures [--cold]"
+            _ => Err("usage: cargo xtask ranks | bench line|pipeline|logs|order FILE.csv...|router|release|environments|docker|data|states|recovery|validation | figures [--cold]"
                 .to_owned()),
         };
     match done {

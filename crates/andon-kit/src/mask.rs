@@ -373,7 +373,7 @@ mod tests {
         for seed in 1..=4_000u64 {
             let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
             let secret = SECRETS[(next(&mut state) % 4) as usize];
-            let secret = if next(&mut state) % 2 == 0 { secret.trim() } else { secret };
+            let secret = if next(&mut state).is_multiple_of(2) { secret.trim() } else { secret };
             let form = printed(secret, &mut state);
             let text = format!("value: {form} end");
             let shown = pieces(&mask, text.as_bytes(), &mut || (next(&mut state) % 9) as usize);

@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::{Arc, PoisonError};
 
 use andon_gate::identity::{Signs, find, fixes_andon, identity};
+use andon_gate::{Change, Standing};
 use andon_git::Commits;
 use andon_git::hook::{Answer, Question, Update};
 use andon_git::serve::Way;
@@ -217,7 +218,10 @@ pub fn usual(state: &State) -> Option<Span> {
 }
 
 fn number(state: &State, known: Option<ChangeId>, head: &Oid) -> Result<(ChangeId, u32), Refusal> {
-    let Some(known) = known.and_then(|id| state.queue.changes.get(&id)) else {
+    // It may have landed or been taken back while git was asked: what is on trunk gets no patch set any more.
+    let goes_on =
+        |change: &&Change| change.standing.is_open() || matches!(change.standing, Standing::Refused { .. });
+    let Some(known) = known.and_then(|id| state.queue.changes.get(&id)).filter(goes_on) else {
         return Ok((state.queue.next_change(), 1));
     };
     if known.push.head == *head && known.standing.is_open() {
@@ -241,5 +245,49 @@ pub struct PushGuard {
 impl Drop for PushGuard {
     fn drop(&mut self) {
         self.line.pushes.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use andon_model::event::Recorded;
+    use andon_model::{Actor, RunId, Time};
+
+    fn oid(digit: char) -> Oid {
+        digit.to_string().repeat(40).parse().unwrap()
+    }
+
+    #[test]
+    fn what_landed_while_git_was_asked_gets_no_patch_set_any_more() {
+        let mut state = State::default();
+        let tell = |state: &mut State, event: Event| {
+            state.evolve(&Recorded { seq: 1, at: Time(1), by: Actor::line("test"), project: None, event });
+        };
+        let push = Push {
+            change: ChangeId(1),
+            patch_set: 1,
+            head: oid('a'),
+            title: "t".into(),
+            author: "a".into(),
+            authored: Time(0),
+            identity: "i".into(),
+            fixes: None,
+            edits_pipeline: false,
+            commits: 1,
+        };
+        tell(&mut state, Event::ChangePushed(push));
+        assert_eq!(number(&state, Some(ChangeId(1)), &oid('b')).unwrap(), (ChangeId(1), 2));
+        let landed = Event::Landed {
+            change: ChangeId(1),
+            patch_set: 1,
+            run: RunId(1),
+            commit: oid('c'),
+            parent: None,
+            tested_tree: oid('d'),
+            landed_tree: oid('d'),
+        };
+        tell(&mut state, landed);
+        assert_eq!(number(&state, Some(ChangeId(1)), &oid('b')).unwrap(), (ChangeId(2), 1));
     }
 }

@@ -41,6 +41,8 @@ pub struct Settings {
     pub backup_every: Option<Span>,
     /// Between two drills; none: only when somebody asks.
     pub drill_every: Option<Span>,
+    /// Jobs that ask for it reach the container engine.
+    pub docker_in_jobs: bool,
     /// The PostgreSQL server that environments get their databases from.
     pub postgres: Option<Address>,
 }

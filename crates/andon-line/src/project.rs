@@ -5,8 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use andon_cord::PullOn;
+use andon_gate::Standing;
 use andon_git::Repository;
-use andon_model::{HostName, InstanceId, JobName, Oid, ProjectName, RunId, RuntimeKind};
+use andon_model::{
+    ChangeId, EnvironmentName, HostName, InstanceId, JobName, Oid, ProjectName, RunId, RuntimeKind,
+};
 use andon_pipeline::{Definition, definition};
 use andon_runtime::remote::Fleet;
 use andon_runtime::{DockerRuntime, ProcessRuntime, Runtime};
@@ -191,6 +194,14 @@ impl Project {
     /// `andon.yaml` of a commit, if it was read already.
     pub(crate) fn read_definition(&self, commit: &Oid) -> Option<Arc<Defined>> {
         self.definitions().get(commit).cloned()
+    }
+
+    /// The change that an environment shows and that has not landed; none: what runs there is from trunk.
+    pub(crate) fn unlanded_in(&self, environment: &EnvironmentName) -> Option<ChangeId> {
+        let state = self.state();
+        let change = state.estate.environments.get(environment).and_then(|found| found.change)?;
+        let landed = |change: &andon_gate::Change| matches!(change.standing, Standing::Landed { .. });
+        (!state.queue.changes.get(&change).is_none_or(landed)).then_some(change)
     }
 
     /// What stops the line by itself, as trunk says; everything while its file is not read yet.

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use andon_gate::Standing;
 use andon_model::event::{Event, Role};
 use andon_model::{ChangeId, EnvironmentName, SecretName};
 use andon_pipeline::secrets::Asks;
@@ -115,17 +114,8 @@ impl Line {
         environment: &EnvironmentName,
         wanted: &[SecretName],
     ) -> Result<Given, Refusal> {
-        let change = project.state().estate.environments.get(environment).and_then(|found| found.change);
-        let landed = |change| {
-            project
-                .state()
-                .queue
-                .changes
-                .get(&change)
-                .is_none_or(|change| matches!(change.standing, Standing::Landed { .. }))
-        };
         // What shows a change that has not landed gets no more than its jobs do.
-        let asks = match change.filter(|change| !landed(*change)) {
+        let asks = match project.unlanded_in(environment) {
             Some(change) => self.asks_of(project, change),
             None => Asks::Environment(environment),
         };

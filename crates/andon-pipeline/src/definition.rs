@@ -1,7 +1,7 @@
 //! `andon.yaml` as types. The comments of the fields become the descriptions that an editor shows. Reads nothing and checks nothing.
 
 use crate::ansible::{Ansible, as_git};
-use crate::job::{Approve, Cache, Matrix, Retries, Template, When};
+use crate::job::{Approve, Beside, Cache, Matrix, Retries, Template, When};
 use crate::rules::{Alike, Exception, Protection, Rules};
 pub use crate::steps::Step;
 use andon_model::event::PlannedService;
@@ -94,6 +94,9 @@ pub struct Job {
     /// have one runs without, and its output says so.
     #[serde(default)]
     pub secrets: Vec<SecretName>,
+    /// `true`: it reaches the container engine of the server's host, where the server was started with `--docker-in-jobs`.
+    #[serde(default)]
+    pub docker: bool,
     /// `false`: it reaches nobody but itself.
     #[serde(default = "yes")]
     pub network: bool,
@@ -127,6 +130,9 @@ pub struct Job {
     #[serde(default)]
     #[schemars(with = "Vec<JobName>")]
     pub takes: Vec<Spanned<JobName>>,
+    /// What runs beside the steps, by name: a database, a server to be tested. The steps find its port as `NAME_PORT`.
+    #[serde(default)]
+    pub services: IndexMap<ServiceName, Beside>,
     /// Files that the next run may begin with.
     pub cache: Option<Cache>,
     /// All that the job reads of the repository; its working copy has nothing else. When none of it changed since it was green, the job is

@@ -351,6 +351,9 @@ fn write(kind: Kind, parts: &Parts) -> String {
         "    package:\n      # What is deployed: packed once, named by its digest, never built again.\n      run: |\n{}      artifact: dist/\n",
         block(&parts.package)
     );
+    if parts.package.lines().any(|line| line.starts_with("docker ")) {
+        out.push_str("      # It needs the container engine: the server has to be started with --docker-in-jobs.\n      docker: true\n");
+    }
     if parts.coverage.is_some() {
         out.push_str("\n# Limits on coverage block a change and list the lines that lack tests.\nvalidation:\n  coverage: { diff: 80, ratchet: true }\n");
     }

@@ -192,6 +192,7 @@ fn over(job: Job, template: Job) -> Job {
         },
         // Either may take it away.
         network: job.network && template.network,
+        docker: job.docker || template.docker,
         secrets: if job.secrets.is_empty() { template.secrets } else { job.secrets },
         env,
         timeout: job.timeout.or(template.timeout),
@@ -206,6 +207,7 @@ fn over(job: Job, template: Job) -> Job {
         group: job.group.or(template.group),
         outputs: first(job.outputs, template.outputs),
         takes: if job.takes.is_empty() { template.takes } else { job.takes },
+        services: if job.services.is_empty() { template.services } else { job.services },
         cache: job.cache.or(template.cache),
         reads: first(job.reads, template.reads),
         layer: job.layer.or(template.layer),
@@ -279,6 +281,7 @@ fn settle(name: &JobName, job: &mut Job, values: &Values) -> Result<(), Box<Prob
 fn texts(job: &mut Job) -> Vec<&mut String> {
     let mut all: Vec<&mut String> = Vec::new();
     all.extend(job.env.values_mut());
+    all.extend(job.services.values_mut().flat_map(|service| service.env.values_mut()));
     all.extend(job.artifact.as_mut());
     all.extend(job.group.as_mut());
     all.extend(job.outputs.iter_mut());

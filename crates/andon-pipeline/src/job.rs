@@ -188,6 +188,27 @@ const fn within() -> Span {
     WITHIN
 }
 
+/// What runs beside the steps of a job: started before the first one, ended with the last.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Beside {
+    /// The commands, given to `sh -e` as they stand. They listen on 127.0.0.1 on the port that `NAME_PORT` says.
+    pub run: String,
+    /// Environment variables of its own.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// The port that it listens on. Left out, one that is free: jobs of one machine do not get into each other's way then.
+    #[schemars(range(min = 1))]
+    pub port: Option<u16>,
+    /// How long it may take until it listens. Red after this time.
+    #[serde(default = "listen_within")]
+    pub within: Span,
+}
+
+const fn listen_within() -> Span {
+    Span::secs(30)
+}
+
 /// Files kept between runs, found again by the content of other files.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

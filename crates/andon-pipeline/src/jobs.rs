@@ -146,6 +146,17 @@ fn words(name: &JobName, job: &Job) -> Vec<Problem> {
         }
         _ => {}
     }
+    for (service, beside) in &job.services {
+        if beside.run.trim().is_empty() || beside.port == Some(0) || beside.within < Span::secs(1) {
+            bad(
+                format!("the service {service} of job {name} cannot be meant"),
+                "write services: { db: { run: ./db, port: 5432, within: 30s } }",
+            );
+        }
+    }
+    if job.approve.is_some() && !job.services.is_empty() {
+        bad(format!("job {name} asks a person and has services"), "take them out: nothing runs there");
+    }
     if let Some(group) = &job.group
         && let Err(error) = group.parse::<GroupName>()
     {

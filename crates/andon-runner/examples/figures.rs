@@ -151,8 +151,13 @@ fn left(room: &Path) -> usize {
 fn order(room: &Path, name: &str, script: &str, steps: usize) -> Done<Order> {
     let dir = room.join("attempts").join(name);
     std::fs::create_dir_all(dir.join("tree"))?;
-    let step =
-        |n| Step { name: format!("step {n}"), script: script.into(), env: BTreeMap::new(), timeout_ms: None };
+    let step = |n| Step {
+        name: format!("step {n}"),
+        script: script.into(),
+        env: BTreeMap::new(),
+        timeout_ms: None,
+        service: None,
+    };
     Ok(Order {
         name: name.to_owned(),
         steps: (1..=steps).map(step).collect(),

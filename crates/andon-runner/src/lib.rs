@@ -16,5 +16,5 @@ pub mod shim;
 
 pub use confine::tool_homes;
 pub use execute::{News, Runner, Running};
-pub use order::{End, Order, Step, StepEnd};
+pub use order::{End, Order, Service, Step, StepEnd};
 pub use room::Room;

@@ -55,6 +55,21 @@ pub struct Step {
     /// The attempt is stopped when it takes longer; in milliseconds.
     #[serde(default)]
     pub timeout_ms: Option<u64>,
+    /// It is not waited for: it runs beside the steps behind it, and the step is over when it can be reached.
+    #[serde(default)]
+    pub service: Option<Service>,
+}
+
+/// What runs beside the steps until the attempt ends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    /// The variable in which it and the steps behind it find its port.
+    pub variable: String,
+    /// The port that it listens on, on the loopback address; none: one that is free.
+    #[serde(default)]
+    pub port: Option<u16>,
+    /// Milliseconds in which it has to listen.
+    pub within_ms: u64,
 }
 
 /// How a step or a whole attempt ended.

@@ -11,9 +11,9 @@ use std::path::Path;
 
 use andon_runner::End;
 use andon_sandbox::Bounds;
-use support::{House, Kind};
+use support::{Cases, House, Kind};
 
-const CASES: &[(&str, fn(&House))] = &[
+const CASES: &Cases = &[
     ("the_servers_data_and_other_attempts_cannot_be_read", data),
     ("nothing_outside_can_be_written", writing),
     ("the_server_and_its_neighbours_cannot_be_signalled", signals),

@@ -10,9 +10,9 @@ use std::future::{pending, ready};
 
 use andon_model::Span;
 use andon_runner::{End, News, Room, Step};
-use support::{House, Kind, alive, block_on, until};
+use support::{Cases, House, Kind, alive, block_on, until};
 
-const CASES: &[(&str, fn(&House))] = &[
+const CASES: &Cases = &[
     ("output_is_kept_whole_and_the_status_is_the_commands_own", output),
     ("the_first_failing_command_ends_the_job", first_failure),
     ("steps_run_one_after_the_other_in_one_working_copy_and_the_record_says_where_each_begins", steps),
@@ -68,6 +68,7 @@ fn step(name: &str, script: &str) -> Step {
         script: script.into(),
         env: [("OWN".into(), name.into())].into(),
         timeout_ms: None,
+        service: None,
     }
 }
 

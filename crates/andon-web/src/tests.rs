@@ -38,6 +38,7 @@ async fn house(roles: &[Role]) -> House {
         slots: 1,
         backup_every: None,
         drill_every: None,
+        docker_in_jobs: false,
         postgres: None,
     };
     let line = Line::open(settings, Box::new(SystemClock::default())).await.unwrap();

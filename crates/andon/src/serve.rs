@@ -51,6 +51,9 @@ pub struct Serve {
     /// Hold a disaster drill this often: 7d.
     #[arg(long, env = "ANDON_DRILL_EVERY")]
     drill_every: Option<Span>,
+    /// Let jobs that say `docker: true` reach the container engine: whoever can push then can do what this server's user can.
+    #[arg(long, env = "ANDON_DOCKER_IN_JOBS")]
+    docker_in_jobs: bool,
     /// An administrator's address of the PostgreSQL server that environments get their databases from; they have to reach it there too.
     #[arg(long, env = "ANDON_POSTGRES", hide_env_values = true)]
     postgres: Option<String>,
@@ -95,6 +98,7 @@ async fn serve(options: Serve) -> Result<(), String> {
         slots: options.slots.unwrap_or_else(cores),
         backup_every: options.backup_every,
         drill_every: options.drill_every,
+        docker_in_jobs: options.docker_in_jobs,
         postgres: options.postgres.map(Address),
     };
     let line =

@@ -63,6 +63,7 @@ impl House {
             slots: 1,
             backup_every: None,
             drill_every: None,
+            docker_in_jobs: false,
             postgres: None,
         };
         let line = Line::open(settings, Box::new(SystemClock::default())).await.unwrap();
@@ -136,6 +137,9 @@ fn filled(path: &str) -> String {
         ("{host}", "n1"),
         ("{shell}", "1"),
         ("{secret}", "NPM_TOKEN"),
+        ("{*folder}", "src"),
+        ("{*file}", "app.py"),
+        ("{*path}", "app.py"),
     ] {
         path = path.replace(place, value);
     }

@@ -25,3 +25,20 @@ fn services_as_processes_go_as_the_readme_says() {
     let said = example.run(drill);
     assert!(said.contains("2 environments, 5 instances"), "{said}");
 }
+
+#[test]
+fn a_pipeline_of_many_jobs_goes_as_the_readme_says() {
+    let server = Server::fresh();
+    let example = Example::open(&server, "pipeline");
+    let [here, there, one_module] = example.blocks()[..] else { panic!("the page has other blocks") };
+    let said = example.run(here);
+    assert!(said.contains("● cart-c.utf-8 passed") && said.contains("● served passed"), "{said}");
+    let said = example.run(there);
+    let plans: Vec<&str> = said.lines().filter_map(|line| line.trim().strip_prefix("plan ")).collect();
+    assert_eq!(plans.len(), 2, "{said}");
+    assert_eq!(plans[0], plans[1], "{said}");
+    let said = example.run(one_module);
+    assert!(said.contains("cart-c (commit): passed, replayed from run-1"), "{said}");
+    assert!(said.contains("stock (commit): passed after"), "{said}");
+    assert!(said.contains("words (commit): not needed: no file of docs/ changed"), "{said}");
+}

@@ -158,6 +158,29 @@ pipeline:
     }
 }
 
+#[test]
+fn what_a_change_leaves_in_its_home_is_there_for_the_next_one_and_not_for_trunk() {
+    let yaml = "version: 1\npipeline: { jobs: { unit: { run: 'cat $HOME/left || true; echo by $ANDON_RUN >> $HOME/left' } } }\n";
+    let (server, repo) = Server::with_project(&[("andon.yaml", yaml)]);
+    assert_eq!(server.decided(repo.propose("One"))["row"]["standing"], "landed");
+    repo.follow();
+    repo.write("two", "2");
+    assert_eq!(server.decided(repo.propose("Two"))["row"]["standing"], "landed");
+    let (status, said) = server.post("/api/v1/shop/runs", &json!({}));
+    assert_eq!(status, 200, "{said}");
+    let ran = || of_type(&server.journal(), "run_finished").len();
+    wait_for("trunk is tested", || ran() == 3);
+    let logs: Vec<String> = of_type(&server.journal(), "run_finished")
+        .iter()
+        .map(|event| {
+            let (_, log) = server.get(&format!("/api/v1/shop/runs/{}/jobs/unit/log", event["event"]["run"]));
+            log.as_str().unwrap_or_default().to_owned()
+        })
+        .collect();
+    assert!(logs[1].contains("by run-"), "a change finds what another one cached: {logs:?}");
+    assert!(!logs[2].contains("by run-"), "trunk begins with what a change left: {logs:?}");
+}
+
 /// Everything below the rooms of attempts.
 fn left(server: &Server) -> Vec<String> {
     let rooms = server.room.path().join("data/jobs/shop/attempts").canonicalize().unwrap_or_default();

@@ -216,7 +216,8 @@ fn jobs_of_a_group_wait_for_each_other_over_runs_and_say_so() {
     let waits =
         server.until("the second waits", "/runs/3", |view| words(view, "deploy").contains("one job of db"));
     assert_eq!(words(&waits, "deploy"), "waits for run-2 deploy: one job of db at a time");
-    std::fs::write(&go, "").unwrap();
+    // Trunk's jobs have a home of their own.
+    std::fs::write(home(&server).with_file_name("home-of-trunk").join("go"), "").unwrap();
     for run in [2, 3] {
         assert_eq!(finished(&server, run)["verdict"], "green");
     }
@@ -392,5 +393,64 @@ fn a_question_and_what_was_handed_on_outlive_a_server_that_is_killed() {
     let journal = server.journal();
     for kind in ["approval_asked", "job_outputs", "approval_given"] {
         assert_eq!(of_type(&journal, kind).len(), 1, "{kind} happened once");
+    }
+}
+
+#[test]
+fn what_runs_beside_a_job_is_reached_by_its_steps_and_ends_with_it() {
+    let ask = r#"python3 -c 'import os,urllib.request as r; print(r.urlopen("http://127.0.0.1:" + os.environ["WEB_PORT"] + "/file").read())'"#;
+    let file = format!(
+        "version: 1
+pipeline:
+  jobs:
+    unit:
+      services: {{ web: {{ run: 'echo beside; exec python3 -m http.server --bind 127.0.0.1 $WEB_PORT' }} }}
+      steps:
+        - name: ask
+          run: |
+            {ask}
+        - {{ name: again, run: 'test -n \"$WEB_PORT\"' }}
+"
+    );
+    let (server, repo) = Server::with_project(&[("andon.yaml", &file), ("file", "inside")]);
+    assert_eq!(
+        server.decided(repo.propose("Begin"))["row"]["standing"],
+        "landed",
+        "{}",
+        server.view("/runs/1")
+    );
+    let said = log(&server, 1, "unit");
+    assert!(said.contains("beside") && said.contains("b'inside'"), "{said}");
+    // Nothing of it is left behind: whatever listened had the attempt's mark in its environment.
+    let room = server.room.path().to_string_lossy().into_owned();
+    let left = std::fs::read_dir("/proc").unwrap().flatten().filter(|entry| {
+        let environ = std::fs::read(entry.path().join("environ")).unwrap_or_default();
+        let environ = String::from_utf8_lossy(&environ).into_owned();
+        environ.contains("WEB_PORT=") && environ.contains(&room)
+    });
+    assert_eq!(left.count(), 0);
+}
+
+#[test]
+fn a_service_that_cannot_be_reached_makes_its_job_red_and_says_why() {
+    let holder = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let taken = format!("run: sleep 9, port: {}", holder.local_addr().unwrap().port());
+    let (server, repo) = with("    unit: { run: 'true' }\n");
+    server.decided(repo.propose("Begin"));
+    for (run, (service, says)) in (2..).zip([
+        (taken.as_str(), "is taken already"),
+        ("run: 'echo I give up; exit 3'", "ended before it could be reached"),
+        ("run: sleep 60, within: 1s", "does not listen on port"),
+    ]) {
+        repo.follow();
+        let jobs = format!("    unit: {{ services: {{ bad: {{ {service} }} }}, run: echo never }}\n");
+        repo.write("andon.yaml", &yaml(&jobs));
+        repo.commit(service);
+        let (ok, text) = repo.push_as(&["-o", &format!("topic=t{run}"), "HEAD:refs/for/main"]);
+        assert!(ok, "{text}");
+        let view = server.decided(support::number(&text));
+        assert_eq!(view["row"]["words"], "job unit failed with exit status 1");
+        let said = log(&server, run, "unit");
+        assert!(said.contains(says) && !said.contains("never"), "{said}");
     }
 }

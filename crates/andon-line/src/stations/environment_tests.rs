@@ -9,7 +9,7 @@ use andon_model::{DeploymentId, JobName};
 use andon_runner::{End, Room};
 use tokio_util::sync::CancellationToken;
 
-use super::pipeline::{hand_over, job_end, job_env, job_order, keep_log};
+use super::pipeline::{hand_over, home, job_end, job_env, job_order, keep_log, with_engine};
 use crate::{Line, Project, Refusal};
 
 /// Output that a test may print, in bytes.
@@ -79,6 +79,7 @@ async fn run(
     let (tree, log) = (room.dir().join("tree"), room.dir().join("log"));
     std::fs::create_dir_all(room.dir())?;
     project.repository.check_out(&deployment.commit, &tree).await?;
+    let home = home(project, project.unlanded_in(&environment).is_none());
     let mut outcome = (true, Vec::new());
     for name in tests {
         let Some(job) = own.pipeline.jobs.get(&name).or_else(|| trunk.pipeline.jobs.get(&name)) else {
@@ -87,14 +88,18 @@ async fn run(
         // Each its own record in the room of all: they run one after the other in one working copy.
         let of_it = Room::at(&room.dir().join(name.as_str()));
         std::fs::create_dir_all(of_it.dir())?;
-        let mut env = job_env(&own.pipeline, job, project, &name, &of_it.tmp());
+        let mut env = job_env(&own.pipeline, job, project, &name, &home, &of_it.tmp());
         env.extend(addresses(project, &deployment));
         let given = line.secrets_of_environment(project, &environment, &job.secrets)?;
         let secrets = hand_over(given, &mut env, &log)?;
         let called = format!("{}-{id}-{name}", project.name);
         let mut order = job_order(project, job, called, &of_it, tree.clone(), env, log.clone());
+        order.writes = vec![home.clone()];
         order.log_limit = LOG_LIMIT;
         order.secrets = secrets;
+        if job.docker {
+            with_engine(line, &mut order)?;
+        }
         order.timeout = project.state().runs.timeout(&name, job.timeout);
         let end = match line.runner.run(&order, stop.cancelled()).await {
             End::Cancelled => return Ok(None),

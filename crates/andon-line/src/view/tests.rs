@@ -94,11 +94,8 @@ impl Line {
                 says: meanwhile(tests.get(&names::key(&held.test)), held.since),
             })
             .collect();
-        let red: Vec<TestRow> = rows
-            .iter()
-            .filter(|(_, test)| test.last.as_ref().is_some_and(|last| last.red))
-            .map(row)
-            .collect();
+        let is_red = |(_, test): &&(&String, &Test)| test.last.as_ref().is_some_and(|last| last.red);
+        let red: Vec<TestRow> = rows.iter().filter(is_red).map(|one| as_red(row(one), one.1, now)).collect();
         rows.sort_by_key(|(_, test)| std::cmp::Reverse(test.proof.as_ref().map(|proof| proof.at)));
         let flaky: Vec<TestRow> = rows.iter().filter(|(_, test)| test.is_flaky()).map(row).collect();
         rows.sort_by(|a, b| b.1.history.usual.total_cmp(&a.1.history.usual));
@@ -177,6 +174,12 @@ fn row(state: &State, key: &str, test: &Test, now: Time) -> TestRow {
         run: run.map(|run| run.0),
         quarantined,
     }
+}
+
+/// A red one among red ones: what matters there is since when, flaky or not.
+fn as_red(row: TestRow, test: &Test, now: Time) -> TestRow {
+    let Some(last) = &test.last else { return row };
+    TestRow { mark: Mark::Stop, says: format!("red {}", ago(now, last.at)), run: Some(last.run.0), ..row }
 }
 
 /// How a test in quarantine does.

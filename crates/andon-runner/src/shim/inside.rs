@@ -1,12 +1,15 @@
 //! The first process inside an attempt's sandbox: enters it, then runs one step after the other as its shim says, on its standard input,
 //! which is a socket. It inherits what the steps leave behind; when it ends, that ends too.
 
+use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use andon_sandbox::{Plan, enter};
 use rustix::process::{DumpableBehavior, Pid, Signal, WaitOptions, kill_process, wait};
@@ -14,7 +17,10 @@ use serde::{Deserialize, Serialize};
 use signal_hook::consts::SIGCHLD;
 
 use super::poll::{can_read, wait_for};
-use crate::order::Step;
+use crate::order::{Service, Step};
+
+/// Between two tries to reach a service.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// What is said, a line each; a reason begins with `! `.
 const ENTERED: &str = "entered";
@@ -116,6 +122,11 @@ fn loopback() -> Result<(), String> {
     }
 }
 
+/// A port that nobody listens on now.
+fn free_port() -> io::Result<u16> {
+    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}
+
 impl Inside {
     fn serve(&mut self, shim: &mut BufReader<UnixStream>) -> Result<(), String> {
         loop {
@@ -132,6 +143,14 @@ impl Inside {
             match hear(shim)? {
                 None => return Ok(()),
                 Some(Say::Enter { .. }) => return Err("it was told to enter twice".into()),
+                Some(Say::Run(Step { service: Some(service), script, env, .. })) => {
+                    let ready = self.beside(&service, &script, &env);
+                    if let Err(why) = &ready {
+                        // Where whoever looks for the reason looks.
+                        let _ = writeln!(io::stdout(), "andon: {why}");
+                    }
+                    say(shim, &format!("{CODE}{}", i32::from(ready.is_err())))?;
+                }
                 Some(Say::Run(step)) => match self.start(&step) {
                     Ok(pid) => self.child = pid,
                     Err(error) => say(shim, &format!("{WHY}cannot start a shell: {error}"))?,
@@ -147,16 +166,64 @@ impl Inside {
     }
 
     fn start(&self, step: &Step) -> io::Result<Option<Pid>> {
+        self.spawn(&step.script, &step.env)
+    }
+
+    fn spawn(&self, script: &str, env: &BTreeMap<String, String>) -> io::Result<Option<Pid>> {
         let child = Command::new("sh")
-            .args(["-e", "-c", &step.script])
+            .args(["-e", "-c", script])
             .current_dir(&self.workdir)
             .env_clear()
             .envs(self.env.iter().map(|(name, value)| (name, value)))
-            .envs(&step.env)
+            .envs(env)
             .stdin(Stdio::null())
             .process_group(0)
             .spawn()?;
         Ok(i32::try_from(child.id()).ok().and_then(Pid::from_raw))
+    }
+
+    /// Starts what runs beside the steps, and waits until it can be reached. It is ended with everything else of the attempt.
+    fn beside(
+        &mut self,
+        service: &Service,
+        script: &str,
+        env: &BTreeMap<String, String>,
+    ) -> Result<(), String> {
+        let port = match service.port {
+            Some(port) => port,
+            None => free_port().map_err(|error| format!("no port is free for the service: {error}"))?,
+        };
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        // Somebody else's would be taken for it.
+        if TcpStream::connect_timeout(&address, LOOK).is_ok() {
+            return Err(format!(
+                "port {port} is taken already: leave `port` out, and one that is free is found"
+            ));
+        }
+        self.env.push((service.variable.clone(), port.to_string()));
+        let child = self.spawn(script, env).map_err(|error| format!("cannot start a shell: {error}"))?;
+        let until = Instant::now() + Duration::from_millis(service.within_ms);
+        loop {
+            if TcpStream::connect_timeout(&address, LOOK).is_ok() {
+                return Ok(());
+            }
+            // Nobody else runs yet but services: whoever else ended is one of them, too.
+            while let Ok(Some((pid, _))) = wait(WaitOptions::NOHANG) {
+                if Some(pid) == child {
+                    return Err("the service ended before it could be reached".into());
+                }
+            }
+            if Instant::now() >= until {
+                return Err(format!(
+                    "the service does not listen on port {port} after {} ms",
+                    service.within_ms
+                ));
+            }
+            // Nothing tells when a port is listened on.
+            wait_for(&[&self.wake], Some(LOOK)).map_err(|error| format!("cannot wait: {error}"))?;
+            let mut signs = [0; 64];
+            while matches!(self.wake.read(&mut signs), Ok(1..)) {}
+        }
     }
 
     /// Takes note of everybody that ended; the end of the step is said.

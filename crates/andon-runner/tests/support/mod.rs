@@ -25,8 +25,11 @@ pub enum Kind {
     Confined,
 }
 
+/// Cases by their names.
+pub type Cases = [(&'static str, fn(&House))];
+
 /// Lists and runs cases as a test harness would, each once in every kind of sandbox.
-pub fn main(kinds: &[Kind], cases: &[(&str, fn(&House))]) {
+pub fn main(kinds: &[Kind], cases: &Cases) {
     let args: Vec<String> = std::env::args().skip(1).collect();
     if args.first().is_some_and(|arg| arg == "job-shim") {
         std::process::exit(andon_runner::shim::main(Path::new(&args[1])));
@@ -120,6 +123,7 @@ impl House {
                 script: script.into(),
                 env: BTreeMap::new(),
                 timeout_ms: None,
+                service: None,
             }],
             workdir: dir.join("tree"),
             log: dir.join("log"),

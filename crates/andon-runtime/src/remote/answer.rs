@@ -45,6 +45,10 @@ impl Machine {
 
     fn runtime(&self, project: &ProjectName) -> Result<Arc<ProcessRuntime>, RuntimeError> {
         let mut runtimes = self.runtimes.lock().unwrap_or_else(PoisonError::into_inner);
+        // A question that was under way when it left would make a place for instances anew.
+        if self.left.load(Ordering::SeqCst) {
+            return Err(RuntimeError::Unknown(project.to_string()));
+        }
         if let Some(runtime) = runtimes.get(project) {
             return Ok(Arc::clone(runtime));
         }
@@ -65,12 +69,16 @@ impl Machine {
                 runtime.remove(&observed.id)?;
             }
         }
-        self.runtimes.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        let mut runtimes = self.runtimes.lock().unwrap_or_else(PoisonError::into_inner);
+        runtimes.clear();
         match std::fs::remove_dir_all(&top) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(RuntimeError::disk("remove", top)(error))
             }
-            _ => Ok(()),
+            _ => {
+                self.left.store(true, Ordering::SeqCst);
+                Ok(())
+            }
         }
     }
 }
@@ -83,9 +91,7 @@ pub(super) async fn answer(request: Request<Incoming>, machine: Arc<Machine>) ->
         return Ok(refuse(StatusCode::METHOD_NOT_ALLOWED, "questions are posted"));
     }
     if request.uri().path() == "/leave" {
-        let cleared = tokio::task::spawn_blocking(move || {
-            machine.clear().map(|()| machine.left.store(true, Ordering::SeqCst))
-        });
+        let cleared = tokio::task::spawn_blocking(move || machine.clear());
         return Ok(spoken(cleared.await));
     }
     let project = request.uri().path().trim_start_matches('/').parse::<ProjectName>();

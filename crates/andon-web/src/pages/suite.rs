@@ -34,7 +34,7 @@ fn begin(project: &str) -> Markup {
         what: "It goes on running and reporting, and its failures stop no change until the day you name, at most 30 days from now. Then it counts again.",
         yes: "Put it into quarantine",
     };
-    ask.pop(html! {
+    ask.with(html! {
         (text("test", "The test", "tests.test_app::test_add", true))
         (text("why", "What makes it unreliable", "races with the clock, see #12", true))
         (text("owner", "Who makes it reliable again (you, if empty)", "ann", false))
@@ -51,7 +51,7 @@ fn quarantined(project: &str, n: usize, row: &QuarantineRow, caller: &Caller) ->
             span.small.soft { (row.owner) " until " (day(row.until)) "; " (row.says) }
             @if may(caller, Role::Developer) {
                 (Ask { id: &id, label: "It is reliable again", look: "", action: &format!("/{project}/tests/quarantine/end"), what: "The test counts again from now on.", yes: "Let it count again" }
-                    .pop(html! { input type="hidden" name="test" value=(row.test); }))
+                    .with(html! { input type="hidden" name="test" value=(row.test); }))
             }
         } }
     }

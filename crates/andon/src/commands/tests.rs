@@ -52,6 +52,49 @@ pub struct Source {
     history: Option<PathBuf>,
 }
 
+/// How tests are printed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Form {
+    /// One a line, as they were read.
+    #[default]
+    Lines,
+    /// One filter expression for `cargo nextest run -E`; what is read are lines of `cargo nextest list -T oneline`.
+    Nextest,
+    /// One pattern for `go test -run`; what is read are lines of `go test -list`.
+    Go,
+}
+
+impl Form {
+    fn print(self, tests: &[&str]) {
+        match self {
+            Form::Lines => tests.iter().for_each(|test| say!("{test}")),
+            // Nothing is selected by what selects nothing.
+            Form::Nextest if tests.is_empty() => say!("none()"),
+            Form::Nextest => {
+                say!("{}", tests.iter().map(|test| nextest(test)).collect::<Vec<_>>().join(" | "))
+            }
+            Form::Go if tests.is_empty() => say!("^$"),
+            Form::Go => say!(
+                "^({})$",
+                tests.iter().map(|test| quoted(test.trim(), "\\.+*?()|[]{}^$")).collect::<Vec<_>>().join("|")
+            ),
+        }
+    }
+}
+
+/// `shop::cart items::adds` as a filter.
+fn nextest(line: &str) -> String {
+    let equal = |text: &str| quoted(text, "\\(),/");
+    match line.trim().split_once(' ') {
+        Some((binary, test)) => format!("(binary_id(={}) & test(={}))", equal(binary), equal(test)),
+        None => format!("test(={})", equal(line.trim())),
+    }
+}
+
+fn quoted(text: &str, special: &str) -> String {
+    text.chars().flat_map(|c| special.contains(c).then_some('\\').into_iter().chain([c])).collect()
+}
+
 /// Options of `andon tests order`.
 #[derive(Debug, Args)]
 pub struct Order {
@@ -69,6 +112,9 @@ pub struct Order {
     /// Say of each why it stands where it does.
     #[arg(long)]
     why: bool,
+    /// Print them for a runner that wants them in one argument.
+    #[arg(long = "as", value_enum, default_value_t, conflicts_with = "why")]
+    form: Form,
 }
 
 /// Options of `andon tests split`.
@@ -82,6 +128,9 @@ pub struct Split {
     /// All shards.
     #[arg(long)]
     total: usize,
+    /// Print them for a runner that wants them in one argument.
+    #[arg(long = "as", value_enum, default_value_t)]
+    form: Form,
 }
 
 /// Options of `andon tests evaluate`.
@@ -184,11 +233,10 @@ fn ordered(common: &Common, options: &Order) -> Result<(), Failure> {
         print_json(&Value::Array(rows.iter().map(row).collect()));
         return Ok(());
     }
-    for (test, ranked) in rows {
-        match options.why {
-            true => say!("{test}\t{}", order.why(ranked)),
-            false => say!("{test}"),
-        }
+    if options.why {
+        rows.iter().for_each(|(test, ranked)| say!("{test}\t{}", order.why(ranked)));
+    } else {
+        options.form.print(&rows.iter().map(|(test, _)| *test).collect::<Vec<_>>());
     }
     Ok(())
 }
@@ -214,7 +262,7 @@ fn shard(common: &Common, options: &Split) -> Result<(), Failure> {
         );
         return Ok(());
     }
-    own.iter().for_each(|test| say!("{}", names[*test]));
+    options.form.print(&own.iter().map(|test| names[*test]).collect::<Vec<_>>());
     Ok(())
 }
 
@@ -359,4 +407,16 @@ fn within(file: &Path, most: u64) -> Result<String, Failure> {
         );
     }
     Ok(String::from_utf8_lossy(&std::fs::read(file).map_err(shown)?).into_owned())
+}
+
+#[cfg(test)]
+mod names {
+    use super::*;
+
+    #[test]
+    fn names_are_quoted_for_the_runner_that_gets_them() {
+        assert_eq!(nextest("shop::cart items::adds"), "(binary_id(=shop::cart) & test(=items::adds))");
+        assert_eq!(nextest("odd(name)"), "test(=odd\\(name\\))");
+        assert_eq!(quoted("Test.A+", ".+"), "Test\\.A\\+");
+    }
 }

@@ -11,7 +11,7 @@ use andon_pipeline::definition::{Job, Pipeline};
 use andon_pipeline::secrets::Asks;
 use andon_pipeline::{Definition, JobState};
 use andon_runner::log::{Packing, marks};
-use andon_runner::{End, News, Order, Room, Running, Step, StepEnd, gather, tool_homes};
+use andon_runner::{End, News, Order, Room, Running, Service, Step, StepEnd, gather, tool_homes};
 use andon_sandbox::Bounds;
 use andon_validation::memory;
 use tokio_util::sync::CancellationToken;
@@ -296,7 +296,9 @@ async fn order(line: &Line, project: &Project, id: &Id) -> Result<Order, Refusal
     std::fs::create_dir_all(room.dir())?;
     project.repository.check_out(&commit, &tree).await?;
     Parcels::of(project, id.run, &id.job, job)?.put_in(line, &room).await?;
-    let mut env = job_env(&definition.pipeline, job, project, &id.job, &room.tmp());
+    let purpose = project.state().runs.all.get(&id.run).map(|run| run.purpose.clone());
+    let home = home(project, matches!(purpose, Some(Purpose::Trunk)));
+    let mut env = job_env(&definition.pipeline, job, project, &id.job, &home, &room.tmp());
     env.insert("ANDON_RUN".into(), id.run.to_string());
     env.insert("ANDON_COMMIT".into(), commit.to_string());
     env.insert("ANDON_SERVER".into(), line.settings.url.clone());
@@ -307,7 +309,6 @@ async fn order(line: &Line, project: &Project, id: &Id) -> Result<Order, Refusal
             line.hand_tests(project, &run, &room.tmp(), &mut env).await?;
         }
     }
-    let purpose = project.state().runs.all.get(&id.run).map(|run| run.purpose.clone());
     let asks = match purpose {
         Some(Purpose::Gate { change, .. }) => {
             env.insert("ANDON_CHANGE".into(), change.0.to_string());
@@ -319,9 +320,33 @@ async fn order(line: &Line, project: &Project, id: &Id) -> Result<Order, Refusal
     let secrets = hand_over(given, &mut env, &log)?;
     let called = format!("{}-{}", project.name, id.name());
     let mut order = job_order(project, job, called, &room, tree, env, log);
+    order.writes = vec![home];
     order.timeout = project.state().runs.timeout(&id.job, job.timeout);
     order.secrets = secrets;
+    if job.docker {
+        with_engine(line, &mut order)?;
+    }
     Ok(order)
+}
+
+/// The container engine is one socket: where it is, and that it may be spoken to. A job that may not is told so in its output.
+pub(in crate::stations) fn with_engine(line: &Line, order: &mut Order) -> std::io::Result<()> {
+    let said = std::env::var("DOCKER_HOST").ok();
+    let socket =
+        said.as_deref().and_then(|host| host.strip_prefix("unix://")).unwrap_or("/var/run/docker.sock");
+    let why = match Path::new(socket).canonicalize() {
+        Ok(socket) if line.settings.docker_in_jobs => {
+            order.env.insert("DOCKER_HOST".into(), format!("unix://{}", socket.display()));
+            order.writes.push(socket);
+            return Ok(());
+        }
+        Ok(_) => {
+            "jobs do not reach the container engine here; hint: the owner of the server decides: andon serve --docker-in-jobs"
+        }
+        Err(_) => "this server has no container engine",
+    };
+    let mut file = std::fs::File::options().create(true).append(true).open(&order.log)?;
+    writeln!(file, "andon: {why}")
 }
 
 /// Keeps an output that is over, packed; none: it could not be kept.
@@ -347,7 +372,7 @@ pub(in crate::stations) fn hand_over(
     Ok(values)
 }
 
-/// What a job of the file is for the runner. How long it may take where the file does not say is known by whoever has seen it before.
+/// What a job of the file is for the runner, without a home. How long it may take where the file does not say is known by whoever has seen it before.
 pub(in crate::stations) fn job_order(
     project: &Project,
     job: &Job,
@@ -360,7 +385,6 @@ pub(in crate::stations) fn job_order(
     Order {
         // A working copy borrows its commits from the repository.
         reads: vec![project.repository.dir().join("objects")],
-        writes: vec![home(project)],
         ..plain_order(job, name, room, workdir, env, log)
     }
 }
@@ -374,12 +398,24 @@ pub fn plain_order(
     env: BTreeMap<String, String>,
     log: PathBuf,
 ) -> Order {
-    let steps = job.all_steps().into_iter().map(|step| Step {
+    let services = job.services.iter().map(|(name, service)| Step {
+        name: format!("service {name}"),
+        script: service.run.clone(),
+        env: service.env.clone(),
+        timeout_ms: None,
+        service: Some(Service {
+            variable: format!("{}_PORT", name.as_str().to_uppercase().replace('-', "_")),
+            port: service.port,
+            within_ms: service.within.0,
+        }),
+    });
+    let steps = services.chain(job.all_steps().into_iter().map(|step| Step {
         name: step.name.value,
         script: step.run,
         env: step.env,
         timeout_ms: step.timeout.map(|timeout| timeout.0),
-    });
+        service: None,
+    }));
     Order {
         name,
         room: room.dir().to_owned(),
@@ -405,9 +441,10 @@ pub(super) fn bounds(job: &Job) -> Bounds {
     Bounds { memory, cpu_millis, processes }
 }
 
-/// The home of the project's jobs, kept between them: tools have their caches there.
-fn home(project: &Project) -> PathBuf {
-    project.room.join("home")
+/// The home of the project's jobs, kept between them: tools have their caches there. What is on trunk has one of its own, which no change
+/// that has not landed can put anything into: secrets are used there.
+pub(in crate::stations) fn home(project: &Project, landed: bool) -> PathBuf {
+    project.room.join(if landed { "home-of-trunk" } else { "home" })
 }
 
 /// How it ended, as the journal says it.
@@ -445,9 +482,10 @@ pub(in crate::stations) fn job_env(
     job: &Job,
     project: &Project,
     name: &JobName,
+    home: &Path,
     tmp: &Path,
 ) -> BTreeMap<String, String> {
-    let mut env = plain_env(project.name.as_str(), &home(project), name, tmp);
+    let mut env = plain_env(project.name.as_str(), home, name, tmp);
     env.extend(pipeline.env.clone());
     env.extend(job.env.clone());
     env

@@ -26,7 +26,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
 use attempt::Id;
-pub(super) use attempt::{hand_over, job_env, job_order, keep_log, pins};
+pub(super) use attempt::{hand_over, home, job_env, job_order, keep_log, pins, with_engine};
 pub use attempt::{job_end, live_log, plain_env, plain_order};
 pub use reports::{Gathered, gather_reports};
 

@@ -1,0 +1,2 @@
+def left(had, sold):
+    return max(had - sold, 0)
