@@ -6,7 +6,7 @@ use crate::figure::{Figure, keep};
 
 const NOTES: &str = "Reports of 110 MB as the tools write them, made in memory: most tests are green, one in a hundred is red with a trace; files of source have 200 lines. \
     From the first byte to the finished report with its totals, in one thread, in the time that it really had a core, the best of three. A bomb is given to the readers of tests, coverage and findings one after the \
-    other, in the same kind of time. That counts equal the tools' own is a test (`andon-validation/tests/real.rs`).";
+    other; the best of three, by the clock on the wall. That counts equal the tools' own is a test (`andon-validation/tests/real.rs`).";
 
 /// Measures and keeps.
 pub fn run() -> Result<(), String> {

@@ -4,6 +4,7 @@
 
 use std::fmt::Write as _;
 use std::hint::black_box;
+use std::time::Instant;
 
 use andon_validation::places::Places;
 use andon_validation::tests::{self, Limits};
@@ -36,17 +37,16 @@ fn main() {
         figure(&format!("{name}: read"), text.len() as f64 / 1e6 / best, "MB/s", SPEED, "higher");
     }
     for (name, text) in bombs().into_iter().filter(|bomb| chosen(bomb.0)) {
-        let begun = busy();
-        let _ = black_box(tests::read(text.as_bytes(), Limits::default()));
-        let _ = black_box(coverage::read(text.as_bytes(), &Places::at("/w")));
-        let _ = black_box(sarif::read(text.as_bytes(), &Places::at("/w")));
-        figure(
-            &format!("{name}: refused by all readers"),
-            (busy() - begun) * 1000.0,
-            "ms",
-            BOMB,
-            "lower",
-        );
+        // Too short for the clock of the thread: the best of three by the one on the wall.
+        let mut best = f64::MAX;
+        for _ in 0..3 {
+            let begun = Instant::now();
+            let _ = black_box(tests::read(text.as_bytes(), Limits::default()));
+            let _ = black_box(coverage::read(text.as_bytes(), &Places::at("/w")));
+            let _ = black_box(sarif::read(text.as_bytes(), &Places::at("/w")));
+            best = best.min(begun.elapsed().as_secs_f64() * 1000.0);
+        }
+        figure(&format!("{name}: refused by all readers"), best, "ms", BOMB, "lower");
     }
 }
 

@@ -31,16 +31,14 @@ fn a_project_below_its_limit_lists_the_lines_that_lack_tests() {
 
 #[test]
 fn one_bad_file_is_not_hidden_by_good_ones() {
-    let breaches =
-        judge(&CoverageLimits { per_file: Some(50.0), ..Default::default() }, &half(), None, None);
+    let breaches = judge(&CoverageLimits { per_file: Some(50.0), ..Default::default() }, &half(), None, None);
     assert_eq!((breaches[0].limit, breaches[0].found), (Limit::PerFile, 40.0));
 }
 
 #[test]
 fn only_added_lines_that_are_measured_count_in_the_diff() {
-    let diff = diff::read(
-        "+++ b/app.py\n@@ -13,0 +13,4 @@\n+a\n+b\n+c\n+d\n+++ b/README.md\n@@ -0,0 +1 @@\n+x\n",
-    );
+    let diff =
+        diff::read("+++ b/app.py\n@@ -13,0 +13,4 @@\n+a\n+b\n+c\n+d\n+++ b/README.md\n@@ -0,0 +1 @@\n+x\n");
     assert_eq!(diff_figures(&half(), &diff), Some((2, 3)));
     let breaches =
         judge(&CoverageLimits { diff: Some(90.0), ..Default::default() }, &half(), Some(&diff), None);
@@ -128,9 +126,6 @@ fn a_pattern_has_limits_of_its_own_and_one_that_names_nothing_is_red() {
     let breaches = judge(&rule("src/core/**", 90.0), &measured, None, None);
     assert_eq!(breaches[0].says, "50 % of all lines ran in tests in src/core/**; the limit is 90 %");
     assert_eq!(breaches[0].lacking, ["src/core/a.py:2"]);
-    assert!(
-        judge(&rule("src/*.py", 90.0), &measured, None, None).is_empty(),
-        "a star stays in its folder"
-    );
+    assert!(judge(&rule("src/*.py", 90.0), &measured, None, None).is_empty(), "a star stays in its folder");
     assert!(judge(&rule("gone/**", 90.0), &measured, None, None)[0].says.contains("no measured file"));
 }
