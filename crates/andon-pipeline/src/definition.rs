@@ -8,7 +8,7 @@ use andon_model::event::PlannedService;
 use andon_model::strategy::Strategy;
 use andon_model::{
     DatabaseName, EnvironmentName, JobName, Limits, Percent, RuntimeKind, SecretName, ServiceName, Size,
-    Span, StageName, StrategyName, TemplateName,
+    Span, Spoken, StageName, StrategyName, TemplateName,
 };
 use indexmap::IndexMap;
 use schemars::JsonSchema;
@@ -365,6 +365,9 @@ pub struct Service {
     /// Secrets that its instances get as variables of the same names: `andon secret set` keeps them.
     #[serde(default)]
     pub secrets: Vec<SecretName>,
+    /// What its instances speak: `http1`, or `http2` in the clear as gRPC wants it. Users may speak either.
+    #[serde(default)]
+    pub protocol: Spoken,
 }
 
 /// A PostgreSQL database that every environment has one of.
@@ -610,6 +613,7 @@ impl Definition {
             port: service.port,
             databases: service.databases.iter().map(|name| name.value.clone()).collect(),
             secrets: service.secrets.clone(),
+            protocol: service.protocol,
         });
         Some(Resolved {
             services: services.collect(),
