@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Ranks by crate. A crate may use crates of a lower rank only; those of one rank never see each other.
-const RANKS: [(&str, u32); 23] = [
+const RANKS: [(&str, u32); 24] = [
     ("andon-model", 0),
     ("andon-kit", 0),
     ("andon-sandbox", 0),
@@ -16,6 +16,7 @@ const RANKS: [(&str, u32); 23] = [
     ("andon-flags", 1),
     ("andon-cord", 1),
     ("andon-flow", 1),
+    ("andon-attest", 1),
     ("andon-store", 2),
     ("andon-git", 2),
     ("andon-data", 2),

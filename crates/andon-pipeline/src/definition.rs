@@ -4,7 +4,7 @@ use crate::ansible::{Ansible, as_git};
 use crate::job::{Approve, Beside, Cache, Matrix, Retries, Template, When};
 use crate::rules::{Alike, Exception, Protection, Rules};
 pub use crate::steps::Step;
-use andon_model::event::PlannedService;
+use andon_model::event::{DefinitionRule, PlannedService, Role};
 use andon_model::strategy::Strategy;
 use andon_model::{
     DatabaseName, EnvironmentName, JobName, Limits, Percent, RuntimeKind, SecretName, ServiceName, Size,
@@ -45,6 +45,9 @@ pub struct Definition {
     /// When the line stops.
     #[serde(default)]
     pub cord: Cord,
+    /// Who approves a change of this file.
+    #[serde(default)]
+    pub definition: Guarded,
 }
 
 /// The jobs and what they share.
@@ -488,6 +491,43 @@ pub struct Cord {
     /// What pulls the cord by itself; people always can.
     #[serde(default = "everything")]
     pub pull_on: Vec<PullOn>,
+}
+
+/// Who approves a change of this file before it lands. What trunk says holds, not what the change makes of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Guarded {
+    /// `owner`, `releaser`, or `none`: nobody.
+    #[serde(default)]
+    pub approve: Approvers,
+    /// Whoever pushed it does not count, where there is somebody else. Left out, what somebody pushes who may approve it is approved by that.
+    #[serde(default)]
+    pub not_author: bool,
+}
+
+/// Who approves.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Approvers {
+    /// Owners of the server.
+    #[default]
+    Owner,
+    /// Whoever may release.
+    Releaser,
+    /// Nobody is asked.
+    None,
+}
+
+impl Guarded {
+    /// The rule as it is recorded; none: nobody is asked.
+    pub fn rule(self) -> Option<DefinitionRule> {
+        let role = match self.approve {
+            Approvers::Owner => Role::Owner,
+            Approvers::Releaser => Role::Releaser,
+            Approvers::None => return None,
+        };
+        Some(DefinitionRule { role, not_author: self.not_author })
+    }
 }
 
 /// What can pull the cord by itself.

@@ -122,6 +122,22 @@ pub async fn abandon(
     back(&below(&name, &format!("changes/{change}")), abandoned.await)
 }
 
+/// Lets what a change makes of `andon.yaml` land.
+pub async fn approve_definition(
+    State(line): State<Arc<Line>>,
+    Who(caller): Who,
+    Path((name, change)): Path<(String, String)>,
+    fields: Fields,
+) -> Response {
+    let approved = async {
+        let id: ChangeId = parse(&change)?;
+        let project = line.project(&name)?;
+        let patch_set = line.approve_definition(&project, &caller, id, field(&fields, "why")).await?;
+        Ok(format!("what patch set {patch_set} of {id} makes of andon.yaml is approved"))
+    };
+    back(&below(&name, &format!("changes/{change}")), approved.await)
+}
+
 /// Tests trunk again.
 pub async fn test_trunk(
     State(line): State<Arc<Line>>,

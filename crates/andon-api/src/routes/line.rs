@@ -74,6 +74,18 @@ pub(super) async fn abandon(
     Ok(done())
 }
 
+/// Lets what it makes of `andon.yaml` land.
+pub(super) async fn approve(
+    State(line): State<Arc<Line>>,
+    By(caller): By,
+    Path((project, change)): Path<(String, String)>,
+    Json(why): Json<Why>,
+) -> Answer {
+    let patch_set =
+        line.approve_definition(&*line.project(&project)?, &caller, number(&change)?, &why.why).await?;
+    Ok(Json(json!({ "patch_set": patch_set })))
+}
+
 pub(super) async fn one_run(
     State(line): State<Arc<Line>>,
     Path((project, run)): Path<(String, String)>,
