@@ -97,6 +97,9 @@ pub struct Job {
     /// have one runs without, and its output says so.
     #[serde(default)]
     pub secrets: Vec<SecretName>,
+    /// A token that says who it is, for services that trust this server: as `ANDON_ID_TOKEN`, and in the file `ANDON_ID_TOKEN_FILE`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub identity: Option<Identity>,
     /// `true`: it reaches the container engine of the server's host, where the server was started with `--docker-in-jobs`.
     #[serde(default)]
     pub docker: bool,
@@ -145,6 +148,14 @@ pub struct Job {
     /// What its tests stand on. Left out, it follows from the stage: `commit` is unit, `acceptance` is integration, anything else e2e.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub layer: Option<Layer>,
+}
+
+/// A token by which a job says who it is.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Identity {
+    /// For whom: nobody else accepts it. `sts.amazonaws.com`, or what a service asks for.
+    pub audience: Vec<String>,
 }
 
 /// Paths of reports in the working copy; `*` stands for a part of a name.

@@ -132,7 +132,10 @@ pub async fn approve_definition(
     let approved = async {
         let id: ChangeId = parse(&change)?;
         let project = line.project(&name)?;
-        let patch_set = line.approve_definition(&project, &caller, id, field(&fields, "why")).await?;
+        // What the page showed, and nothing newer.
+        let read = Some(field(&fields, "patch_set")).filter(|text| !text.is_empty()).map(parse::<u32>);
+        let why = field(&fields, "why");
+        let patch_set = line.approve_definition(&project, &caller, (id, read.transpose()?), why).await?;
         Ok(format!("what patch set {patch_set} of {id} makes of andon.yaml is approved"))
     };
     back(&below(&name, &format!("changes/{change}")), approved.await)

@@ -154,13 +154,26 @@ fn an_approval_holds_for_its_patch_set_and_no_other() {
         view["runs"].as_array().unwrap().len() == 2 && view["row"]["standing"] == "refused"
     });
     // The author makes something else of it under the same change.
-    repo.write("andon.yaml", &repo.read("andon.yaml").replace("run: 'false'", "run: cat cov.lcov > out.lcov"));
+    repo.write(
+        "andon.yaml",
+        &repo.read("andon.yaml").replace("run: 'false'", "run: cat cov.lcov > out.lcov"),
+    );
     repo.git(&["add", "-A"]);
     repo.git(&["commit", "-q", "--amend", "--no-edit"]);
     let out = repo.try_git(&["push", &author.remote, "HEAD:refs/for/main"]);
     let said = String::from_utf8_lossy(&out.stderr);
     assert!(said.contains("patch set 2") && said.contains("an owner's approval"), "{said}");
     waits_for_an_owner(&server, id);
+    // Whoever looked at the first does not approve the second.
+    let out = server.cli(&["change", "approve", &id.to_string(), "--why", "fine", "--patch-set", "1"]);
+    assert!(!out.status.success() && words(&out).contains("patch set 2 by now"), "{}", words(&out));
+    assert!(
+        server
+            .cli(&["change", "approve", &id.to_string(), "--why", "fine", "--patch-set", "2"])
+            .status
+            .success()
+    );
+    assert_eq!(server.decided(id)["row"]["standing"], "landed");
 }
 
 #[test]

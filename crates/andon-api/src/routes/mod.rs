@@ -5,6 +5,7 @@ mod coverage;
 mod data;
 mod environments;
 mod hosts;
+mod identity;
 mod infrastructure;
 mod infrastructure_runs;
 mod line;
@@ -103,6 +104,7 @@ pub fn doors() -> Vec<Door> {
     doors.extend(runs::doors());
     doors.extend(coverage::doors());
     doors.extend(shells::doors());
+    doors.extend(identity::doors());
     doors.extend(provenance::doors());
     doors.extend(secrets::doors());
     doors.extend(tests::doors());

@@ -78,12 +78,12 @@ impl Line {
         })
     }
 
-    /// Lets what the newest patch set makes of `andon.yaml` land.
+    /// Lets what the newest patch set makes of `andon.yaml` land. `read`: the one that was looked at; a newer one is not approved by it.
     pub async fn approve_definition(
         &self,
         project: &Project,
         caller: &Caller,
-        change: ChangeId,
+        (change, read): (ChangeId, Option<u32>),
         why: &str,
     ) -> Result<u32, Refusal> {
         let why = crate::intake::plain(why);
@@ -108,6 +108,10 @@ impl Line {
             let Some(rule) = rule else {
                 return conflict("nobody has to approve it: trunk's andon.yaml asks nobody".into());
             };
+            if read.is_some_and(|read| read != found.push.patch_set) {
+                let newest = found.push.patch_set;
+                return conflict(format!("{change} has patch set {newest} by now\nhint: look at it again"));
+            }
             if let Some(approval) = found.approved() {
                 return conflict(format!("{} approved this patch set already", approval.by));
             }

@@ -9,6 +9,7 @@ pub mod environment_tests;
 pub mod flags;
 pub mod gate;
 mod hosts;
+mod identity;
 pub mod infrastructure;
 pub mod memory;
 pub mod pipeline;

@@ -61,7 +61,7 @@ fn definition(view: &ChangeView, found: &DefinitionView, caller: &Caller) -> Mar
             ul { @for edit in rows(false) { li { (edit.says) } } }
         }
         @if found.asks.is_some_and(|role| may(caller, role)) {
-            div.acts { (approve.with(text("why", "Why", "agreed in the team", true))) }
+            div.acts { (approve.with(html! { input type="hidden" name="patch_set" value=(view.row.patch_set); (text("why", "Why", "agreed in the team", true)) })) }
         }
     }
 }

@@ -39,6 +39,9 @@ pub enum Change {
         /// The reason, for the record.
         #[arg(long)]
         why: String,
+        /// The patch set that you looked at: a newer one is not approved then.
+        #[arg(long, value_name = "N")]
+        patch_set: Option<u32>,
     },
     /// Take it back.
     Abandon {
@@ -61,11 +64,13 @@ pub fn change(common: &Common, change: Change) -> Result<(), Failure> {
                 _ => Ok(()),
             }
         }
-        Change::Approve { change, why } => {
+        Change::Approve { change, why, patch_set } => {
             let number = number(&change).to_owned();
-            place.command(&format!("/changes/{number}/approve"), &json!({ "why": why }), |made| {
-                format!("patch set {} of #{number} may change andon.yaml", made["patch_set"])
-            })?;
+            place.command(
+                &format!("/changes/{number}/approve"),
+                &json!({ "why": why, "patch_set": patch_set }),
+                |made| format!("patch set {} of #{number} may change andon.yaml", made["patch_set"]),
+            )?;
             Ok(())
         }
         Change::Abandon { change, message } => {
