@@ -63,7 +63,8 @@ def refused(error, token=token, audience="sts.example", **other):
     raise SystemExit("it was not refused: %s" % error)
 refused(jwt.InvalidAudienceError, audience="other.example")
 refused(jwt.InvalidIssuerError, issuer="http://other")
-refused(jwt.ExpiredSignatureError, leeway=-3600)
+# As an hour later, when it is long over; that it would not be valid yet is another check.
+refused(jwt.ExpiredSignatureError, leeway=-3600, options={"verify_nbf": False, "verify_iat": False})
 head, body, signature = token.split(".")
 refused(jwt.InvalidSignatureError, token=".".join([head, jwt.utils.base64url_encode(json.dumps({**claims, "sub": "x"}).encode()).decode(), signature]))
 print(json.dumps(claims))

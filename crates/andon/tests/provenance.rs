@@ -197,8 +197,7 @@ fn an_artifact_or_an_attestation_that_somebody_had_a_hand_in_is_not_deployed_and
                 })
             });
         assert!(view["places"].to_string().contains(says), "{}", view["places"]);
-        let andons = server.view("/andons");
-        assert!(andons.to_string().contains("is refused"), "{andons}");
+        server.until("the line stopped", "/andons", |andons| andons.to_string().contains("is refused"));
         assert_eq!(server.visit("web.production.shop.localhost", "/"), (200, "one".to_owned()));
     };
     refused(second, "not those that were built");
