@@ -107,7 +107,7 @@ fn tell(path: &[&str], before: Option<&Value>, after: Option<&Value>) -> Definit
             };
             let loosens = match (before, after, number(before), number(after)) {
                 // A limit that is new, except on the age of what is carried, which has one by itself.
-                (None, _, ..) => *name == "carry_at_most",
+                (None, ..) => *name == "carry_at_most",
                 (_, _, Some(was), Some(is)) if LEAST.contains(name) => is < was,
                 (_, _, Some(was), Some(is)) if at_most => is > was,
                 _ => true,

@@ -257,3 +257,23 @@ fn trunk_says_who_approves_and_not_the_change() {
     assert_eq!(server.post_as(&second, &path, &json!({ "why": "I read it" })).0, 200);
     assert_eq!(server.decided(own)["row"]["standing"], "landed");
 }
+
+#[test]
+fn what_a_change_says_of_environments_is_so_when_it_has_landed_and_not_before() {
+    let yaml = "version: 1
+pipeline: { jobs: { unit: { run: 'true' } } }
+environments: { production: {} }
+";
+    let (server, repo, author) = begun(yaml);
+    server.until("production is there", "/environments", |view| view.to_string().contains("production"));
+    repo.write(
+        "andon.yaml",
+        &(yaml.replace("production: {}", "production: {}, backdoor: {}") + "cord: { pull_on: [] }\n"),
+    );
+    let (id, _) = author.propose(&repo, "A place of my own");
+    let view = waits_for_an_owner(&server, id);
+    assert!(view["definition"]["edits"].to_string().contains("backdoor"), "{}", view["definition"]);
+    assert!(!server.view("/environments").to_string().contains("backdoor"));
+    assert!(server.cli(&["change", "approve", &id.to_string(), "--why", "for the trial"]).status.success());
+    server.until("it is there", "/environments", |view| view.to_string().contains("backdoor"));
+}

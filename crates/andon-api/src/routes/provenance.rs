@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use andon_line::Line;
-use andon_line::stations::provenance::AttestationsView;
+use andon_line::view::provenance::AttestationsView;
 use andon_model::event::{KeyPurpose, Role};
 use andon_model::{Digest, RunId};
 use axum::Json;

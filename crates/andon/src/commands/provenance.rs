@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::PathBuf;
 
 use andon_attest::{Envelope, Expected, Public, check};
-use andon_line::stations::provenance::AttestationsView;
+use andon_line::view::provenance::AttestationsView;
 use andon_model::Digest;
 use andon_model::event::Attestation;
 use clap::{Args, Subcommand};

@@ -7,6 +7,7 @@ mod life;
 mod look;
 mod packages;
 pub mod shell;
+mod trusted;
 pub(crate) mod waits;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,13 +18,13 @@ use andon_environment::promote::{self, Candidate, Declared};
 use andon_environment::upkeep::{self, Wishes};
 use andon_environment::{DeploymentState, Exception};
 use andon_model::event::{Actor, DataWanted, Event, InfraWanted, Revision};
-use andon_model::{DeploymentId, Digest, EnvironmentName, HostName, InstanceId, Oid, RunId, Span, Time};
+use andon_model::{DeploymentId, EnvironmentName, HostName, InstanceId, Oid, Span, Time};
 use andon_pipeline::Definition;
 use andon_pipeline::definition::DeployWhen;
 use andon_runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
-use super::provenance::{self, Look};
+use super::provenance::Look;
 use super::{Pulse, environment_tests};
 use crate::project::Defined;
 use crate::{Line, Project, Refusal, State};
@@ -154,7 +155,7 @@ async fn bring(line: &Line, project: &Project, definition: &Definition) -> Resul
         return Ok(());
     }
     let defined = definitions(project, &declared).await?;
-    let looked = look_at(line, project, definition, &declared, &defined).await?;
+    let looked = trusted::look_at(line, project, definition, &declared, &defined).await?;
     line.decide(project, Actor::line(DEPLOYMENT), |state, now| {
         let mut events = Vec::new();
         let mut next = state.estate.next_deployment();
@@ -200,39 +201,6 @@ async fn bring(line: &Line, project: &Project, definition: &Definition) -> Resul
         Ok((events, ()))
     })
     .await
-}
-
-/// What is found of every artifact that would be deployed now: its bytes are read whole, so nothing else is looked at.
-async fn look_at(
-    line: &Line,
-    project: &Project,
-    definition: &Definition,
-    declared: &[Declared],
-    defined: &BTreeMap<Oid, Arc<Defined>>,
-) -> Result<BTreeMap<(RunId, Digest), Look>, Refusal> {
-    let due: BTreeSet<(RunId, Digest)> = {
-        let (state, now) = (project.state(), line.now());
-        let would = |candidate: Candidate| {
-            let own = defined.get(&candidate.commit)?;
-            let found = (candidate.run, candidate.artifact.clone());
-            let goes = !too_unlike(project, &state, own, definition, &candidate, now)
-                && deployment(&state, own, definition, candidate, state.estate.next_deployment()).is_some();
-            goes.then_some(found)
-        };
-        let planned = promote::plan(&state.estate, declared, &state.hold()).into_iter();
-        planned
-            .filter_map(|decision| match decision {
-                promote::Decision::Deploy(candidate) => would(candidate),
-                promote::Decision::Create { .. } => None,
-            })
-            .collect()
-    };
-    let mut looked = BTreeMap::new();
-    for (run, artifact) in due {
-        let found = provenance::look(line, project, run, &artifact).await?;
-        looked.insert((run, artifact), found);
-    }
-    Ok(looked)
 }
 
 /// Whether parity that is asked for keeps an artifact out. What is made again is as it was.
