@@ -62,9 +62,11 @@ fn walk<'a>(
     }
     let empty = serde_json::Map::new();
     let parts = |value: Option<&'a Value>| value.and_then(Value::as_object);
-    let whole = matches!(path[..], ["pipeline", "jobs" | "templates", _])
-        && (before.is_none() || after.is_none())
-        || is_told_here(path);
+    let named = matches!(path[..], ["pipeline", "jobs" | "templates", _] | ["environments", _]);
+    // What has no parts is a difference by being there: `{}`.
+    let bare = |value: Option<&Value>| value.and_then(Value::as_object).is_none_or(serde_json::Map::is_empty);
+    let whole =
+        named && (before.is_none() || after.is_none()) || (bare(before) && bare(after)) || is_told_here(path);
     match (parts(before), parts(after)) {
         (None, None) => edits.push(tell(path, before, after)),
         _ if whole => edits.push(tell(path, before, after)),
@@ -120,6 +122,10 @@ fn tell(path: &[&str], before: Option<&Value>, after: Option<&Value>) -> Definit
         }
         ["environments", name, key] => {
             edit(format!("{key} of the environment {name}: {}", becomes()), before.is_some())
+        }
+        ["environments", name] if after.is_none() => edit(format!("the environment {name} is gone"), true),
+        ["environments", name] if before.is_none() => {
+            edit(format!("the environment {name} is new: {}", shown(after)), false)
         }
         ["environments", name] => edit(format!("the environment {name}: {}", becomes()), before.is_some()),
         ["releases", name, ..] => edit(format!("how {name} releases: {}", becomes()), before.is_some()),

@@ -46,6 +46,13 @@ fn what_takes_a_guard_away_loosens_and_what_adds_one_does_not() {
         ("run: pytest", "run: 'true'", "run of the job unit: `pytest` becomes `true`", true),
         ("    unit:", "    lint: { run: ruff }\n    unit:", "the job lint is new", false),
         ("release: careful", "release: all-at-once", "release of the environment production", true),
+        ("production: {", "backdoor: {}, production: {", "the environment backdoor is new: `{}`", false),
+        (
+            "environments: { production: { release: careful } }\n",
+            "",
+            "the environment production is gone",
+            true,
+        ),
         ("weight: 10", "weight: 50", "how careful releases", true),
         ("[trunk]", "[]", "when the cord is pulled", true),
         ("cord:", "definition: { approve: none }\ncord:", "who approves andon.yaml", true),
