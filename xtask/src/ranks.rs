@@ -16,6 +16,7 @@ const RANKS: [(&str, u32); 24] = [
     ("andon-flags", 1),
     ("andon-cord", 1),
     ("andon-flow", 1),
+    ("andon-attest", 1),
     ("andon-store", 2),
     ("andon-git", 2),
     ("andon-data", 2),

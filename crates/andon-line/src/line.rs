@@ -6,9 +6,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
+use andon_attest::{Keys, Signer};
 use andon_environment::hosts::Hosts;
 use andon_git::Repository;
 use andon_kit::Clock;
+use andon_model::event::KeyPurpose;
 use andon_model::event::{Event, Recorded, Role};
 use andon_model::{Actor, ProjectName, Span, Time};
 use andon_router::Router;
@@ -83,6 +85,9 @@ pub struct Line {
     pub(crate) drill_turn: tokio::sync::Mutex<()>,
     recovery: RwLock<Recovery>,
     hosts: RwLock<Hosts>,
+    pub(crate) keys: RwLock<Keys>,
+    /// Keys that were opened.
+    pub(crate) signers: tokio::sync::Mutex<BTreeMap<KeyPurpose, Arc<Signer>>>,
     /// Speaks with the hosts that joined.
     pub(crate) fleet: Arc<Fleet>,
     /// Where they come in, once it is open.
@@ -125,7 +130,7 @@ impl Line {
             return Err(Refusal::Conflict("another server holds this journal's lease".into()));
         };
         let (mut access, mut version, mut recovery) = (Access::default(), 0, Recovery::default());
-        let mut hosts = Hosts::default();
+        let (mut hosts, mut keys) = (Hosts::default(), Keys::default());
         let mut states: BTreeMap<ProjectName, State> = BTreeMap::new();
         let mut last = 0;
         loop {
@@ -138,6 +143,7 @@ impl Line {
                         access.evolve(recorded);
                         recovery.evolve(recorded);
                         hosts.evolve(recorded);
+                        keys.evolve(recorded);
                         version += 1;
                     }
                 }
@@ -175,6 +181,8 @@ impl Line {
             drill_turn: tokio::sync::Mutex::default(),
             recovery: RwLock::new(recovery),
             hosts: RwLock::new(hosts),
+            keys: RwLock::new(keys),
+            signers: tokio::sync::Mutex::default(),
             fleet,
             hosts_door: std::sync::OnceLock::new(),
             began: now,
@@ -375,6 +383,8 @@ impl Line {
                 recorded.iter().for_each(|event| known.evolve(event));
                 let mut hosts = self.hosts.write().unwrap_or_else(PoisonError::into_inner);
                 recorded.iter().for_each(|event| hosts.evolve(event));
+                let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+                recorded.iter().for_each(|event| keys.evolve(event));
             }
             self.announce(recorded);
         }

@@ -4,7 +4,7 @@ use crate::ansible::{Ansible, as_git};
 use crate::job::{Approve, Beside, Cache, Matrix, Retries, Template, When};
 use crate::rules::{Alike, Exception, Protection, Rules};
 pub use crate::steps::Step;
-use andon_model::event::PlannedService;
+use andon_model::event::{DefinitionRule, PlannedService, Role};
 use andon_model::strategy::Strategy;
 use andon_model::{
     DatabaseName, EnvironmentName, JobName, Limits, Percent, RuntimeKind, SecretName, ServiceName, Size,
@@ -45,6 +45,9 @@ pub struct Definition {
     /// When the line stops.
     #[serde(default)]
     pub cord: Cord,
+    /// Who approves a change of this file.
+    #[serde(default)]
+    pub definition: Guarded,
 }
 
 /// The jobs and what they share.
@@ -94,6 +97,9 @@ pub struct Job {
     /// have one runs without, and its output says so.
     #[serde(default)]
     pub secrets: Vec<SecretName>,
+    /// A token that says who it is, for services that trust this server: as `ANDON_ID_TOKEN`, and in the file `ANDON_ID_TOKEN_FILE`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub identity: Option<Identity>,
     /// `true`: it reaches the container engine of the server's host, where the server was started with `--docker-in-jobs`.
     #[serde(default)]
     pub docker: bool,
@@ -142,6 +148,14 @@ pub struct Job {
     /// What its tests stand on. Left out, it follows from the stage: `commit` is unit, `acceptance` is integration, anything else e2e.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub layer: Option<Layer>,
+}
+
+/// A token by which a job says who it is.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Identity {
+    /// For whom: nobody else accepts it. `sts.amazonaws.com`, or what a service asks for.
+    pub audience: Vec<String>,
 }
 
 /// Paths of reports in the working copy; `*` stands for a part of a name.
@@ -491,6 +505,43 @@ pub struct Cord {
     /// What pulls the cord by itself; people always can.
     #[serde(default = "everything")]
     pub pull_on: Vec<PullOn>,
+}
+
+/// Who approves a change of this file before it lands. What trunk says holds, not what the change makes of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Guarded {
+    /// `owner`, `releaser`, or `none`: nobody.
+    #[serde(default)]
+    pub approve: Approvers,
+    /// Whoever pushed it does not count, where there is somebody else. Left out, what somebody pushes who may approve it is approved by that.
+    #[serde(default)]
+    pub not_author: bool,
+}
+
+/// Who approves.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Approvers {
+    /// Owners of the server.
+    #[default]
+    Owner,
+    /// Whoever may release.
+    Releaser,
+    /// Nobody is asked.
+    None,
+}
+
+impl Guarded {
+    /// The rule as it is recorded; none: nobody is asked.
+    pub fn rule(self) -> Option<DefinitionRule> {
+        let role = match self.approve {
+            Approvers::Owner => Role::Owner,
+            Approvers::Releaser => Role::Releaser,
+            Approvers::None => return None,
+        };
+        Some(DefinitionRule { role, not_author: self.not_author })
+    }
 }
 
 /// What can pull the cord by itself.

@@ -193,6 +193,7 @@ fn over(job: Job, template: Job) -> Job {
         // Either may take it away.
         network: job.network && template.network,
         docker: job.docker || template.docker,
+        identity: job.identity.or(template.identity),
         secrets: if job.secrets.is_empty() { template.secrets } else { job.secrets },
         env,
         timeout: job.timeout.or(template.timeout),

@@ -77,6 +77,7 @@ pub fn pages() -> Vec<Page> {
         form("/{project}/cord/pull", Developer, post(act::pull)),
         form("/{project}/andons/{andon}/{command}", Developer, post(act::treat)),
         form("/{project}/changes/{change}/abandon", Developer, post(act::abandon)),
+        form("/{project}/changes/{change}/approve", Viewer, post(act::approve_definition)),
         form("/{project}/runs", Developer, post(act::test_trunk)),
         form("/{project}/runs/{run}", Developer, post(act::run_again)),
         form("/{project}/runs/{run}/{job}/{command}", Viewer, post(act::answer)),

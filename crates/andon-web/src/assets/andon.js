@@ -54,17 +54,15 @@
       const { html, at, line } = JSON.parse(event.data), log = $("#log");
       address = address.replace(/at=\d+&line=\d+/, `at=${at}&line=${line}`);
       reopen();
-      const gap = $("[data-more=after]"), lines = parse(html);
-      if (gap) return;
-      const end = log.scrollHeight - log.scrollTop - log.clientHeight < 40 || !log.firstElementChild;
-      // Whoever reads further up is not carried along, and a tab holds only so much: what follows comes when it is scrolled to.
-      if (!end && number(log.lastElementChild) - number(log.firstElementChild) > 2 * most) { further("after", lines.firstElementChild.dataset); return; }
+      if ($("[data-more=after]")) return;
+      const lines = parse(html), first = log.firstElementChild, end = log.scrollHeight - log.scrollTop - log.clientHeight < 40 || !first;
+      // Whoever reads further up gets the rest when he scrolls to it.
+      if (!end && number(lines.firstElementChild) - number(first) > most) return further("after", lines.firstElementChild.dataset);
       log.append(...lines.childNodes);
       if (end) { prune("after"); log.scrollTop = log.scrollHeight; }
     });
     source.addEventListener("again", () => location.reload());
   }
-  // Whoever has read up to the end is carried along again from there.
   function goOn({ dataset: { live } }) { if (/[?&]at=/.test(live || "")) { address = live; hush(); listen(); } }
   function hush() { if (source) { source.close(); source = null; } }
   // A stream that breaks is asked for again from where it was, not from where the page began.
@@ -80,25 +78,17 @@
   function prune(grown) {
     const log = $("#log");
     for (;;) {
-      const first = log.firstElementChild, last = log.lastElementChild;
-      if (!first || first === last) return;
-      const second = first.nextElementSibling, height = log.scrollHeight;
-      if (grown === "before") {
-        if (number(last) - number(first) < most) return;
-        further("after", last.dataset);
-        last.remove();
-      } else {
-        if (number(last) - number(second) < most) return;
-        further("before", second.dataset);
-        first.remove();
-        log.scrollTop -= height - log.scrollHeight;
-      }
+      const first = log.firstElementChild, last = log.lastElementChild, second = first && first.nextElementSibling, height = log.scrollHeight, back = grown === "before";
+      if (!second || number(last) - number(back ? first : second) < most) return;
+      further(back ? "after" : "before", (back ? last : second).dataset);
+      (back ? last : first).remove();
+      if (!back) log.scrollTop -= height - log.scrollHeight;
     }
   }
   function further(which, { at, line }) {
     let more = $(`[data-more=${which}]`);
     if (!more) {
-      more = Object.assign(document.createElement("a"), { className: "more", textContent: which === "before" ? "Lines before" : "Lines after" });
+      more = Object.assign(document.createElement("a"), { className: "more", textContent: "Lines " + which });
       more.dataset.more = which;
       $("#log")[which](more);
     }
