@@ -33,7 +33,7 @@
   }
   function drop(node) { const after = node.nextSibling; node.remove(); return after; }
 
-  // News of the page. A hidden tab listens to nothing and catches up when it is looked at.
+  // News. A hidden tab listens to nothing and catches up when it is looked at.
   let source, address = document.body.dataset.live;
   const say = words => { const where = $("#live-state"); if (where && where.textContent !== words) where.textContent = words; };
   function listen() {
@@ -65,7 +65,7 @@
   }
   function goOn({ dataset: { live } }) { if (/[?&]at=/.test(live || "")) { address = live; hush(); listen(); } }
   function hush() { if (source) { source.close(); source = null; } }
-  // A stream that breaks is asked for again from where it was, not from where the page began.
+  // A stream that breaks goes on from where it was.
   let later;
   function reopen() { clearTimeout(later); later = setTimeout(() => { if (source && source.readyState !== EventSource.OPEN) { hush(); listen(); } }, 1000); }
   document.addEventListener("visibilitychange", () => document.hidden ? hush() : listen());
@@ -73,7 +73,7 @@
   addEventListener("pageshow", listen);
   listen();
 
-  // Of an output without end only what is near is kept: what goes comes back when it is asked for.
+  // Only so much output is kept: what goes comes back when it is asked for.
   const most = 30000, number = chunk => +chunk.dataset.line;
   function prune(grown) {
     const log = $("#log");
