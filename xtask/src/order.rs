@@ -11,7 +11,7 @@ use crate::house::binary;
 const NOTES: &str = "By `andon tests evaluate`, which says the definitions: APFDc is the share of failures found over the share of time, NAPFD that of a run that has half the time. Ties \
     are broken by chance, ten times. The parameters are fixed in `andon-validation/src/order/history.rs`; they were chosen on two histories of the Dune project, so those two are what they can reach and not what they will. Beside \
     each stand rules that anybody can have. *Handed out* is what the last of 2 to 32 shards needs when tests are given out while shards ask, as a multiple of the least possible, in the later half of the history; *dealt* is the same \
-    fixed beforehand. Times of ordering are those of one thread, and depend on the machine.";
+    fixed beforehand. Times of ordering are those that one thread had a core, and depend on the machine.";
 
 /// What is asked of a history, in percent, by a part of its name.
 const BARS: [(&str, f64); 2] = [("dune-debian", 92.5), ("dune-ubuntu", 99.0)];

@@ -18,7 +18,7 @@ const PART: f64 = 0.5;
 /// How long each test will take, in milliseconds: as it usually does; a new one as the middle one of its folder, or of the nearest above it.
 pub fn expected(tests: &[&str], known: &Known) -> Vec<f64> {
     let usual: Vec<Option<f64>> =
-        tests.iter().map(|test| known.find(test).history().map(|history| history.usual)).collect();
+        known.find_all(tests).iter().map(|found| found.history().map(|history| history.usual)).collect();
     if usual.iter().all(Option::is_some) {
         return usual.into_iter().flatten().collect();
     }
