@@ -6,6 +6,7 @@ pub mod environment;
 pub mod environment_tests;
 pub mod flags;
 pub mod gate;
+pub mod handouts;
 mod hosts;
 pub mod infrastructure;
 pub mod memory;

@@ -58,7 +58,8 @@ const KIND: [u8; 256] = {
         let c = at as u8;
         if !c.is_ascii() {
             kind[at] = 2;
-        } else if matches!(c, b'.' | b'/' | b'\\' | b':' | b'#' | b'$' | b'>' | b' ') || c.is_ascii_control() {
+        } else if matches!(c, b'.' | b'/' | b'\\' | b':' | b'#' | b'$' | b'>' | b' ') || c.is_ascii_control()
+        {
             kind[at] = 1;
         }
         at += 1;
@@ -98,7 +99,8 @@ impl<'a> Iterator for Parts<'a> {
             let part = &self.name[begin..end];
             // Only what stands behind a dot can be an ending.
             let behind_dot = begin > 0 && self.name.as_bytes()[begin - 1] == b'.';
-            if !part.is_empty() && !(behind_dot && ENDINGS.contains(&part)) {
+            let ending = behind_dot && ENDINGS.contains(&part);
+            if !part.is_empty() && !ending {
                 return Some(part);
             }
         }

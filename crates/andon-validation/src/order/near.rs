@@ -44,7 +44,7 @@ impl Near {
             // Most words are in no changed path: one bit of the first byte and the length says so without a hash.
             let bit = |word: &str| match word.as_bytes().first() {
                 Some(first) if word.is_ascii() => {
-                    1u64 << (usize::from(first.to_ascii_lowercase()).wrapping_mul(7) + word.len()) % 64
+                    1u64 << ((usize::from(first.to_ascii_lowercase()).wrapping_mul(7) + word.len()) % 64)
                 }
                 _ => u64::MAX,
             };

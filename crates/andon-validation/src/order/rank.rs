@@ -52,7 +52,13 @@ pub fn order<'a>(tests: &[&str], known: &Known, changed: &'a [String]) -> Order<
     let ranked = places.into_iter().map(|(number, at)| {
         let index = at as usize;
         let millis = found[index].history().map_or(new, |history| history.usual);
-        Ranked { index, tells: f64::from_bits(rising(number)), millis, found: found[index], near: nears[index].1 }
+        Ranked {
+            index,
+            tells: f64::from_bits(rising(number)),
+            millis,
+            found: found[index],
+            near: nears[index].1,
+        }
     });
     Order { ranked: ranked.collect(), changed }
 }

@@ -302,7 +302,7 @@ async fn order(line: &Line, project: &Project, id: &Id) -> Result<Order, Refusal
     env.insert("ANDON_RUN".into(), id.run.to_string());
     env.insert("ANDON_COMMIT".into(), commit.to_string());
     env.insert("ANDON_SERVER".into(), line.settings.url.clone());
-    if job.reports.junit.iter().next().is_some() {
+    if job.reports.of_tests().next().is_some() {
         std::fs::create_dir_all(room.tmp())?;
         let run = project.state().runs.all.get(&id.run).cloned();
         if let Some(run) = run {
@@ -317,7 +317,10 @@ async fn order(line: &Line, project: &Project, id: &Id) -> Result<Order, Refusal
         _ => Asks::Landed,
     };
     let given = line.give_secrets(project, &job.secrets, asks)?;
-    let secrets = hand_over(given, &mut env, &log)?;
+    let mut secrets = hand_over(given, &mut env, &log)?;
+    let token = line.job_token(&project.name, id.run, &id.job, id.attempt);
+    env.insert("ANDON_JOB_TOKEN".into(), token.clone());
+    secrets.push(token);
     let called = format!("{}-{}", project.name, id.name());
     let mut order = job_order(project, job, called, &room, tree, env, log);
     order.writes = vec![home];
