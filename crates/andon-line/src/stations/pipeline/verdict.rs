@@ -238,7 +238,7 @@ fn observe(
         let last = test.last.as_ref()?;
         match last.run == run {
             // This very run is remembered already: what was before it is one result further back.
-            true => (test.history.ran > 1).then(|| test.history.recent >> 1 & 1 == 1),
+            true => (test.history.ran > 1).then_some(test.history.recent >> 1 & 1 == 1),
             false => Some(last.red),
         }
     };
