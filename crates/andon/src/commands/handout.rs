@@ -70,6 +70,7 @@ pub fn next(common: &Common, options: &Next) -> Result<(), Failure> {
     Ok(())
 }
 
+#[expect(clippy::disallowed_methods, reason = "a server that is away says nothing that could be waited for")]
 fn patiently(client: &Client, path: &str, body: &Value) -> Result<Value, Failure> {
     let begun = Instant::now();
     loop {
