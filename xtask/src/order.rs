@@ -11,10 +11,12 @@ use crate::house::binary;
 const NOTES: &str = "By `andon tests evaluate`, which says the definitions: APFDc is the share of failures found over the share of time, NAPFD that of a run that has half the time. Ties \
     are broken by chance, ten times. The parameters are fixed in `andon-validation/src/order/history.rs`; they were chosen on two histories of the Dune project, so those two are what they can reach and not what they will. Beside \
     each stand rules that anybody can have. *Handed out* is what the last of 2 to 32 shards needs when tests are given out while shards ask, as a multiple of the least possible, in the later half of the history; *dealt* is the same \
-    fixed beforehand. Times of ordering are those of one thread, and depend on the machine.";
+    fixed beforehand. Times of ordering are those that one thread had a core, and depend on the machine.";
 
 /// What is asked of a history, in percent, by a part of its name.
 const BARS: [(&str, f64); 2] = [("dune-debian", 92.5), ("dune-ubuntu", 99.0)];
+/// Red cycles whose first failure is known early, in percent.
+const EARLY: f64 = 80.0;
 /// The last shard's end, as a multiple of the least possible.
 const LAST: f64 = 1.05;
 
@@ -35,9 +37,12 @@ pub fn run(files: &[String]) -> Result<(), String> {
     let mut figures = Vec::new();
     for (name, history) in all.as_object().into_iter().flatten() {
         let bar = BARS.iter().find(|(part, _)| name.contains(part)).map(|(_, bar)| *bar);
-        for (measure, title, bar) in
-            [("apfdc", "APFDc", bar), ("apfd", "APFD", None), ("napfd", "NAPFD in half the time", None)]
-        {
+        for (measure, title, bar) in [
+            ("apfdc", "APFDc", bar),
+            ("apfd", "APFD", None),
+            ("napfd", "NAPFD in half the time", None),
+            ("early", "red cycles whose first failure is known within 25 % of their time", Some(EARLY)),
+        ] {
             let of = |rule: &str| history["rules"][rule][measure].as_f64().unwrap_or_default() * 100.0;
             let mut figure = Figure::higher(format!("{name}: {title}"), of("andon"), "%", bar);
             for rule in ["last failed", "shortest first", "random"] {

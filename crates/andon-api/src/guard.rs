@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use andon_line::stations::handouts::JobScope;
 use andon_line::stations::infrastructure::Scope;
 use andon_line::{Caller, Line};
 use andon_model::event::{Role, TokenKind};
@@ -114,6 +115,10 @@ pub async fn stand(State(watch): State<Watch>, mut request: Request, next: Next)
     let scope = given.as_ref().and_then(|(secret, _)| guard.line.run_scope(secret));
     let scope = scope.filter(|scope| scope.opens(request.uri().path()));
     let caller = caller.or_else(|| scope.as_ref().and_then(Scope::caller));
+    // A job asks for its tests, and for nothing else.
+    let job = given.as_ref().and_then(|(secret, _)| guard.line.job_scope(secret));
+    let job = job.filter(|job| job.opens(request.uri().path()));
+    let caller = caller.or_else(|| job.as_ref().and_then(JobScope::caller));
     // A one-time secret opens its own door and nothing else.
     let caller = caller.filter(|caller| caller.kind != Some(TokenKind::OneTime));
     let changes = !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
@@ -139,6 +144,9 @@ pub async fn stand(State(watch): State<Watch>, mut request: Request, next: Next)
     }
     if let Some(caller) = caller {
         request.extensions_mut().insert(caller);
+    }
+    if let Some(job) = job {
+        request.extensions_mut().insert(job);
     }
     if let Some(scope) = scope {
         request.extensions_mut().insert(scope);

@@ -14,6 +14,8 @@ use andon_model::{AndonId, EnvironmentName, ReleaseId, ServiceName, Time};
 use andon_pipeline::Runs;
 use andon_pipeline::secrets::Secrets;
 use andon_release::Releases;
+use andon_validation::handouts::Handouts;
+use andon_validation::impact::Observed;
 use andon_validation::quarantine::Quarantine;
 
 /// Events kept for feeds and timelines; older ones are read from the journal.
@@ -38,6 +40,10 @@ pub struct State {
     pub secrets: Secrets,
     /// Tests in quarantine.
     pub quarantine: Quarantine,
+    /// Tests that jobs of a run share while they run.
+    pub handouts: Handouts,
+    /// What smaller selections of tests would have missed.
+    pub impact: Observed,
     /// Environments, deployments, instances.
     pub estate: Estate,
     /// States of the infrastructure tool.
@@ -70,6 +76,8 @@ impl State {
         self.attestations.evolve(recorded);
         self.secrets.evolve(recorded);
         self.quarantine.evolve(recorded);
+        self.handouts.evolve(recorded);
+        self.impact.evolve(recorded);
         self.estate.evolve(recorded);
         self.states.evolve(recorded);
         self.releases.evolve(recorded);

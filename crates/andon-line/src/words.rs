@@ -84,6 +84,11 @@ pub fn of(event: &Event) -> Option<(Mark, String, Option<String>)> {
         Event::QuarantineEnded { test, why } => {
             (Mark::None, format!("{test} counts again: {why}."), Some("tests".into()))
         }
+        Event::HandoutOpened { run, name, tests, .. } => (
+            Mark::None,
+            format!("Jobs of {run} share {tests} tests ({name})."),
+            Some(format!("runs/{}", run.0)),
+        ),
         Event::JobLost { run, job, why, .. } => {
             (Mark::Wait, format!("{job} is run again: {why}."), Some(format!("runs/{}", run.0)))
         }

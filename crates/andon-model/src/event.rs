@@ -254,6 +254,22 @@ pub enum Event {
     TestQuarantined { test: String, owner: UserName, why: String, until: Time },
     /// The test counts again.
     QuarantineEnded { test: String, why: String },
+    /// What a smaller selection of the run's tests would have been, by what the change can touch, and which red ones it would have missed: `missed` names some.
+    ImpactSeen {
+        run: RunId,
+        tests: u32,
+        selected: u32,
+        ms: u64,
+        selected_ms: u64,
+        failed: u32,
+        missed: Vec<String>,
+        misses: u32,
+    },
+    /// Jobs of a run share these tests among them while they run. `names` is the SHA-256 of all names, sorted, one a line; `list` names them with their
+    /// expected times, longest first.
+    HandoutOpened { run: RunId, name: String, names: Digest, list: Digest, tests: u32 },
+    /// An attempt has these of the list, from a place to before another; `ask` is what it asked by: who asks so again gets the same.
+    TestsHanded { run: RunId, name: String, job: JobName, attempt: u32, ask: String, from: u32, to: u32 },
 
     // ── environments ───────────────────────────────────────────────────
     /// An environment exists. `standing` ones are declared in `andon.yaml`; others were asked for and expire.

@@ -246,6 +246,17 @@ pub struct Validation {
     pub findings: Option<FindingLimits>,
     /// Limits on what performance tests measure.
     pub performance: Option<PerformanceLimits>,
+    /// What is said of selections of tests by what a change can touch. They are observed; all tests run.
+    pub impact: Option<ImpactRules>,
+}
+
+/// Rules for selections of tests.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ImpactRules {
+    /// Parts of names of tests that no selection leaves out: those of processes, browsers, data files, whose coverage says too little.
+    #[serde(default)]
+    pub always: Vec<String>,
 }
 
 /// Limits on measured numbers.

@@ -7,7 +7,9 @@ use andon_model::JobName;
 use andon_model::event::{DefinitionEdit, PlannedJob};
 use serde_json::Value;
 
-use crate::definition::{CoverageLimits, FindingLimits, FindingsOn, PerformanceLimits, Shares, Validation};
+use crate::definition::{
+    CoverageLimits, FindingLimits, FindingsOn, ImpactRules, PerformanceLimits, Shares, Validation,
+};
 
 /// Differences that are told one by one.
 const MOST: usize = 60;
@@ -170,6 +172,14 @@ impl Validation {
                 (one, other) => one.or(other),
             },
             performance: both(self.performance, other.performance),
+            // What either wants looked at is looked at.
+            impact: match (&self.impact, &other.impact) {
+                (Some(one), Some(other)) => {
+                    let always = one.always.iter().chain(&other.always).cloned().collect();
+                    Some(ImpactRules { always })
+                }
+                (one, other) => one.clone().or_else(|| other.clone()),
+            },
         }
     }
 }

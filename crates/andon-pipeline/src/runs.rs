@@ -184,6 +184,8 @@ impl Runs {
                 self.with(*run, job, |j| j.state = JobState::Skipped { why: why.clone() });
             }
             Event::JobKeyed { run, job, key } => self.with(*run, job, |j| j.key = Some(key.clone())),
+            // What it runs depends on what the others took: it is no answer to the same question in another run.
+            Event::TestsHanded { run, job, .. } => self.with(*run, job, |j| j.key = None),
             Event::JobOutputs { run, job, outputs, bytes, .. } => {
                 self.with(*run, job, |j| j.outputs = Some((outputs.clone(), *bytes)));
             }

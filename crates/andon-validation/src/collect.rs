@@ -154,6 +154,17 @@ impl<'a> Collector<'a> {
         open.file.functions.push(Function { line, name, hits });
     }
 
+    /// A test that ran a line of the file.
+    pub fn test(&mut self, name: &str) {
+        let known = self.current.as_ref().is_some_and(|open| open.file.tests.contains(name));
+        if known || !self.room() {
+            return;
+        }
+        if let Some(open) = &mut self.current {
+            open.file.tests.insert(cut(one_line(name), 1024));
+        }
+    }
+
     /// A class with so many of its lines covered.
     pub fn class(&mut self, name: &str, covered: u64, lines: u64) {
         if !self.room() {

@@ -1,6 +1,6 @@
 //! Lines, branches, functions and classes and how often they ran, for every file of a project. Reads no format and judges nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +29,9 @@ pub struct FileCoverage {
     /// Classes by name, where the format knows them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub classes: BTreeMap<String, Class>,
+    /// Tests that ran a line of it, as the tool names them, where it tells them apart (contexts of coverage.py).
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub tests: BTreeSet<String>,
 }
 
 /// A function, method or closure.
@@ -216,6 +219,7 @@ impl FileCoverage {
             own.iter_mut().zip(hits).for_each(|(own, hits)| *own = own.saturating_add(hits));
         }
         self.functions.append(&mut other.functions);
+        self.tests.append(&mut other.tests);
         for (name, class) in std::mem::take(&mut other.classes) {
             self.classes.entry(name).or_default().join(class);
         }
@@ -325,7 +329,7 @@ mod tests {
             all.into_iter().map(|(name, (covered, lines))| (name, Class { covered, lines })).collect()
         });
         let file = (lines, branches, functions, classes).prop_map(|(lines, branches, functions, classes)| {
-            FileCoverage { lines, branches, functions, classes }
+            FileCoverage { lines, branches, functions, classes, ..FileCoverage::default() }
         });
         proptest::collection::btree_map("[a-c]", file, 0..4).prop_map(|files| Coverage { files })
     }

@@ -19,6 +19,7 @@ struct File {
     missing_branches: Vec<(i64, i64)>,
     functions: BTreeMap<String, Region>,
     classes: BTreeMap<String, Region>,
+    contexts: BTreeMap<String, Vec<String>>,
 }
 
 /// A function or a class; the one without a name is what stands outside of all.
@@ -54,6 +55,13 @@ impl<'de> Keys<'de> for Files<'_, '_> {
             let (covered, missing) = (region.executed_lines.len() as u64, region.missing_lines.len() as u64);
             self.0.class(name, covered, covered + missing);
         }
+        // `tests/test_app.py::test_add|run`; what ran outside of all tests has an empty one.
+        let contexts = file
+            .contexts
+            .values()
+            .flatten()
+            .map(|context| context.rsplit_once('|').map_or(context.as_str(), |(test, _)| test));
+        contexts.filter(|test| !test.is_empty()).for_each(|test| self.0.test(test));
         self.0.close();
         Ok(())
     }

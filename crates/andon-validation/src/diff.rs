@@ -1,12 +1,16 @@
 //! Reading a unified diff as `git diff -U0` prints it: which lines of which files a change adds. Runs no git.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Files with added lines; deleted, renamed and binary files add none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Diff {
     /// By path after the change.
     pub files: BTreeMap<String, Added>,
+    /// All paths of which there is a text after the change, also where nothing is added.
+    pub paths: BTreeSet<String>,
+    /// Files that the change touches; more than `paths`: some are gone, renamed only, or no text.
+    pub touched: usize,
 }
 
 /// What a change adds to a file.
@@ -60,10 +64,12 @@ pub fn read(text: &str) -> Diff {
         }
         if text.starts_with("diff --git ") {
             (file, new) = (None, false);
+            diff.touched += 1;
         } else if text.starts_with("new file mode") || text == "--- /dev/null" {
             new = true;
         } else if let Some(name) = text.strip_prefix("+++ ") {
             file = path(name);
+            diff.paths.extend(file.clone());
         } else if let Some((old, added)) = text.strip_prefix("@@ ").and_then(hunk) {
             (old_left, line, new_left) = (old, added.0, added.1);
         }

@@ -19,6 +19,8 @@ pub mod findings;
 pub mod gates;
 mod gocover;
 pub mod gotest;
+pub mod handouts;
+pub mod impact;
 mod jacoco;
 pub mod junit;
 pub mod lcov;

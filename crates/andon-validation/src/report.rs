@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::coverage::{Coverage, Totals, percent, ranges};
 use crate::diff::Diff;
 use crate::findings::{Finding, Surplus};
+use crate::impact::Impact;
 use crate::junit::{Report, TestCase};
 use crate::limits::{Breach, diff_figures};
 use crate::measured::Number;
@@ -114,6 +115,9 @@ pub struct RunReport {
     /// Tests by layer, from the quickest to the slowest.
     #[serde(default)]
     pub layers: Vec<LayerLine>,
+    /// What a smaller selection of tests would have been, and missed.
+    #[serde(default)]
+    pub impact: Option<Impact>,
 }
 
 impl RunReport {

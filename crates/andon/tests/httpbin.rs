@@ -130,6 +130,11 @@ fn down_the_line(test: &str, image: Option<&str>) {
         String::from_utf8_lossy(&init.stderr)
     );
     println!("{said}");
+    assert_eq!(
+        repo.read("andon.yaml"),
+        include_str!("../../../examples/httpbin/andon.yaml"),
+        "the example is what is proposed"
+    );
     edit(
         &repo,
         "andon.yaml",

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use andon_line::Line;
+use andon_line::Refusal;
+use andon_line::stations::handouts::{Given, JobScope, Wanted};
 use andon_line::view::tests::TestsView;
 use andon_model::event::Role;
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::{DefaultBodyLimit, Extension, Path, State};
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use http::{Method, header};
@@ -18,6 +20,9 @@ use crate::answer::{Answer, Trouble};
 use crate::door::Door;
 use crate::guard::By;
 
+/// The longest list of names that a job may send, in bytes.
+const LIST: usize = 64 << 20;
+
 /// The doors of tests.
 pub(super) fn doors() -> Vec<Door> {
     vec![
@@ -25,6 +30,12 @@ pub(super) fn doors() -> Vec<Door> {
         Door::new(Method::GET, "/api/v1/{project}/tests/history", Role::Viewer, get(history)),
         Door::new(Method::POST, "/api/v1/{project}/tests/quarantine", Role::Developer, post(begin)),
         Door::new(Method::POST, "/api/v1/{project}/tests/quarantine/end", Role::Developer, post(end)),
+        Door::new(
+            Method::POST,
+            "/api/v1/{project}/tests/next",
+            Role::Viewer,
+            post(next).layer(DefaultBodyLimit::max(LIST)),
+        ),
     ]
 }
 
@@ -77,4 +88,20 @@ async fn end(
 ) -> Answer<Value> {
     let said = line.end_quarantine(&*line.project(&project)?, &caller, &wanted.test).await?;
     Ok(Json(json!({ "said": said })))
+}
+
+/// What a job is to run next. Only a job that runs may ask, by the token that it was given.
+async fn next(
+    State(line): State<Arc<Line>>,
+    Path(project): Path<String>,
+    job: Option<Extension<JobScope>>,
+    Json(wanted): Json<Wanted>,
+) -> Answer<Given> {
+    let project = line.project(&project)?;
+    let Some(Extension(job)) = job else {
+        let why =
+            "tests are handed out to jobs while they run\nhint: `andon tests next` in a job of andon.yaml";
+        return Err(Refusal::Conflict(why.into()).into());
+    };
+    Ok(Json(line.next_tests(&project, &job, wanted).await?))
 }

@@ -8,6 +8,7 @@ pub mod environment;
 pub mod environment_tests;
 pub mod flags;
 pub mod gate;
+pub mod handouts;
 mod hosts;
 mod identity;
 pub mod infrastructure;

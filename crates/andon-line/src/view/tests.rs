@@ -1,6 +1,7 @@
 //! The tests of a project as they are remembered: what fails, what is flaky and the proof, what takes long, what is in quarantine.
 
 use andon_model::{Span, Time};
+use andon_validation::impact::Observed;
 use andon_validation::memory::{self, Test};
 use andon_validation::order::names;
 use serde::{Deserialize, Serialize};
@@ -32,6 +33,33 @@ pub struct TestsView {
     pub red: Vec<TestRow>,
     /// What takes longest.
     pub slow: Vec<TestRow>,
+    /// What a smaller selection of tests would have been, and missed; none: nothing was observed.
+    #[serde(default)]
+    pub impact: Option<ImpactView>,
+}
+
+/// Selections that were observed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ImpactView {
+    /// What they come to.
+    pub says: String,
+    /// Why they are not to be believed yet, or that they may be.
+    pub standing: String,
+    /// Whether they may be believed.
+    pub mark: Mark,
+    /// The newest runs first.
+    pub rows: Vec<ImpactRow>,
+}
+
+/// One run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ImpactRow {
+    /// Its number.
+    pub run: u32,
+    /// Whether anything would have been missed.
+    pub mark: Mark,
+    /// In a sentence.
+    pub says: String,
 }
 
 /// A test.
@@ -133,8 +161,42 @@ impl Line {
             flaky: few(flaky),
             red: few(red),
             slow,
+            impact: impact(&state.impact),
         })
     }
+}
+
+fn impact(observed: &Observed) -> Option<ImpactView> {
+    let runs = observed.runs().count();
+    if runs == 0 {
+        return None;
+    }
+    let sum = observed.sum();
+    let share = |part: u64, whole: u64| if whole == 0 { 0.0 } else { part as f64 * 100.0 / whole as f64 };
+    let says = format!(
+        "In {} a selection would have run {} of {} tests and saved {:.0} % of their time; of {} red ones it would have missed {}.",
+        count(runs, "observed run"),
+        sum.selected,
+        sum.tests,
+        share(sum.ms.saturating_sub(sum.selected_ms), sum.ms),
+        sum.failed,
+        sum.misses
+    );
+    let (standing, mark) = match observed.against() {
+        Some(why) => (format!("Not to be relied on: {why}."), Mark::Wait),
+        None => ("None was missed in all that was observed.".to_owned(), Mark::Go),
+    };
+    let row = |(run, one): &(andon_model::RunId, andon_validation::impact::Impact)| ImpactRow {
+        run: run.0,
+        mark: if one.misses == 0 { Mark::Go } else { Mark::Stop },
+        says: match one.missed.first() {
+            Some(first) => {
+                format!("{} of {} tests, {} red ones missed: {first}", one.selected, one.tests, one.misses)
+            }
+            None => format!("{} of {} tests, {} red ones found", one.selected, one.tests, one.failed),
+        },
+    };
+    Some(ImpactView { says, standing, mark, rows: observed.runs().take(SHOWN).map(row).collect() })
 }
 
 fn row(state: &State, key: &str, test: &Test, now: Time) -> TestRow {

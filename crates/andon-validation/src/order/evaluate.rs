@@ -6,6 +6,8 @@
 //!   took no time at all scores its APFD.
 //! - NAPFD at half the time (Spieker et al., 2017): only what fits into C/2 runs; what does not is passed over and the next one tried. With p the
 //!   share of failures found, ranks among what ran: p − Σr/(n·m) + p/(2n).
+//! - Early: the share of cycles whose first failure has ended within a quarter of the cycle's time.
+//! - Early: the share of cycles in which a failing test has ended within a quarter of the cycle's time.
 
 use std::collections::HashMap;
 
@@ -14,6 +16,8 @@ use super::split::Handout;
 
 /// The least number of tests of a cycle that APFD is taken of.
 const LEAST: usize = 6;
+/// A first failure is early within this part of a cycle's time.
+const EARLY: f64 = 0.25;
 /// Times that ties are broken anew; means are taken over all.
 pub const SEEDS: u64 = 10;
 
@@ -65,6 +69,8 @@ pub struct Scores {
     pub apfd: f64,
     /// By time.
     pub apfdc: f64,
+    /// Share of cycles whose first failure is known within a quarter of their time.
+    pub early: f64,
     /// Cycles with a failure.
     pub cycles: usize,
     /// Those with at least six tests, of which APFD is the mean.
@@ -75,7 +81,13 @@ pub struct Scores {
 pub fn score(cycles: &[Vec<Ran>], rule: Rule) -> Scores {
     let all: Vec<Scores> = (0..SEEDS).map(|seed| once(cycles, rule, seed)).collect();
     let mean = |of: fn(&Scores) -> f64| all.iter().map(of).sum::<f64>() / all.len() as f64;
-    Scores { napfd: mean(|s| s.napfd), apfd: mean(|s| s.apfd), apfdc: mean(|s| s.apfdc), ..all[0] }
+    Scores {
+        napfd: mean(|s| s.napfd),
+        apfd: mean(|s| s.apfd),
+        apfdc: mean(|s| s.apfdc),
+        early: mean(|s| s.early),
+        ..all[0]
+    }
 }
 
 /// What a rule remembers of a test.
@@ -117,7 +129,13 @@ fn once(cycles: &[Vec<Ran>], rule: Rule, seed: u64) -> Scores {
         }
     }
     let (cycles, large) = (sums.cycles.max(1) as f64, sums.large.max(1) as f64);
-    Scores { napfd: sums.napfd / cycles, apfd: sums.apfd / large, apfdc: sums.apfdc / cycles, ..sums }
+    Scores {
+        napfd: sums.napfd / cycles,
+        apfd: sums.apfd / large,
+        apfdc: sums.apfdc / cycles,
+        early: sums.early / cycles,
+        ..sums
+    }
 }
 
 /// Adds one cycle, run in this order.
@@ -129,11 +147,12 @@ fn add(sums: &mut Scores, order: &[Ran]) {
     }
     let apfd = 1.0 - failing().sum::<f64>() / (n * m) + 1.0 / (2.0 * n);
     let whole: f64 = order.iter().map(|ran| ran.took).sum();
-    let (mut before, mut area) = (0.0, 0.0);
+    let (mut before, mut area, mut first) = (0.0, 0.0, None);
     let (mut spent, mut ran_so_far, mut ranks, mut found) = (0.0, 0.0, 0.0, 0.0);
     for ran in order {
         if ran.failed {
             area += whole - before - ran.took / 2.0;
+            first.get_or_insert(before + ran.took);
         }
         before += ran.took;
         if spent + ran.took <= whole / 2.0 {
@@ -148,6 +167,7 @@ fn add(sums: &mut Scores, order: &[Ran]) {
     let share = found / m;
     sums.napfd += share - ranks / (n * m) + share / (2.0 * n);
     sums.apfdc += if whole > 0.0 { area / (whole * m) } else { apfd };
+    sums.early += f64::from(u8::from(first.is_some_and(|first| first <= whole * EARLY)));
     sums.cycles += 1;
     if order.len() >= LEAST {
         sums.apfd += apfd;
@@ -236,6 +256,13 @@ mod tests {
         assert!((six.apfd - (1.0 - 7.0 / 12.0 + 1.0 / 12.0)).abs() < 1e-12);
         // Half of ten seconds: the last one does not fit any more, so half the failures are found.
         assert!((six.napfd - (0.5 - 1.0 / 12.0 + 0.5 / 12.0)).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_failure_is_early_when_it_is_known_within_a_quarter_of_the_time() {
+        assert_eq!(of(&[(1.0, true), (3.0, false)]).early, 1.0);
+        assert_eq!(of(&[(1.5, true), (3.0, false)]).early, 0.0, "it is known when the test ends");
+        assert_eq!(of(&[(1.0, false), (1.0, true), (6.0, true)]).early, 1.0);
     }
 
     #[test]

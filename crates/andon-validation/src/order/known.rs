@@ -9,10 +9,13 @@ use super::names;
 /// Tests that are remembered at most; of more the rest is new each time.
 pub const MOST: usize = 500_000;
 
+/// A map whose hash is quick, and still another one in every process.
+pub(super) type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+
 /// What is remembered, by key.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Known {
-    tests: HashMap<String, History>,
+    tests: Map<String, History>,
     /// Sorted, for what a name is the beginning of.
     sorted: Vec<String>,
 }
@@ -41,7 +44,7 @@ impl Found {
 impl Known {
     /// Puts it together.
     pub fn of(tests: impl IntoIterator<Item = (String, History)>) -> Known {
-        let tests: HashMap<String, History> = tests.into_iter().take(MOST).collect();
+        let tests: Map<String, History> = tests.into_iter().take(MOST).collect();
         let mut sorted: Vec<String> = tests.keys().cloned().collect();
         sorted.sort_unstable();
         Known { tests, sorted }
@@ -72,14 +75,53 @@ impl Known {
 
     /// What is remembered of a test, or of the file or class that has this name.
     pub fn find(&self, name: &str) -> Found {
-        let key = names::key(name);
-        if let Some(history) = self.tests.get(&key) {
+        self.of_key(&names::key(name))
+    }
+
+    /// The same of many. All keys are made before the first is looked for: the looks do not wait for each other then, and memory is slow.
+    pub fn find_all(&self, tests: &[&str]) -> Vec<Found> {
+        let (mut keys, mut ends) = (String::new(), Vec::with_capacity(tests.len()));
+        let mut folders: Map<&str, (usize, usize)> = Map::default();
+        let mut last = ("", (0, 0));
+        for test in tests {
+            let (folder, own) = test.split_at(names::last_part(test));
+            let begin = keys.len();
+            if folder != last.0 {
+                last = match folders.get(folder) {
+                    Some(known) => (folder, *known),
+                    None => {
+                        names::add_key(folder, &mut keys);
+                        folders.insert(folder, (begin, keys.len()));
+                        (folder, (begin, keys.len()))
+                    }
+                };
+            }
+            let (from, to) = last.1;
+            if from != begin {
+                keys.extend_from_within(from..to);
+            }
+            if keys.len() > begin {
+                keys.push('.');
+            }
+            let dot = keys.len();
+            names::add_key(own, &mut keys);
+            if keys.len() == dot && dot > begin {
+                keys.pop();
+            }
+            ends.push(keys.len());
+        }
+        let begins = std::iter::once(&0).chain(&ends);
+        begins.zip(&ends).map(|(begin, end)| self.of_key(&keys[*begin..*end])).collect()
+    }
+
+    fn of_key(&self, key: &str) -> Found {
+        if let Some(history) = self.tests.get(key) {
             return Found::Test(*history);
         }
         if key.is_empty() {
             return Found::New;
         }
-        let begin = key + ".";
+        let begin = format!("{key}.");
         let from = self.sorted.partition_point(|other| other.as_str() < begin.as_str());
         let inside = self.sorted[from..].iter().take_while(|other| other.starts_with(&begin));
         let (mut whole, mut tests) = (None::<History>, 0);

@@ -1,15 +1,11 @@
 //! Puts tests in the order of what they tell per second, and says of each in a sentence why it stands where it does.
 
-use std::collections::HashMap;
-
 use super::history::History;
 use super::known::{Found, Known};
-use super::names;
+use super::near::Near;
 
 /// What nearness to the change counts for at most: as much as a failure some forty runs ago. A test that never failed is as good as near.
 const NEAR: f64 = 0.02;
-/// Nearness below this is chance.
-const BARELY: f64 = 0.15;
 /// How long a test takes of which nothing is known, where nothing is known at all, in milliseconds.
 const UNKNOWN: f64 = 1_000.0;
 
@@ -34,28 +30,50 @@ pub struct Order<'a> {
     changed: &'a [String],
 }
 
-/// Orders the tests. `changed` are the paths that the change touches, as git names them; equal ones keep the order of their names, so that the
-/// same history always gives the same order.
+/// Orders the tests. `changed` are the paths that the change touches, as git names them; equal ones stay as they were
+/// given, so that the same list with the same history always has the same order.
 pub fn order<'a>(tests: &[&str], known: &Known, changed: &'a [String]) -> Order<'a> {
-    let near = Near::of(tests, changed);
-    let found: Vec<Found> = tests.iter().map(|test| known.find(test)).collect();
+    let mut near = Near::of(tests, changed);
+    let found: Vec<Found> = known.find_all(tests);
     let new = middle(found.iter().filter_map(Found::history).map(|history| history.usual)).unwrap_or(UNKNOWN);
-    let rank = |(index, found): (usize, &Found)| {
-        let (close, to) = near.of_test(tests[index]);
-        let (tells, millis) = match found.history() {
-            Some(history) => (history.tells(NEAR * close), history.usual),
-            None => (History::tells_new(new) * (1.0 + close), new),
-        };
-        Ranked { index, tells, millis, found: *found, near: to }
+    let nears: Vec<(f64, Option<usize>)> = (0..tests.len()).map(|index| near.of_test(index)).collect();
+    let tells = |found: &Found, close: f64| match found.history() {
+        Some(history) => history.tells(NEAR * close),
+        None => History::tells_new(new) * (1.0 + close),
     };
-    let mut ranked: Vec<Ranked> = found.iter().enumerate().map(rank).collect();
-    ranked.sort_unstable_by(|a, b| {
-        b.tells
-            .total_cmp(&a.tells)
-            .then_with(|| tests[a.index].cmp(tests[b.index]))
-            .then(a.index.cmp(&b.index))
+    // What is sorted is small: a number that grows as `tells` falls, and the place.
+    let mut places: Vec<(u64, u32)> = found
+        .iter()
+        .zip(&nears)
+        .zip(0u32..)
+        .map(|((found, (close, _)), at)| (falling(tells(found, *close)), at))
+        .collect();
+    places.sort_unstable();
+    let ranked = places.into_iter().map(|(number, at)| {
+        let index = at as usize;
+        let millis = found[index].history().map_or(new, |history| history.usual);
+        Ranked {
+            index,
+            tells: f64::from_bits(rising(number)),
+            millis,
+            found: found[index],
+            near: nears[index].1,
+        }
     });
-    Order { ranked, changed }
+    Order { ranked: ranked.collect(), changed }
+}
+
+/// A number whose order is the opposite of this one's.
+fn falling(value: f64) -> u64 {
+    let bits = value.to_bits();
+    // As `f64::total_cmp` has it: the bits of negative ones are turned round, the others' sign is.
+    !(if bits >> 63 == 1 { !bits } else { bits | 1 << 63 })
+}
+
+/// The bits of the number that fell to this one.
+fn rising(number: u64) -> u64 {
+    let bits = !number;
+    if bits >> 63 == 1 { bits & !(1 << 63) } else { !bits }
 }
 
 impl Order<'_> {
@@ -92,77 +110,6 @@ impl Order<'_> {
     }
 }
 
-/// How near tests are to what changed: shared words, of which rare ones count more.
-struct Near {
-    /// Of each word of a changed path: what it counts.
-    counts: HashMap<String, f64>,
-    /// Words of each changed path, and the sum of what they count.
-    paths: Vec<(Vec<String>, f64)>,
-}
-
-impl Near {
-    fn of(tests: &[&str], changed: &[String]) -> Near {
-        let mut paths: Vec<(Vec<String>, f64)> = Vec::new();
-        let mut seen: HashMap<String, u32> = HashMap::new();
-        for path in changed {
-            let mut own = Vec::new();
-            names::words(path, |word| own.push(word.to_owned()));
-            own.sort_unstable();
-            own.dedup();
-            seen.extend(own.iter().map(|word| (word.clone(), 0)));
-            paths.push((own, 0.0));
-        }
-        if !seen.is_empty() {
-            for test in tests {
-                let mut last = String::new();
-                names::words(test, |word| {
-                    if word != last
-                        && let Some(times) = seen.get_mut(word)
-                    {
-                        *times += 1;
-                        last.replace_range(.., word);
-                    }
-                });
-            }
-        }
-        let all = tests.len() as f64;
-        let counts: HashMap<String, f64> = seen
-            .into_iter()
-            .map(|(word, times)| (word, ((1.0 + all) / (1.0 + f64::from(times))).ln()))
-            .collect();
-        paths
-            .iter_mut()
-            .for_each(|(words, sum)| *sum = words.iter().filter_map(|word| counts.get(word)).sum());
-        Near { counts, paths }
-    }
-
-    /// From 0 to 1, and the path that it is nearest to.
-    fn of_test(&self, test: &str) -> (f64, Option<usize>) {
-        if self.counts.is_empty() {
-            return (0.0, None);
-        }
-        let mut own: Vec<String> = Vec::new();
-        names::words(test, |word| {
-            if self.counts.contains_key(word) && !own.iter().any(|known| known == word) {
-                own.push(word.to_owned());
-            }
-        });
-        if own.is_empty() {
-            return (0.0, None);
-        }
-        let share = |(words, sum): &(Vec<String>, f64)| {
-            let both: f64 =
-                words.iter().filter(|word| own.contains(word)).filter_map(|word| self.counts.get(word)).sum();
-            if *sum > 0.0 { both / sum } else { 0.0 }
-        };
-        let best = self.paths.iter().enumerate().map(|(at, path)| (share(path), at));
-        match best.max_by(|a, b| a.0.total_cmp(&b.0).then(b.1.cmp(&a.1))) {
-            Some((near, at)) if near >= BARELY => (near, Some(at)),
-            _ => (0.0, None),
-        }
-    }
-}
-
 /// The middle one, in no order; none of none.
 fn middle(values: impl Iterator<Item = f64>) -> Option<f64> {
     let mut values: Vec<f64> = values.collect();
@@ -184,6 +131,7 @@ fn shown(millis: f64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::names;
     use super::*;
     use proptest::prelude::*;
 
@@ -238,6 +186,12 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn numbers_fall_as_they_should(a in proptest::num::f64::ANY, b in proptest::num::f64::ANY) {
+            prop_assert_eq!(falling(a).cmp(&falling(b)), b.total_cmp(&a));
+            prop_assert_eq!(rising(falling(a)), a.to_bits());
+        }
+
         #[test]
         fn every_test_is_ordered_once_whatever_is_known(
             tests in proptest::collection::vec("[a-c:/. ]{0,8}", 0..40),

@@ -13,12 +13,12 @@ use super::names;
 /// How long a test takes that nobody saw run, where nothing is known, in milliseconds.
 const UNKNOWN: f64 = 1_000.0;
 /// A piece is this part of what one shard would get of the rest.
-const PART: f64 = 0.5;
+pub(crate) const PART: f64 = 0.5;
 
 /// How long each test will take, in milliseconds: as it usually does; a new one as the middle one of its folder, or of the nearest above it.
 pub fn expected(tests: &[&str], known: &Known) -> Vec<f64> {
     let usual: Vec<Option<f64>> =
-        tests.iter().map(|test| known.find(test).history().map(|history| history.usual)).collect();
+        known.find_all(tests).iter().map(|found| found.history().map(|history| history.usual)).collect();
     if usual.iter().all(Option::is_some) {
         return usual.into_iter().flatten().collect();
     }
@@ -69,7 +69,8 @@ pub fn deal(millis: &[f64], shards: usize) -> Vec<Vec<usize>> {
     dealt
 }
 
-fn longest_first(millis: &[f64]) -> Vec<usize> {
+/// Places of tests, those first that take longest.
+pub fn longest_first(millis: &[f64]) -> Vec<usize> {
     let mut tests: Vec<usize> = (0..millis.len()).collect();
     tests.sort_by(|a, b| millis[*b].total_cmp(&millis[*a]).then(a.cmp(b)));
     tests

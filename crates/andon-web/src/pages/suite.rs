@@ -21,6 +21,15 @@ pub fn suite(view: &TestsView, caller: &Caller) -> Markup {
         }
         (tests("flaky", "Flaky, newest proof first", &view.flaky, project, "No test was red and green on one tree lately."))
         @if !view.red.is_empty() { (tests("red", "Red when they ran last", &view.red, project, "")) }
+        @if let Some(impact) = &view.impact {
+            (sheet("impact", "What a smaller selection would have missed", html! {
+                p { (impact.says) " " (impact.standing) }
+                ul.rows { @for row in &impact.rows { li { div.row {
+                    a href={ "/" (project) "/runs/" (row.run) } { (state(row.mark, &format!("run-{}", row.run))) }
+                    span.small.soft { (row.says) }
+                } } } }
+            }))
+        }
         (tests("slow", "What takes longest", &view.slow, project, "Tests appear here when a job reports them: `reports` in andon.yaml names its files."))
     }
 }

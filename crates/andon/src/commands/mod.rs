@@ -6,6 +6,7 @@ mod coverage;
 pub mod data;
 pub mod environments;
 pub mod file;
+mod handout;
 mod here;
 pub mod hosts;
 pub mod identity;

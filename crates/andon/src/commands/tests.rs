@@ -31,8 +31,12 @@ pub enum Tests {
     Order(Order),
     /// Of the tests on standard input, print those of one shard, so that all shards end at about the same time.
     Split(Split),
+    /// In jobs of one run that share their tests: of the tests on standard input, print those to run next; nothing when all are given out.
+    Next(super::handout::Next),
     /// Tests in quarantine, flaky ones with the proof, red ones, the slowest.
     List,
+    /// What a smaller selection of tests, by what each change can touch, would have saved and missed.
+    Impact,
     /// Let a test run and report without stopping anything, for at most 30 days.
     Quarantine(Quarantine),
     /// Let a test in quarantine count again.
@@ -65,7 +69,7 @@ pub enum Form {
 }
 
 impl Form {
-    fn print(self, tests: &[&str]) {
+    pub(super) fn print(self, tests: &[&str]) {
         match self {
             Form::Lines => tests.iter().for_each(|test| say!("{test}")),
             // Nothing is selected by what selects nothing.
@@ -162,8 +166,10 @@ pub fn tests(common: &Common, tests: Tests) -> Result<(), Failure> {
     match tests {
         Tests::Order(options) => ordered(common, &options),
         Tests::Split(options) => shard(common, &options),
+        Tests::Next(options) => super::handout::next(common, &options),
         Tests::Evaluate(options) => evaluated(common, &options),
         Tests::List => Place::find(common)?.show("/tests", listing).map(drop),
+        Tests::Impact => Place::find(common)?.show("/tests", impact).map(drop),
         Tests::Quarantine(options) => {
             let body = json!({ "test": options.test, "why": options.why, "lasts": options.lasts, "owner": options.owner });
             Place::find(common)?.command("/tests/quarantine", &body, said).map(drop)
@@ -176,6 +182,17 @@ pub fn tests(common: &Common, tests: Tests) -> Result<(), Failure> {
 
 fn said(answer: &Value) -> String {
     answer["said"].as_str().unwrap_or_default().to_owned()
+}
+
+fn impact(view: &TestsView) {
+    let Some(impact) = &view.impact else {
+        say!("nothing was observed yet: changes whose jobs report tests are");
+        return;
+    };
+    say!("{} {}", impact.says, impact.standing);
+    for row in &impact.rows {
+        say!("{} run-{}: {}", row.mark.sign(), row.run, row.says);
+    }
 }
 
 fn listing(view: &TestsView) {
@@ -278,7 +295,7 @@ fn evaluated(common: &Common, options: &Evaluate) -> Result<(), Failure> {
             .into_iter()
             .map(|rule| {
                 let scores = evaluate::score(&cycles, rule);
-                let row = json!({ "napfd": scores.napfd, "apfd": scores.apfd, "apfdc": scores.apfdc, "cycles": scores.cycles, "apfd_cycles": scores.large });
+                let row = json!({ "napfd": scores.napfd, "apfd": scores.apfd, "apfdc": scores.apfdc, "early": scores.early, "cycles": scores.cycles, "apfd_cycles": scores.large });
                 (rule.name(), row)
             })
             .collect();
@@ -310,15 +327,16 @@ fn print(name: &str, cycles: &[Vec<Ran>], rules: &BTreeMap<&str, Value>, makespa
         first["cycles"],
         first["apfd_cycles"]
     );
-    say!("  {:<16}{:>10}{:>10}{:>10}", "rule", "NAPFD@50%", "APFD", "APFDc");
+    say!("  {:<16}{:>10}{:>10}{:>10}{:>10}", "rule", "NAPFD@50%", "APFD", "APFDc", "early");
     for rule in Rule::ALL {
         let row = &rules[rule.name()];
         say!(
-            "  {:<16}{:>10.4}{:>10.4}{:>10.4}",
+            "  {:<16}{:>10.4}{:>10.4}{:>10.4}{:>10.4}",
             rule.name(),
             cell(row, "napfd"),
             cell(row, "apfd"),
-            cell(row, "apfdc")
+            cell(row, "apfdc"),
+            cell(row, "early")
         );
     }
     say!("  {:<16}{:>10}{:>10}   times the least possible, later half", "shards", "dealt", "handed");
@@ -381,7 +399,7 @@ fn remembered(source: &Source) -> Result<Known, Failure> {
     Ok(known)
 }
 
-fn listed() -> Result<String, Failure> {
+pub(super) fn listed() -> Result<String, Failure> {
     if std::io::stdin().is_terminal() {
         let words = "the names of the tests are read from standard input\nhint: pytest --collect-only -q | andon tests order".into();
         return Err(Failure { words, status: status::USAGE });

@@ -303,7 +303,7 @@ async fn order(line: &Line, project: &Project, id: &Id) -> Result<Order, Refusal
     env.insert("ANDON_RUN".into(), id.run.to_string());
     env.insert("ANDON_COMMIT".into(), commit.to_string());
     env.insert("ANDON_SERVER".into(), line.settings.url.clone());
-    if job.reports.junit.iter().next().is_some() {
+    if job.reports.of_tests().next().is_some() {
         std::fs::create_dir_all(room.tmp())?;
         let run = project.state().runs.all.get(&id.run).cloned();
         if let Some(run) = run {
@@ -318,9 +318,8 @@ async fn order(line: &Line, project: &Project, id: &Id) -> Result<Order, Refusal
         _ => Asks::Landed,
     };
     let given = line.give_secrets(project, &job.secrets, asks)?;
-    let secrets = hand_over(given, &mut env, &log)?;
     let timeout = project.state().runs.timeout(&id.job, job.timeout);
-    let mut secrets = secrets;
+    let mut secrets = hand_over(given, &mut env, &log)?;
     if let Some(identity) = &job.identity {
         let (trunk, run) = {
             let state = project.state();
@@ -340,6 +339,9 @@ async fn order(line: &Line, project: &Project, id: &Id) -> Result<Order, Refusal
         };
         secrets.extend(line.give_identity(identity, &who, timeout, &room.tmp(), &mut env).await?);
     }
+    let token = line.job_token(&project.name, id.run, &id.job, id.attempt);
+    env.insert("ANDON_JOB_TOKEN".into(), token.clone());
+    secrets.push(token);
     let called = format!("{}-{}", project.name, id.name());
     let mut order = job_order(project, job, called, &room, tree, env, log);
     order.writes = vec![home];

@@ -11,10 +11,14 @@ use andon_pipeline::{Definition, JobState};
 use andon_store::Blobs;
 use andon_validation::findings::{Finding, FindingLimits};
 use andon_validation::gates::{Came, Part};
+use andon_validation::impact::{Edges, Impact, Ran};
+use andon_validation::junit::{Outcome, TestCase};
 use andon_validation::limits::{CoverageLimits, Shares};
 use andon_validation::measured::{self, Number};
 use andon_validation::pyramid::{Layer, LayerLine};
-use andon_validation::{Coverage, JobResult, RunReport, diff, findings, gates, pyramid, verdict};
+use andon_validation::{
+    Coverage, JobResult, RunReport, diff, findings, gates, impact, memory, pyramid, verdict,
+};
 
 use super::reports::Gathered;
 use crate::{Line, Project, Refusal};
@@ -43,10 +47,14 @@ pub(super) async fn give(line: &Arc<Line>, project: &Project, id: RunId) -> Resu
         _ => None,
     };
     let (blobs, now) = (line.blobs.clone(), line.now());
-    let (carried, landings) = {
+    let (carried, landings, left) = {
         let state = project.state();
-        (carried(&state.runs, &run, &rules), landings(&state.runs, id))
+        let left = state.handouts.of_run(id).filter(|(_, handout)| handout.left() > 0);
+        let left: Vec<(String, u32)> =
+            left.map(|(name, handout)| (name.to_owned(), handout.left())).collect();
+        (carried(&state.runs, &run, &rules), landings(&state.runs, id), left)
     };
+    let remembered = line.tests(project).await?;
     let judged = tokio::task::spawn_blocking(move || {
         let mut all = All::default();
         for job in &run.jobs {
@@ -65,6 +73,10 @@ pub(super) async fn give(line: &Arc<Line>, project: &Project, id: RunId) -> Resu
         report.notes = judgement.notes;
         report.notes.extend(own);
         report.surplus = findings::judge(&rules.findings, &all.findings);
+        report.surplus.extend(left.into_iter().map(|(name, left)| findings::Surplus {
+            says: format!("{left} of the tests that jobs share ({name}) were given to none of them"),
+            found: Vec::new(),
+        }));
         report.numbers = all.numbers;
         if let Some(worse_by) = rules.worse_by.filter(|_| !report.numbers.is_empty()) {
             let landings =
@@ -81,6 +93,10 @@ pub(super) async fn give(line: &Arc<Line>, project: &Project, id: RunId) -> Resu
             let bytes = serde_json::to_vec(&all.whole).map_err(std::io::Error::other)?;
             report.measured = Some(blobs.put(&bytes[..])?.0);
         }
+        if let Some(diff) = diff.as_ref().filter(|_| !report.tests.is_empty()) {
+            let edges = landings.iter().find_map(|digest| edges_of(&blobs, digest)).unwrap_or_default();
+            report.impact = Some(observe(&report, run.id, diff, &edges, &remembered, &rules.always));
+        }
         report.excuse(&quarantine, now);
         let verdict = verdict::of(&report);
         let bytes = serde_json::to_vec(&report).map_err(std::io::Error::other)?;
@@ -92,9 +108,19 @@ pub(super) async fn give(line: &Arc<Line>, project: &Project, id: RunId) -> Resu
     let (report, verdict, digest) = judged?;
     line.decide(project, andon_model::Actor::line("validation"), |state, _| {
         let open = state.runs.all.get(&id).is_some_and(|run| run.finished.is_none());
-        let (tests, coverage, report) = (report.counts, report.coverage, Some(digest));
-        let finished = Event::RunFinished { run: id, verdict, tests, coverage, report };
-        Ok((if open { vec![finished] } else { vec![] }, ()))
+        let (tests, coverage, stored, impact) = (report.counts, report.coverage, Some(digest), report.impact);
+        let finished = Event::RunFinished { run: id, verdict, tests, coverage, report: stored };
+        let seen = impact.map(|seen| Event::ImpactSeen {
+            run: id,
+            tests: seen.tests,
+            selected: seen.selected,
+            ms: seen.ms,
+            selected_ms: seen.selected_ms,
+            failed: seen.failed,
+            missed: seen.missed,
+            misses: seen.misses,
+        });
+        Ok((if open { seen.into_iter().chain([finished]).collect() } else { vec![] }, ()))
     })
     .await
 }
@@ -133,6 +159,8 @@ struct Rules {
     findings: FindingLimits,
     /// By what share a measured number may be worse.
     worse_by: Option<f64>,
+    /// Parts of names of tests that every selection has.
+    always: Vec<String>,
     /// Layers of jobs.
     layers: BTreeMap<JobName, Layer>,
     /// Jobs that declare coverage.
@@ -153,6 +181,7 @@ impl Rules {
         let mut rules = Rules {
             coverage: CoverageLimits::default(),
             findings: FindingLimits::default(),
+            always: Vec::new(),
             worse_by: None,
             layers: jobs().map(|(name, job)| (name.clone(), layer(job))).collect(),
             measuring: jobs().filter(|(_, job)| measures(job)).map(|(name, _)| name.clone()).collect(),
@@ -169,6 +198,7 @@ impl Rules {
             warnings: limits.warnings,
             on_change: limits.on == FindingsOn::Change,
         });
+        self.always = validation.impact.map(|impact| impact.always).unwrap_or_default();
         self.worse_by = validation.performance.map(|limits| limits.worse_by.fraction());
     }
 }
@@ -222,6 +252,47 @@ fn landings(runs: &Runs, run: RunId) -> Vec<Digest> {
 fn numbers_of(blobs: &Blobs, report: &Digest) -> Option<Vec<Number>> {
     let report: RunReport = serde_json::from_slice(&blobs.read(report, STORED_LIMIT).ok()?).ok()?;
     Some(report.numbers)
+}
+
+/// Which test ran what, by the coverage of a landing; none where it has no coverage.
+fn edges_of(blobs: &Blobs, report: &Digest) -> Option<Edges> {
+    let report: RunReport = serde_json::from_slice(&blobs.read(report, STORED_LIMIT).ok()?).ok()?;
+    let coverage: Coverage =
+        serde_json::from_slice(&blobs.read(&report.measured?, STORED_LIMIT).ok()?).ok()?;
+    Some(Edges::of(&coverage))
+}
+
+/// What a smaller selection would have been.
+fn observe(
+    report: &RunReport,
+    run: RunId,
+    diff: &diff::Diff,
+    edges: &Edges,
+    remembered: &BTreeMap<String, memory::Test>,
+    always: &[String],
+) -> Impact {
+    let ran = report.tests.iter().filter(|line| !matches!(line.test.outcome, Outcome::Skipped { .. }));
+    let keyed: Vec<(String, &TestCase)> = ran.map(|line| (memory::key(&line.test), &line.test)).collect();
+    let before = |key: &String| {
+        let test = remembered.get(key)?;
+        let last = test.last.as_ref()?;
+        match last.run == run {
+            // This very run is remembered already: what was before it is one result further back.
+            true => (test.history.ran > 1).then_some(test.history.recent >> 1 & 1 == 1),
+            false => Some(last.red),
+        }
+    };
+    let tests: Vec<Ran<'_>> = keyed
+        .iter()
+        .map(|(key, case)| Ran {
+            key,
+            name: case.full_name(),
+            millis: case.took.map_or(0.0, |took| took.0 as f64),
+            red: case.outcome.is_red(),
+            before: before(key),
+        })
+        .collect();
+    impact::observe(&tests, &diff.paths, diff.touched == diff.paths.len(), edges, always)
 }
 
 /// What all jobs of a run reported.
