@@ -20,6 +20,7 @@ mod pipeline;
 mod plans;
 mod ranks;
 mod recovery;
+mod release;
 mod states;
 mod traffic;
 mod validation;

@@ -13,7 +13,7 @@
 use statrs::function::gamma::ln_gamma;
 
 /// Ratios in the grid of a regression.
-const RATIOS: usize = 40;
+pub const RATIOS: usize = 40;
 /// Shares in the grids of a single arm.
 const SHARES: usize = 20;
 
@@ -55,11 +55,19 @@ impl Share {
 
 /// Log-likelihood of the labels when an event is `ratio` times as likely in the canary, up to a constant.
 fn log_likelihood(epochs: &[Labels], ratio: f64) -> f64 {
-    let one = |e: &Labels| {
-        let events = (e.canary + e.stable) as f64;
-        e.canary as f64 * ratio.ln() - events * (e.weight * (ratio - 1.0)).ln_1p()
-    };
-    epochs.iter().filter(|e| e.weight > 0.0 && e.weight < 1.0).map(one).sum()
+    let log = ratio.ln();
+    used(epochs).map(|e| e.log_likelihood(log, (e.weight * (ratio - 1.0)).ln_1p())).sum()
+}
+
+fn used(epochs: &[Labels]) -> impl Iterator<Item = &Labels> {
+    epochs.iter().filter(|e| e.weight > 0.0 && e.weight < 1.0)
+}
+
+impl Labels {
+    /// From the logarithms of the ratio and of `1 + weight * (ratio - 1)`.
+    fn log_likelihood(&self, log: f64, spread: f64) -> f64 {
+        self.canary as f64 * log - (self.canary + self.stable) as f64 * spread
+    }
 }
 
 /// `ln(sum(exp(x)))` without overflow.
@@ -80,27 +88,136 @@ fn spaced(low: f64, high: f64, j: usize, count: usize) -> f64 {
     low * (high / low).powf(j as f64 / (count - 1) as f64)
 }
 
+/// Ratios that a test mixes evenly, fixed before anything is seen.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Grid {
+    ratios: Vec<f64>,
+    logs: Vec<f64>,
+}
+
+impl Grid {
+    /// So many ratios between two positive ends, evenly in logarithms.
+    pub fn new(low: f64, high: f64, count: usize) -> Grid {
+        let ratios: Vec<f64> = (0..count).map(|j| spaced(low, high, j, count)).collect();
+        Grid::of(ratios)
+    }
+
+    /// These ratios.
+    pub fn of(ratios: Vec<f64>) -> Grid {
+        Grid { logs: ratios.iter().map(|ratio| ratio.ln()).collect(), ratios }
+    }
+
+    /// The usual one of a regression.
+    pub fn harm() -> Grid {
+        Grid::new(1.25, 50.0, RATIOS)
+    }
+}
+
+/// Log-likelihoods of labels over one grid, kept from look to look. A look a second changes few counts; with this,
+/// labels that stand still cost next to nothing. The results are the same bit for bit.
+#[derive(Debug, Clone, Default)]
+pub struct Remembered {
+    epochs: Vec<Labels>,
+    /// Of each epoch that is used: its weight, and `ln(1 + weight * (ratio - 1))` over the grid.
+    spreads: Vec<(f64, Vec<f64>)>,
+    along: Vec<f64>,
+    /// The evidence, and the ratio that it speaks against.
+    found: Option<(f64, f64)>,
+}
+
+impl Remembered {
+    /// Log-likelihoods over the grid; a memory serves one grid.
+    fn along(&mut self, epochs: &[Labels], grid: &Grid) -> &[f64] {
+        if self.along.is_empty() || self.epochs != epochs {
+            let known =
+                |at: usize, e: &Labels| self.spreads.get(at).is_some_and(|(weight, _)| *weight == e.weight);
+            if !used(epochs).enumerate().all(|(at, e)| known(at, e)) {
+                let spread =
+                    |e: &Labels| grid.ratios.iter().map(|r| (e.weight * (r - 1.0)).ln_1p()).collect();
+                self.spreads = used(epochs).map(|e| (e.weight, spread(e))).collect();
+            }
+            let one = |j: usize| {
+                let of = used(epochs).zip(&self.spreads);
+                of.map(|(e, (_, spreads))| e.log_likelihood(grid.logs[j], spreads[j])).sum::<f64>()
+            };
+            self.along = (0..grid.ratios.len()).map(one).collect();
+            self.epochs = epochs.to_vec();
+            self.found = None;
+        }
+        &self.along
+    }
+
+    fn against(&mut self, epochs: &[Labels], ratio: f64, grid: &Grid) -> f64 {
+        let along = self.along(epochs, grid);
+        let base = log_likelihood(epochs, ratio);
+        let rising = grid.ratios.iter().zip(along).filter(|(of, _)| **of > ratio);
+        let terms: Vec<f64> = rising.map(|(_, along)| along - base).collect();
+        log_sum(&terms) - (grid.ratios.len() as f64).ln()
+    }
+}
+
 /// Evidence that events are more than `tolerated` times as likely in the canary (`tolerated` >= 1).
 ///
 /// Every ratio of the grid keeps its weight 1/K even where others fall below the tolerance. Then evidence
 /// above 1 only falls as the tolerance rises, so a tolerance computed from a lower bound of the baseline's rate
 /// cannot raise it.
-pub fn worse_by_labels(epochs: &[Labels], tolerated: f64) -> f64 {
+pub fn worse_by_labels(epochs: &[Labels], tolerated: f64, grid: &Grid) -> f64 {
+    worse_again(&mut Remembered::default(), epochs, tolerated, grid)
+}
+
+/// The same, with what was found before.
+pub fn worse_again(memory: &mut Remembered, epochs: &[Labels], tolerated: f64, grid: &Grid) -> f64 {
     if !tolerated.is_finite() {
         return f64::NEG_INFINITY;
     }
-    let base = log_likelihood(epochs, tolerated);
-    let grid = (0..RATIOS).map(|j| spaced(1.1, 100.0, j, RATIOS)).filter(|ratio| *ratio > tolerated);
-    let terms: Vec<f64> = grid.map(|ratio| log_likelihood(epochs, ratio) - base).collect();
-    log_sum(&terms) - (RATIOS as f64).ln()
+    match memory.found {
+        Some((ratio, found)) if ratio == tolerated && memory.epochs == epochs => found,
+        _ => {
+            let found = memory.against(epochs, tolerated, grid);
+            memory.found = Some((tolerated, found));
+            found
+        }
+    }
 }
 
-/// Evidence that events are less than `bound` times as likely in the canary.
+/// Evidence that events are less than `bound` times as likely in the canary. The alternatives lie around an equal
+/// canary where the bound is two: a better one is proven by them, too, and sooner.
 pub fn below_by_labels(epochs: &[Labels], bound: f64) -> f64 {
+    const BELOW: [f64; 2] = [0.4, 0.5];
     let base = log_likelihood(epochs, bound);
-    let grid = (0..RATIOS).map(|j| bound * spaced(0.25, 0.8, j, RATIOS));
-    let terms: Vec<f64> = grid.map(|ratio| log_likelihood(epochs, ratio) - base).collect();
-    log_sum(&terms) - (RATIOS as f64).ln()
+    let terms = BELOW.map(|part| log_likelihood(epochs, bound * part) - base);
+    log_sum(&terms) - (BELOW.len() as f64).ln()
+}
+
+/// The same over a grid that lies below the bound, with what was found before.
+pub fn below_again(memory: &mut Remembered, epochs: &[Labels], bound: f64, grid: &Grid) -> f64 {
+    if let Some((_, found)) = memory.found.filter(|(ratio, _)| *ratio == bound && memory.epochs == epochs) {
+        return found;
+    }
+    let base = log_likelihood(epochs, bound);
+    let terms: Vec<f64> = memory.along(epochs, grid).iter().map(|along| along - base).collect();
+    let found = log_sum(&terms) - (grid.ratios.len() as f64).ln();
+    memory.found = Some((bound, found));
+    found
+}
+
+/// Evidence that what came first to each user is worse in the canary: `kinds` are the labels of events by kind,
+/// from good to bad. The grid of a kind says, story by story, how many times as likely the kind is in a canary
+/// that is worse; each story rises from good to bad.
+///
+/// A kind's label is the canary's with the known chance whatever the kind, if the arms are alike; and as the
+/// factor of a story rises from good to bad, a canary that is better than the baseline only lowers the
+/// expectation. So it is an e-value against "the canary's first answers are no worse" (stochastic order), from
+/// all kinds at once, without a word on how they are distributed.
+pub fn worse_by_kinds(memory: &mut [Remembered], kinds: &[Vec<Labels>], grids: &[Grid]) -> f64 {
+    let stories = grids.first().map_or(0, |grid| grid.ratios.len());
+    let mut terms = vec![0.0; stories];
+    for ((memory, labels), grid) in memory.iter_mut().zip(kinds).zip(grids) {
+        for (term, along) in terms.iter_mut().zip(memory.along(labels, grid)) {
+            *term += along;
+        }
+    }
+    log_sum(&terms) - (stories as f64).ln()
 }
 
 /// Evidence that the share is above `bound`, from a fixed grid of shares that lie above it.
@@ -116,10 +233,10 @@ pub fn below(share: Share, bound: f64) -> f64 {
     if bound <= 0.0 || bound >= 1.0 {
         return f64::NEG_INFINITY;
     }
+    // For a canary with hardly any errors, and for one with half of what is allowed.
+    const BELOW: [(f64, f64); 3] = [(0.5, 0.02), (0.25, 0.4), (0.25, 0.55)];
     let base = share.log_likelihood(bound);
-    let grid = (0..SHARES).map(|j| bound * spaced(0.02, 0.9, j, SHARES));
-    let terms: Vec<f64> = grid.map(|p| share.log_likelihood(p) - base).collect();
-    log_sum(&terms) - (SHARES as f64).ln()
+    log_mean(BELOW.map(|(weight, part)| (weight, share.log_likelihood(bound * part) - base)))
 }
 
 /// Evidence that the share is not `p`: the mixture of all shares under the prior Beta(1/2, 1/2).
@@ -250,7 +367,7 @@ mod tests {
         ) {
             let ratio = tolerated * share;
             let p = weight * ratio / (1.0 + weight * (ratio - 1.0));
-            let worth = |c: u64| worse_by_labels(&labels(weight, c, n - c), tolerated).exp();
+            let worth = |c: u64| worse_by_labels(&labels(weight, c, n - c), tolerated, &Grid::harm()).exp();
             let mean: f64 = binomial(n, p).map(|(c, chance)| chance * worth(c)).sum();
             prop_assert!(mean <= 1.0 + 1e-9, "{mean}");
         }
@@ -277,13 +394,53 @@ mod tests {
         }
 
         #[test]
+        fn evidence_from_kinds_is_worth_at_most_one_on_average_when_the_canary_is_no_worse(
+            weight in 0.01f64..0.9, chances in prop::array::uniform3(0.05f64..1.0),
+            better in 0.0f64..1.0, n in 1u64..12,
+        ) {
+            // The canary's share of bad kinds moves to the good one.
+            let sum: f64 = chances.iter().sum();
+            let stable = chances.map(|c| c / sum);
+            let moved = [stable[1] * better, stable[2] * better];
+            let canary = [stable[0] + moved[0] + moved[1], stable[1] - moved[0], stable[2] - moved[1]];
+            let story = [0.7, 1.2, 3.0].map(|ratio| Grid::of(vec![ratio]));
+            let factor = |kind: usize, in_canary: bool| {
+                let one = Labels { weight, canary: u64::from(in_canary), stable: u64::from(!in_canary) };
+                let mut kinds = vec![Vec::new(), Vec::new(), Vec::new()];
+                kinds[kind] = vec![one];
+                worse_by_kinds(&mut vec![Remembered::default(); 3], &kinds, &story).exp()
+            };
+            let step: f64 = (0..3)
+                .map(|k| weight * canary[k] * factor(k, true) + (1.0 - weight) * stable[k] * factor(k, false))
+                .sum();
+            prop_assert!(step.powi(n as i32) <= 1.0 + 1e-9, "{step}");
+        }
+
+        #[test]
+        fn what_was_found_before_changes_no_bit(
+            steps in prop::collection::vec((0usize..3, 0u64..4, 0u64..4, 1.0f64..3.0), 1..40),
+        ) {
+            let (mut memory, grid) = (Remembered::default(), Grid::harm());
+            let mut epochs = labels(0.05, 0, 0);
+            for (epoch, canary, stable, tolerated) in steps {
+                while epochs.len() <= epoch {
+                    epochs.push(Labels { weight: 0.25 * epochs.len() as f64, canary: 0, stable: 0 });
+                }
+                epochs[epoch].canary += canary;
+                epochs[epoch].stable += stable;
+                let again = worse_again(&mut memory, &epochs, tolerated, &grid);
+                prop_assert_eq!(again.to_bits(), worse_by_labels(&epochs, tolerated, &grid).to_bits());
+            }
+        }
+
+        #[test]
         fn a_higher_tolerance_never_raises_the_evidence(
             weight in 0.01f64..0.9, canary in 0u64..50, stable in 0u64..200,
             a in 1.0f64..20.0, b in 1.0f64..20.0,
         ) {
             let (low, high) = (a.min(b), a.max(b));
             let labels = labels(weight, canary, stable);
-            let (at_low, at_high) = (worse_by_labels(&labels, low), worse_by_labels(&labels, high));
+            let (at_low, at_high) = (worse_by_labels(&labels, low, &Grid::harm()), worse_by_labels(&labels, high, &Grid::harm()));
             prop_assert!(at_high <= at_low + 1e-9 || at_high <= 1e-9, "{at_low} {at_high}");
         }
     }
@@ -307,9 +464,10 @@ mod tests {
 
     #[test]
     fn a_few_errors_of_the_canary_alone_are_enough() {
-        let proven =
-            |weight: f64, count: u64| worse_by_labels(&labels(weight, count, 0), 1.0) >= 1000f64.ln();
-        for (weight, needed) in [(0.05, 3), (0.25, 6), (0.5, 12)] {
+        let proven = |weight: f64, count: u64| {
+            worse_by_labels(&labels(weight, count, 0), 1.0, &Grid::harm()) >= 1000f64.ln()
+        };
+        for (weight, needed) in [(0.05, 4), (0.25, 7), (0.5, 12)] {
             assert!(proven(weight, needed) && !proven(weight, needed - 1), "{weight}");
         }
     }

@@ -103,7 +103,13 @@ impl Explanation {
 
     fn in_words(&self) -> String {
         let who = &self.who;
-        let Some(worst) = self.metrics.iter().max_by(|a, b| a.evidence.total_cmp(&b.evidence)) else {
+        // Of those that say the same, the first: it is the one that users are asked about.
+        let worst = self.metrics.iter().rev().max_by(|a, b| a.evidence.total_cmp(&b.evidence));
+        let asked =
+            self.metrics.iter().rev().filter(|m| matches!(m.metric, Metric::Errors | Metric::Latency));
+        let asked = asked.max_by(|a, b| a.evidence.total_cmp(&b.evidence));
+        let told = if self.outcome == Outcome::Regression { worst } else { asked };
+        let Some(worst) = told else {
             return format!("{who} is not compared with anything");
         };
         let needed = grouped(self.evidence_needed);
@@ -117,7 +123,12 @@ impl Explanation {
                 )
             }
             Outcome::Certified => {
-                let each: Vec<String> = self.metrics.iter().map(|m| self.bound(m)).collect();
+                let each: Vec<String> = self
+                    .metrics
+                    .iter()
+                    .filter(|m| matches!(m.metric, Metric::Errors | Metric::Latency))
+                    .map(|m| self.bound(m))
+                    .collect();
                 format!("{who} is proven healthy: {}", each.join(", and "))
             }
             Outcome::Inconclusive => {
@@ -136,6 +147,9 @@ impl Explanation {
         match metric {
             Metric::Errors => "fails",
             Metric::Latency => "is slow",
+            Metric::Good => "gives users a good answer",
+            Metric::Coming => "is met by users",
+            Metric::Exits => "loses instances",
         }
     }
 
@@ -172,6 +186,9 @@ fn counts(m: &Explained) -> String {
     let what = match m.metric {
         Metric::Errors => "users met an error",
         Metric::Latency => "users met a slow answer",
+        Metric::Good => "users got a good answer",
+        Metric::Coming => "users came",
+        Metric::Exits => "instances exited",
     };
     let (c, s) = (m.canary, m.stable);
     format!("{} of {} {what} against {} of {}", whole(c.users), whole(c.of), whole(s.users), whole(s.of))
@@ -182,15 +199,29 @@ fn explained(sample: &Sample, finding: &Finding) -> Explained {
     let hit = |arm: &crate::sample::ArmCounts| match finding.metric {
         Metric::Errors => arm.reached[0],
         Metric::Latency => arm.slow(p95),
+        Metric::Good => arm.good,
+        Metric::Coming => arm.came,
+        Metric::Exits => 0,
     };
-    let labels = analysis::labels(&sample.epochs, hit);
+    let labels = match finding.metric {
+        Metric::Exits => analysis::exits(sample),
+        _ => analysis::labels(&sample.epochs, hit),
+    };
     let seen = |arm: fn(&crate::sample::EpochCounts) -> &crate::sample::ArmCounts| {
         let users = sample.epochs.iter().map(|e| hit(arm(e))).sum();
         let of = sample.epochs.iter().map(|e| arm(e).subjects).max().unwrap_or(0).max(users);
         Hit { of, users, rate: digits(if of == 0 { 0.0 } else { users as f64 / of as f64 }) }
     };
     let (from, to) = evidence::ratio_between(&labels);
-    let (canary, stable) = (seen(|e| &e.canary), seen(|e| &e.stable));
+    let exits = |side: usize| {
+        let users = sample.exits.iter().map(|e| e.exits[side]).sum();
+        let of = sample.exits.iter().map(|e| u64::from(e.instances[side])).max().unwrap_or(0).max(users);
+        Hit { of, users, rate: digits(if of == 0 { 0.0 } else { users as f64 / of as f64 }) }
+    };
+    let (canary, stable) = match finding.metric {
+        Metric::Exits => (exits(1), exits(0)),
+        _ => (seen(|e| &e.canary), seen(|e| &e.stable)),
+    };
     Explained {
         metric: finding.metric,
         canary,

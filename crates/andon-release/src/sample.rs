@@ -19,6 +19,19 @@ pub struct Sample {
     /// Limits in microseconds, one for each quantile; empty where the old revision had too few answers.
     #[serde(default)]
     pub limits_us: Vec<u64>,
+    /// Instances that had been healthy and exited or stopped answering; each change of the number of instances
+    /// opens an interval.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exits: Vec<Exits>,
+}
+
+/// Exits while both revisions had so many instances.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exits {
+    /// Instances of the old revision, and of the new one.
+    pub instances: [u32; 2],
+    /// Their exits.
+    pub exits: [u64; 2],
 }
 
 /// Counts while the weight stood still.
@@ -52,9 +65,25 @@ pub struct ArmCounts {
     /// Users who met an answer above each limit; for the canary, above the limit times 1 + the allowance.
     #[serde(default)]
     pub slow: Vec<u64>,
+    /// Users who came for the first time in the whole release.
+    #[serde(default)]
+    pub came: u64,
+    /// Of those, users whose first answer lay above each limit.
+    #[serde(default)]
+    pub first_slow: Vec<u64>,
+    /// Users who got a good answer (2xx) for the first time in the whole release.
+    #[serde(default)]
+    pub good: u64,
 }
 
 impl ArmCounts {
+    /// Users whose first answer lay above limit `k - 1` and not above limit `k`.
+    pub fn first_between(&self, k: usize) -> u64 {
+        let above = |k: usize| self.first_slow.get(k).copied().unwrap_or(0);
+        let from = if k == 0 { self.came } else { above(k - 1) };
+        from.saturating_sub(above(k))
+    }
+
     /// Users who met an answer above limit `k`.
     pub fn slow(&self, k: usize) -> u64 {
         self.slow.get(k).copied().unwrap_or(0)

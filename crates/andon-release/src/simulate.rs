@@ -6,7 +6,7 @@
 
 use andon_model::strategy::Analysis as Settings;
 
-use crate::analysis::{Outcome, judge};
+use crate::analysis::{Eye, Outcome, PLACES};
 use crate::sample::{ArmCounts, EpochCounts, QUANTILES, Sample};
 
 /// A small generator (SplitMix64): the same seed gives the same numbers on every machine.
@@ -90,11 +90,17 @@ pub struct Scenario {
     pub broken: [f64; 2],
     /// Answer times of the new revision as a multiple of the old one's (log-normal, sigma 0.6).
     pub slower: f64,
-    /// Load that swings by half, and an error rate that both arms share and that wanders over two orders of
-    /// magnitude.
+    /// Share of the new revision's requests that stall, above every limit.
+    pub stalled: f64,
+    /// Share of the new revision's requests that get no good answer, though no error either (302 in place of 200).
+    pub lost: f64,
+    /// Load that swings by half, an error rate that both arms share and that wanders over two orders of magnitude,
+    /// and answer times that wander with it.
     pub weather: bool,
-    /// Stop at the first proof of health.
+    /// Stop at the first proof of health, or go on with the next weight of the ramp.
     pub until_certified: bool,
+    /// Weights in basis points that follow, each after a proof of health with the users of the one before.
+    pub ramp: Vec<u16>,
 }
 
 impl Scenario {
@@ -107,6 +113,9 @@ impl Scenario {
             errors: [0.005; 2],
             broken: [0.0; 2],
             slower: 1.0,
+            stalled: 0.0,
+            lost: 0.0,
+            ramp: Vec::new(),
             weather: false,
             until_certified: false,
         }
@@ -126,45 +135,104 @@ pub struct Ending {
 
 /// Runs a scenario with a look each second until it is decided or over.
 pub fn run(scenario: &Scenario, users: &Users, settings: &Settings, seed: u64) -> Ending {
-    let mut random = Random::new(mixed(seed.wrapping_mul(0x2545_f491_4f6c_dd1d)));
-    let salt = random.bits();
-    let limits = limits(settings, scenario.slower);
-    let mut known: Vec<Known> = vec![Known::default(); users.keep.len()];
-    let mut sample = Sample { epochs: Vec::new(), limits_us: (1..=QUANTILES.len() as u64).collect() };
-    let (mut bad, mut wander) = (0, 0.0f64);
+    let mut world = World::new(scenario, users, settings, seed);
+    let (mut eye, mut ramp) = (Eye::default(), scenario.ramp.iter());
     for second in 0..scenario.seconds {
-        if let Some((_, weight_bp)) = scenario.weights.iter().find(|(from, _)| *from == second) {
-            sample.epochs.push(opened(sample.epochs.len() as u64 + 1, *weight_bp));
+        world.second();
+        let judged = match scenario.until_certified {
+            true => eye.judge(settings, &world.sample),
+            false => eye.harm(settings, &world.sample),
+        };
+        let next = (judged.outcome == Outcome::Certified).then(|| ramp.next());
+        if let Some(Some(weight_bp)) = next {
+            world.turn_to(*weight_bp);
+        } else if judged.outcome != Outcome::Inconclusive {
+            return Ending { outcome: judged.outcome, second: second + 1, bad: world.bad };
         }
-        wander = 0.99 * wander + 0.15 * random.normal();
-        let weather = if scenario.weather { wander.exp() } else { 1.0 };
-        let swing = if scenario.weather { 1.0 + 0.5 * (second as f64 / 400.0).sin() } else { 1.0 };
+    }
+    Ending { outcome: Outcome::Inconclusive, second: scenario.seconds, bad: world.bad }
+}
+
+/// Users, router and two revisions, second by second.
+#[derive(Debug)]
+pub struct World<'a> {
+    scenario: &'a Scenario,
+    users: &'a Users,
+    random: Random,
+    salt: u64,
+    limits: [Vec<f64>; 2],
+    known: Vec<Known>,
+    wander: f64,
+    now: u64,
+    /// What the router counted.
+    pub sample: Sample,
+    /// Failed answers from the new revision.
+    pub bad: u64,
+}
+
+impl<'a> World<'a> {
+    /// At the start.
+    pub fn new(scenario: &'a Scenario, users: &'a Users, settings: &Settings, seed: u64) -> World<'a> {
+        let mut random = Random::new(mixed(seed.wrapping_mul(0x2545_f491_4f6c_dd1d)));
+        let limits_us = (1..=QUANTILES.len() as u64).collect();
+        World {
+            salt: random.bits(),
+            random,
+            limits: limits(settings, scenario.slower),
+            known: vec![Known::default(); users.keep.len()],
+            sample: Sample { limits_us, ..Sample::default() },
+            scenario,
+            users,
+            wander: 0.0,
+            now: 0,
+            bad: 0,
+        }
+    }
+
+    /// From now on this share of the users is on the new revision.
+    pub fn turn_to(&mut self, weight_bp: u16) {
+        self.sample.epochs.push(opened(self.sample.epochs.len() as u64 + 1, weight_bp));
+    }
+
+    /// The requests of a second.
+    pub fn second(&mut self) {
+        let scenario = self.scenario;
+        if let Some((_, weight_bp)) = scenario.weights.iter().find(|(from, _)| *from == self.now) {
+            self.turn_to(*weight_bp);
+        }
+        self.wander = 0.99 * self.wander + 0.15 * self.random.normal();
+        let weather = if scenario.weather { self.wander.exp() } else { 1.0 };
+        let swing = if scenario.weather { 1.0 + 0.5 * (self.now as f64 / 400.0).sin() } else { 1.0 };
+        self.now += 1;
         for _ in 0..(scenario.per_second * swing) as u64 {
-            let user = users.draw(&mut random);
-            let Some(epoch) = sample.epochs.last_mut() else { continue };
-            let place = mixed(salt ^ user as u64);
+            let user = self.users.draw(&mut self.random);
+            let Some(epoch) = self.sample.epochs.last_mut() else { continue };
+            let place = mixed(self.salt ^ user as u64);
             let canary = place % 10_000 < u64::from(epoch.weight_bp);
             let arm = if canary { &mut epoch.canary } else { &mut epoch.stable };
             let broken = (mixed(place) >> 11) as f64 / (1u64 << 53) as f64;
             let side = usize::from(canary);
-            let failed = broken < scenario.broken[side] || random.unit() < scenario.errors[side] * weather;
-            bad += u64::from(failed && canary);
-            let fast = random.unit();
-            let slow = limits[side].iter().take_while(|limit| fast > **limit).count();
-            known[user].count(arm, epoch.epoch as u8, failed, slow);
-        }
-        let outcome = judge(settings, &sample).outcome;
-        let over =
-            outcome == Outcome::Regression || (outcome == Outcome::Certified && scenario.until_certified);
-        if over {
-            return Ending { outcome, second: second + 1, bad };
+            let failed =
+                broken < scenario.broken[side] || self.random.unit() < scenario.errors[side] * weather;
+            self.bad += u64::from(failed && canary);
+            // Bad weather is slow, too: the same for both arms, from half to double the share above a limit.
+            let fast = match scenario.weather {
+                true => self.random.unit().powf((-0.3 * self.wander).exp()),
+                false => self.random.unit(),
+            };
+            let mut slow = self.limits[side].iter().take_while(|limit| fast > **limit).count();
+            if canary && scenario.stalled > 0.0 && self.random.unit() < scenario.stalled {
+                slow = QUANTILES.len();
+            }
+            let lost = canary && scenario.lost > 0.0 && self.random.unit() < scenario.lost;
+            self.known[user].count(arm, epoch.epoch as u8, failed, !failed && !lost, slow);
         }
     }
-    Ending { outcome: Outcome::Inconclusive, second: scenario.seconds, bad }
 }
 
 fn opened(epoch: u64, weight_bp: u16) -> EpochCounts {
-    let arm = ArmCounts { slow: vec![0; QUANTILES.len()], ..ArmCounts::default() };
+    let none = || vec![0; QUANTILES.len()];
+    let arm = ArmCounts { slow: none(), first_slow: none(), ..ArmCounts::default() };
     EpochCounts { epoch, weight_bp, stable: arm.clone(), canary: arm }
 }
 
@@ -174,11 +242,20 @@ struct Known {
     epoch: u8,
     errors: u8,
     slow: u8,
+    good: bool,
 }
 
 impl Known {
-    fn count(&mut self, arm: &mut ArmCounts, epoch: u8, failed: bool, slow: usize) {
+    fn count(&mut self, arm: &mut ArmCounts, epoch: u8, failed: bool, good: bool, slow: usize) {
         arm.requests += 1;
+        if self.epoch == 0 {
+            arm.came += 1;
+            arm.first_slow.iter_mut().take(slow).for_each(|count| *count += 1);
+        }
+        if good && !self.good {
+            self.good = true;
+            arm.good += 1;
+        }
         if self.epoch != epoch {
             self.epoch = epoch;
             arm.subjects += 1;
@@ -204,10 +281,8 @@ impl Known {
 fn limits(settings: &Settings, slower: f64) -> [Vec<f64>; 2] {
     let allowed = settings.latency_p95.map_or(0.0, |l| l.worse_by.fraction());
     let shift = ((1.0 + allowed) / slower).ln() / 0.6;
-    // Standard normal quantiles of QUANTILES.
-    let places = [0.0, 0.674_490, 1.281_552, 1.644_854, 2.326_348, 3.090_232];
     let moved = |z: f64| 0.5 * (1.0 + statrs::function::erf::erf((z + shift) / std::f64::consts::SQRT_2));
-    [QUANTILES.to_vec(), places.iter().map(|z| moved(*z)).collect()]
+    [QUANTILES.to_vec(), PLACES.iter().map(|z| moved(*z)).collect()]
 }
 
 #[cfg(test)]

@@ -3,10 +3,12 @@
 
 use std::collections::BTreeMap;
 
-use andon_model::event::{Event, Recorded, ReleaseEnd, Revision};
+use andon_model::event::{Drift, Event, Recorded, ReleaseEnd, Revision};
 use andon_model::strategy::{Strategy, Until};
-use andon_model::{Actor, DeploymentId, EnvironmentName, ReleaseId, ServiceName, Span, Time};
+use andon_model::{Actor, DeploymentId, EnvironmentName, InstanceId, ReleaseId, ServiceName, Span, Time};
 use serde::{Deserialize, Serialize};
+
+use crate::sample::Exits;
 
 /// All users, in basis points.
 pub const EVERYONE: u16 = 10_000;
@@ -134,6 +136,8 @@ pub struct Release {
     pub strategy_name: String,
     /// Quantiles of the old revision's answer times in microseconds, frozen when it started.
     pub limits_us: Vec<u64>,
+    /// Instances that had been healthy and were lost while both revisions had so many.
+    pub exits: Vec<Exits>,
     /// When it started.
     pub started: Time,
     /// The stage it is in, from 0; none before the first.
@@ -193,6 +197,16 @@ impl Release {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Releases {
     all: BTreeMap<ReleaseId, Release>,
+    /// Instances that live, of whom they are, and whether they ever were healthy.
+    instances: BTreeMap<InstanceId, Lives>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct Lives {
+    environment: EnvironmentName,
+    service: ServiceName,
+    revision: Revision,
+    healthy: bool,
 }
 
 impl Releases {
@@ -247,6 +261,7 @@ impl Releases {
                     strategy: strategy.clone(),
                     strategy_name: strategy_name.clone(),
                     limits_us: limits_us.clone(),
+                    exits: Vec::new(),
                     started: at,
                     stage: None,
                     since: at,
@@ -279,6 +294,24 @@ impl Releases {
                     release.ended = Some(Ended { how: *how, why: why.clone(), at });
                 }
             }
+            Event::InstancePlanned { instance, environment, service, revision, .. } => {
+                let lives = Lives {
+                    environment: environment.clone(),
+                    service: service.clone(),
+                    revision: revision.clone(),
+                    healthy: false,
+                };
+                self.instances.insert(*instance, lives);
+            }
+            Event::InstanceHealthy { instance } => {
+                if let Some(lives) = self.instances.get_mut(instance) {
+                    lives.healthy = true;
+                }
+            }
+            Event::DriftSeen { drift, .. } => self.exited(drift),
+            Event::InstanceRetired { instance, .. } => {
+                self.instances.remove(instance);
+            }
             Event::EnvironmentDestroyed { environment, why, .. } => {
                 let gone = |r: &&mut Release| r.ended.is_none() && &r.environment == environment;
                 for release in self.all.values_mut().filter(gone) {
@@ -287,6 +320,40 @@ impl Releases {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// An instance that had been healthy exited, vanished or answers no more: an event of its revision. Instances that
+    /// somebody changed or that moved for want of room are none.
+    fn exited(&mut self, drift: &Drift) {
+        let lost = drift.what.starts_with("process of ") || drift.what.starts_with("health of ");
+        let Some(gone) = drift.instance.filter(|_| lost).and_then(|id| self.instances.get(&id)) else {
+            return;
+        };
+        let with = |revision: &Revision| {
+            let like = |i: &&Lives| {
+                i.healthy
+                    && i.environment == gone.environment
+                    && i.service == gone.service
+                    && i.revision == *revision
+            };
+            self.instances.values().filter(like).count() as u32
+        };
+        let of = |r: &&mut Release| {
+            r.ended.is_none() && r.environment == gone.environment && r.service == gone.service
+        };
+        let Some(release) = self.all.values_mut().find(of) else { return };
+        let Some(side) =
+            [release.from.as_ref(), Some(&release.to)].iter().position(|r| *r == Some(&gone.revision))
+        else {
+            return;
+        };
+        let instances = [release.from.as_ref().map_or(0, with), with(&release.to)];
+        if release.exits.last().is_none_or(|last| last.instances != instances) {
+            release.exits.push(Exits { instances, exits: [0; 2] });
+        }
+        if let Some(last) = release.exits.last_mut() {
+            last.exits[side] += 1;
         }
     }
 

@@ -66,6 +66,9 @@ struct ArmState {
     errors: u64,
     reached_errors: [u64; 3],
     slow_subjects: Vec<u64>,
+    came: u64,
+    first_slow: Vec<u64>,
+    good_subjects: u64,
     status: [u64; 5],
     latency: Latencies,
 }
@@ -82,6 +85,9 @@ impl ArmState {
             errors: 0,
             reached_errors: [0; 3],
             slow_subjects: vec![0; slow_us.len()],
+            came: 0,
+            first_slow: vec![0; slow_us.len()],
+            good_subjects: 0,
             status: [0; 5],
             latency: Latencies::Live(Histogram::new(3).expect("3 digits are a valid precision")),
         }
@@ -125,6 +131,8 @@ struct Subject {
     epoch: u64,
     errors: u32,
     slow: u32,
+    came: bool,
+    good: bool,
 }
 
 #[derive(Default)]
@@ -205,6 +213,7 @@ impl Signals {
     pub fn count(&self, place: Place, ended: Ended, took: Duration) {
         let micros = u64::try_from(took.as_micros()).unwrap_or(LONGEST_US).clamp(1, LONGEST_US);
         let error = matches!(ended, Ended::Answered(500..));
+        let good = matches!(ended, Ended::Answered(200..=299));
         self.lock().with(place, |arm, subject, weight| {
             match ended {
                 Ended::Answered(status) => {
@@ -227,6 +236,16 @@ impl Signals {
             }
             if error {
                 fail(arm, subject);
+            }
+            if good && !subject.good {
+                subject.good = true;
+                arm.good_subjects += 1;
+            }
+            if !subject.came {
+                subject.came = true;
+                arm.came += 1;
+                let above = arm.slow_us.iter().zip(&mut arm.first_slow).filter(|(limit, _)| micros > **limit);
+                above.for_each(|(_, count)| *count += 1);
             }
             for (at, threshold) in arm.slow_us.iter().enumerate() {
                 if micros > *threshold && subject.slow & (1 << at) == 0 {
@@ -263,6 +282,9 @@ impl Signals {
                 reached_errors: arm.reached_errors,
                 slow_thresholds_us: arm.slow_us.clone(),
                 slow_subjects: arm.slow_subjects.clone(),
+                came: arm.came,
+                first_slow: arm.first_slow.clone(),
+                good_subjects: arm.good_subjects,
                 status: arm.status,
                 connect_failures: load(&arm.tally.connect_failures),
                 timeouts: load(&arm.tally.timeouts),
@@ -313,6 +335,7 @@ impl Latencies {
             p90_us: at(0.9),
             p95_us: at(0.95),
             p99_us: at(0.99),
+            p999_us: at(0.999),
             max_us: histogram.max(),
         }
     }
@@ -364,6 +387,26 @@ mod tests {
 
     fn micros(us: u64) -> Duration {
         Duration::from_micros(us)
+    }
+
+    #[test]
+    fn who_comes_and_who_gets_a_good_answer_counts_once_in_the_whole_release_with_the_first_answer() {
+        let signals = Signals::default();
+        let (key, _) = signals.enter(&route(1, 500, "R1"));
+        let place = |key, arm, subject| Place { key, arm, subject };
+        signals.count(place(key, Arm::Stable, 7), Ended::Answered(302), micros(1500));
+        signals.count(place(key, Arm::Stable, 7), Ended::Answered(200), micros(10));
+        let (key, _) = signals.enter(&route(2, 5_000, "R1"));
+        signals.count(place(key, Arm::Candidate, 7), Ended::Answered(200), micros(9_000));
+        signals.count(place(key, Arm::Candidate, 8), Ended::Answered(302), micros(1500));
+        let seen = signals.read("s", |_| 0);
+        let of = |epoch: usize, arm: usize| {
+            let arm = &seen[epoch].arms[arm];
+            (arm.came, arm.first_slow.clone(), arm.good_subjects)
+        };
+        assert_eq!(of(0, 0), (1, vec![1], 1));
+        // The candidate's threshold is twice as long, and user 7 is no newcomer there.
+        assert_eq!(of(1, 1), (1, vec![0], 0));
     }
 
     #[test]

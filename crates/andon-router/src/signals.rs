@@ -57,6 +57,12 @@ pub struct ArmSignals {
     pub slow_thresholds_us: Vec<u64>,
     /// Subjects that exceeded each threshold for the first time here.
     pub slow_subjects: Vec<u64>,
+    /// Subjects that came for the first time in the whole release.
+    pub came: u64,
+    /// Of those, subjects whose first answer exceeded each threshold.
+    pub first_slow: Vec<u64>,
+    /// Subjects that got a 2xx for the first time in the whole release.
+    pub good_subjects: u64,
     /// Answers by class: 1xx, 2xx, 3xx, 4xx, 5xx; the router's own 502 and 504 are among the last.
     pub status: [u64; 5],
     /// Connections that a backend refused or did not accept in time.
@@ -92,6 +98,8 @@ pub struct Latency {
     pub p95_us: u64,
     /// 99 % are faster.
     pub p99_us: u64,
+    /// 99.9 % are faster.
+    pub p999_us: u64,
     /// The slowest.
     pub max_us: u64,
 }

@@ -149,7 +149,7 @@ fn limits(router: &Router, key: &str, revision: &Revision) -> Vec<u64> {
             .find(|arm| arm.revision == *revision && arm.latency.count >= FEW)
             .map(|arm| arm.latency)
     });
-    newest.map_or_else(Vec::new, |l| vec![l.p50_us, l.p75_us, l.p90_us, l.p95_us, l.p99_us])
+    newest.map_or_else(Vec::new, |l| vec![l.p50_us, l.p75_us, l.p90_us, l.p95_us, l.p99_us, l.p999_us])
 }
 
 /// Takes one look at every release under way.
@@ -171,7 +171,7 @@ fn watch(line: &Line, project: &Project) {
                 canary: counts(&s.arms, Arm::Candidate),
             })
             .collect();
-        let sample = Sample { epochs, limits_us: release.limits_us.clone() };
+        let sample = Sample { epochs, limits_us: release.limits_us.clone(), exits: release.exits.clone() };
         let before = watched.looks.get(&release.id).map_or(0.0, |look| look.highest);
         let seen = look(&guard.analysis, release.to.commit(), &sample, before);
         let sums = |pick: fn(&EpochCounts) -> &ArmCounts| {
@@ -204,6 +204,9 @@ fn counts(arms: &[ArmSignals], which: Arm) -> ArmCounts {
         errors: arm.errors,
         reached: arm.reached_errors,
         slow: arm.slow_subjects.clone(),
+        came: arm.came,
+        first_slow: arm.first_slow.clone(),
+        good: arm.good_subjects,
     }
 }
 

@@ -294,10 +294,16 @@ fn signals(look: &Explanation) -> Vec<SignalRow> {
             let name = match metric.metric {
                 Metric::Errors => "Users with an error",
                 Metric::Latency => "Users with a slow answer",
+                Metric::Good => "Users with a good answer",
+                Metric::Coming => "Users who came",
+                Metric::Exits => "Instances that exited",
             };
             let proven = metric.proof.is_some_and(|proof| proof >= look.proof_needed);
             let (mark, says) = match () {
                 () if metric.evidence >= look.evidence_needed => (Mark::Stop, "worse".to_owned()),
+                () if metric.proof.is_none() && metric.metric != Metric::Latency => {
+                    (Mark::None, "nothing unusual".to_owned())
+                }
                 () if proven => (Mark::Go, format!("proven below {:.1} ×", metric.below)),
                 () => (Mark::Live, "not yet certain".to_owned()),
             };
