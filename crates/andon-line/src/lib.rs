@@ -14,6 +14,7 @@ pub mod project;
 mod recording;
 pub mod recovery;
 pub mod refusal;
+pub mod runners;
 mod secrets;
 pub mod state;
 pub mod stations;
@@ -21,7 +22,7 @@ pub mod view;
 pub mod words;
 
 pub use access::{Access, Caller};
-pub use line::{Line, Settings};
+pub use line::{LEASE_OF_RUNNERS, Line, Settings};
 pub use project::Project;
 pub use refusal::Refusal;
 pub use state::State;

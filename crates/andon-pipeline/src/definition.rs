@@ -94,7 +94,10 @@ pub struct Job {
     /// have one runs without, and its output says so.
     #[serde(default)]
     pub secrets: Vec<SecretName>,
-    /// `true`: it reaches the container engine of the server's host, where the server was started with `--docker-in-jobs`.
+    /// Labels that the machine has to have on which it runs: `[gpu, arm64]`. Left out, it runs on the server's own or on any runner.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub runs_on: Vec<String>,
+    /// `true`: it reaches the container engine of its machine, where server or runner was started with `--docker-in-jobs`.
     #[serde(default)]
     pub docker: bool,
     /// `false`: it reaches nobody but itself.

@@ -93,7 +93,7 @@ pub enum End {
 }
 
 /// A step that ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepEnd {
     /// Counts from 1.
     pub step: u32,

@@ -12,6 +12,7 @@ mod output;
 mod people;
 mod places;
 mod recovery;
+mod runners;
 mod runs;
 mod secrets;
 mod shells;
@@ -89,6 +90,9 @@ pub fn doors() -> Vec<Door> {
         read("/api/v1/hosts", get(hosts::hosts)),
         change("/api/v1/hosts", Owner, post(hosts::invite)),
         change("/api/v1/hosts/{host}/{command}", Owner, post(hosts::treat)),
+        read("/api/v1/runners", get(runners::runners)),
+        change("/api/v1/runners", Owner, post(runners::invite)),
+        change("/api/v1/runners/{runner}/{command}", Owner, post(runners::treat)),
         read("/api/v1/users", get(users)),
         change("/api/v1/users", Viewer, post(set_user)),
         change("/api/v1/tokens", Viewer, post(issue)),
