@@ -94,6 +94,9 @@ pub struct Job {
     /// have one runs without, and its output says so.
     #[serde(default)]
     pub secrets: Vec<SecretName>,
+    /// It runs in a container of this image, `python:3.12-slim`, made for it on the engine of its machine. The image has `sh`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
     /// Labels that the machine has to have on which it runs: `[gpu, arm64]`. Left out, it runs on the server's own or on any runner.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub runs_on: Vec<String>,

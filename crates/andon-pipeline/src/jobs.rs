@@ -165,6 +165,24 @@ fn words(name: &JobName, job: &Job) -> Vec<Problem> {
     {
         bad(format!("group of job {name}: {error}"), "write it like group: deploy-db");
     }
+    if let Some(image) = &job.image {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "._-/:@".contains(c);
+        if !image.starts_with(|c: char| c.is_ascii_alphanumeric())
+            || !image.chars().all(plain)
+            || image.len() > 255
+        {
+            bad(format!("{image:?} of job {name} is no image"), "write it like image: python:3.12-slim");
+        }
+        if job.docker {
+            bad(
+                format!("job {name} has an image and reaches the container engine"),
+                "take one of `image` and `docker` out: a container gets no engine",
+            );
+        }
+        if job.approve.is_some() {
+            bad(format!("job {name} asks a person and has an image"), "take it out: nothing runs there");
+        }
+    }
     for label in &job.runs_on {
         if let Err(error) = label.parse::<LabelName>() {
             bad(format!("runs_on of job {name}: {error}"), "write it like runs_on: [gpu, arm64]");

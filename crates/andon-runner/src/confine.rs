@@ -93,6 +93,21 @@ pub(crate) fn plan(order: &Order, means: &Means, hide: &[PathBuf]) -> Result<Pla
     })
 }
 
+/// The same for one in a container, which the engine confines.
+pub(crate) fn isolation_in(image: &str, limits: &Bounds, network: bool) -> JobIsolation {
+    let declared = [
+        (limits.memory.is_some(), "memory limit"),
+        (limits.cpu_millis.is_some(), "processor limit"),
+        (limits.processes.is_some(), "limit of processes"),
+        (!network, "no network"),
+    ];
+    let declared = declared.into_iter().filter(|(declared, _)| *declared).map(|(_, what)| what.to_owned());
+    JobIsolation {
+        has: [format!("a container of {image}")].into_iter().chain(declared).collect(),
+        lacks: Vec::new(),
+    }
+}
+
 /// What separates an attempt from everything else, in the words of people.
 pub(crate) fn isolation(means: &Means, limits: &Bounds, network: bool) -> JobIsolation {
     let mut all = JobIsolation::default();

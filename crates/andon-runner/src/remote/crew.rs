@@ -97,7 +97,16 @@ impl Crew {
     }
 
     /// What separates an attempt with these limits there, as its agent said when it came.
-    pub fn isolation(&self, runner: &RunnerName, limits: &Bounds, network: bool) -> JobIsolation {
+    pub fn isolation(
+        &self,
+        runner: &RunnerName,
+        limits: &Bounds,
+        network: bool,
+        image: Option<&str>,
+    ) -> JobIsolation {
+        if let Some(image) = image {
+            return confine::isolation_in(image, limits, network);
+        }
         let said = lock(&self.link(runner).said).clone();
         said.map(|(means, _)| confine::isolation(&means, limits, network)).unwrap_or_default()
     }

@@ -221,6 +221,7 @@ impl Machine {
             log_limit: work.log_limit,
             limits: work.limits,
             network: work.network,
+            image: work.image,
             reads: Vec::new(),
             writes: vec![home],
         };

@@ -122,6 +122,8 @@ pub struct Work {
     pub(super) log_limit: u64,
     pub(super) limits: Bounds,
     pub(super) network: bool,
+    #[serde(default)]
+    pub(super) image: Option<String>,
     /// It asks for the container engine.
     pub(super) docker: bool,
     /// It is of trunk: its home is not that of changes.
@@ -155,6 +157,7 @@ impl Work {
             log_limit: order.log_limit,
             limits: order.limits,
             network: order.network,
+            image: order.image.clone(),
             docker,
             landed,
             said,

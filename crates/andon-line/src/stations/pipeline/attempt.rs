@@ -561,6 +561,7 @@ pub fn plain_order(
         secrets: Vec::new(),
         log_limit: LOG_LIMIT,
         limits: bounds(job),
+        image: job.image.clone(),
         network: job.network,
         reads: Vec::new(),
         writes: Vec::new(),

@@ -218,10 +218,11 @@ async fn isolation(
     let Ok(definition) = &*defined else { return Ok(JobIsolation::default()) };
     let Some(job) = definition.pipeline.jobs.get(&id.job) else { return Ok(JobIsolation::default()) };
     let (own, bounds, network) = (Arc::clone(line), attempt::bounds(job), job.network);
+    let image = job.image.clone();
     if let Some(runner) = on {
-        return Ok(line.crew.isolation(runner, &bounds, network));
+        return Ok(line.crew.isolation(runner, &bounds, network, image.as_deref()));
     }
-    let asked = tokio::task::spawn_blocking(move || own.runner.isolation(&bounds, network));
+    let asked = tokio::task::spawn_blocking(move || own.runner.isolation(&bounds, network, image.as_deref()));
     asked.await.map_err(|error| Refusal::Broken(error.to_string()))
 }
 
