@@ -162,7 +162,7 @@ impl Inside {
                 None => return Ok(()),
                 Some(Say::Enter { .. }) => return Err("it was told to enter twice".into()),
                 Some(Say::Run(Step { service: Some(service), script, env, .. })) => {
-                    let ready = self.beside(&service, &script, &env);
+                    let ready = self.beside(shim, &service, &script, &env);
                     if let Err(why) = &ready {
                         // Where whoever looks for the reason looks.
                         let _ = writeln!(io::stdout(), "andon: {why}");
@@ -203,6 +203,7 @@ impl Inside {
     /// Starts what runs beside the steps, and waits until it can be reached. It is ended with everything else of the attempt.
     fn beside(
         &mut self,
+        shim: &mut BufReader<UnixStream>,
         service: &Service,
         script: &str,
         env: &BTreeMap<String, String>,
@@ -237,8 +238,19 @@ impl Inside {
                     service.within_ms
                 ));
             }
+            if !shim.buffer().is_empty() || can_read(shim.get_ref()) {
+                match hear(shim)? {
+                    Some(Say::Stop) => {
+                        // Its end is seen like any other; one that will not go is killed when the grace is over.
+                        let _ = child.map(|child| kill_process(child, Signal::TERM));
+                    }
+                    Some(_) => return Err("it was told to run something before the service was there".into()),
+                    None => return Err("its shim is gone".into()),
+                }
+            }
             // Nothing tells when a port is listened on.
-            wait_for(&[&self.wake], Some(LOOK)).map_err(|error| format!("cannot wait: {error}"))?;
+            wait_for(&[&self.wake, shim.get_ref()], Some(LOOK))
+                .map_err(|error| format!("cannot wait: {error}"))?;
             let mut signs = [0; 64];
             while matches!(self.wake.read(&mut signs), Ok(1..)) {}
         }
