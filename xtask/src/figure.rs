@@ -58,20 +58,33 @@ impl Figure {
     }
 }
 
+/// What was kept of an area before; nothing where it was never measured.
+pub fn kept(area: &str) -> Result<Vec<Figure>, String> {
+    let file = crate::root().join(format!("docs/figures/{area}.json"));
+    match std::fs::read(&file) {
+        Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| format!("{}: {error}", file.display())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(format!("{}: {error}", file.display())),
+    }
+}
+
 /// Writes the area's two files. `notes` say how it was measured.
 pub fn keep(area: &str, mut figures: Vec<Figure>, notes: &str) -> Result<(), String> {
     let date = Command::new("date").arg("+%F").output().map_err(|error| format!("date: {error}"))?;
     let date = String::from_utf8_lossy(&date.stdout).trim().to_owned();
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    // Fuzzing measures nothing: it goes on.
+    let command =
+        if area == "fuzz" { "cargo xtask fuzz 300".to_owned() } else { format!("cargo xtask bench {area}") };
     for figure in &mut figures {
-        figure.command = format!("cargo xtask bench {area}");
+        figure.command.clone_from(&command);
         figure.date.clone_from(&date);
         figure.cores = cores;
     }
     let folder: PathBuf = crate::root().join("docs/figures");
     std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     let json = serde_json::to_string_pretty(&figures).map_err(|error| error.to_string())? + "\n";
-    let markdown = page(area, &figures, notes);
+    let markdown = page(area, &command, &figures, notes);
     print!("{markdown}");
     for (end, text) in [("json", json), ("md", markdown)] {
         let file = folder.join(format!("{area}.{end}"));
@@ -80,10 +93,9 @@ pub fn keep(area: &str, mut figures: Vec<Figure>, notes: &str) -> Result<(), Str
     Ok(())
 }
 
-fn page(area: &str, figures: &[Figure], notes: &str) -> String {
-    let mut page = format!(
-        "# Figures: {area}\n\nMade by `cargo xtask bench {area}`; nothing here is typed by hand.\n\n{notes}\n\n"
-    );
+fn page(area: &str, command: &str, figures: &[Figure], notes: &str) -> String {
+    let mut page =
+        format!("# Figures: {area}\n\nMade by `{command}`; nothing here is typed by hand.\n\n{notes}\n\n");
     if let Some(first) = figures.first() {
         page += &format!("Measured on {} with {} cores.\n\n", first.date, first.cores);
     }

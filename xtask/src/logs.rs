@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::process::Command;
 use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -17,12 +18,14 @@ const VIEWERS: usize = 100;
 const RATE: u64 = 10_000;
 /// Seconds that they look.
 const SECONDS: u64 = 10;
+/// Pieces of a thousand lines that a reader scrolls through.
+const SCROLLS: usize = 60;
 /// Times that a page is asked for.
 const TIMES: usize = 9;
 
 const NOTES: &str = "The release binary. *Large* is one job that prints a gigabyte in ten million lines, of which one, after nine tenths, speaks of a failure: its rate is from the first byte to the end of the step, as \
     the journal has it, through the sandbox, the mask and the disk. *Opened* is from the request of its page to the last byte of the answer. *Seen* is from the moment that a job writes a line (its own clock stands in \
-    it) to the moment that a reader of the page's stream has it, over all lines of all viewers, all on this machine. The machine is shared with other work, so times are upper bounds.";
+    it) to the moment that a reader of the page's stream has it, over all lines of all viewers, all on this machine. *In Chromium* is from asking for the page to the failing line in sight; memory is the proportional share (PSS) of the tab's process. The machine is shared with other work, so times are upper bounds.";
 
 /// Measures and keeps.
 pub fn run() -> Result<(), String> {
@@ -97,9 +100,51 @@ fn large(house: &House) -> Result<Vec<Figure>, String> {
             None,
         ));
     }
+    figures.extend(tab(house)?);
     let memory = house.memory()?;
     figures.push(Figure::lower("memory of the server afterwards", memory, "MB", None));
     Ok(figures)
+}
+
+/// The page in Chromium: `e2e/tab.mjs` opens it, and scrolls on through [`SCROLLS`] pieces.
+fn tab(house: &House) -> Result<Vec<Figure>, String> {
+    let room = crate::root().join("e2e");
+    let npm = ["install", "--no-package-lock", "--no-audit", "--no-fund", "--silent"];
+    if !room.join("node_modules/playwright-core").is_dir() {
+        let done = Command::new("npm").args(npm).current_dir(&room).status();
+        done.map_err(|error| format!("npm: {error}"))?;
+    }
+    let address = format!("http://{}/shop/runs/1/large", house.address());
+    let (mut opened, mut held, mut scrolled) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..3 {
+        let seen = Command::new("node")
+            .args(["tab.mjs", &address, house.token(), ".ln.first", &SCROLLS.to_string()])
+            .current_dir(&room)
+            .output()
+            .map_err(|error| format!("node: {error}"))?;
+        let seen: Value = serde_json::from_slice(&seen.stdout)
+            .map_err(|_| format!("the browser said {}", String::from_utf8_lossy(&seen.stderr)))?;
+        let number = |name: &str| seen[name].as_f64().ok_or(format!("no {name}"));
+        opened.push(number("opened_ms")?);
+        held.push(number("tab_mb")?);
+        scrolled.push(number("scrolled_mb")?);
+    }
+    let page = "large: in Chromium";
+    Ok(vec![
+        Figure::lower(
+            format!("{page}, opened at its first failure: median"),
+            quantile(&mut opened, 0.5),
+            "ms",
+            Some(300.0),
+        ),
+        Figure::lower(format!("{page}, memory of the tab"), quantile(&mut held, 1.0), "MB", Some(150.0)),
+        Figure::lower(
+            format!("{page}, memory of the tab after {SCROLLS} pieces more: most"),
+            quantile(&mut scrolled, 1.0),
+            "MB",
+            Some(150.0),
+        ),
+    ])
 }
 
 /// A span as the journal writes it, in seconds.

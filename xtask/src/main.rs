@@ -1,4 +1,4 @@
-//! Repository chores. `cargo xtask ranks` checks the walls of the house, `bench AREA` measures and keeps the figures, `figures` says what the
+//! Repository chores. `cargo xtask ranks` checks the walls of the house, `bench AREA` measures and keeps the figures, `fuzz` goes on fuzzing, `figures` says what the
 //! repository weighs. Ships nothing.
 
 #![allow(clippy::print_stdout, reason = "chores say what they found")]
@@ -9,6 +9,7 @@ mod data;
 mod environments;
 mod figure;
 mod figures;
+mod fuzz;
 mod hello;
 mod house;
 mod line;
@@ -32,8 +33,9 @@ fn main() -> ExitCode {
             Some("ranks") => ranks::run(),
             Some("bench") => bench::run(args.get(1).map(String::as_str), args.get(2..).unwrap_or_default()),
             Some("figures") => figures::run(args.iter().any(|arg| arg == "--cold")),
+            Some("fuzz") => fuzz::run(args.get(1..).unwrap_or_default()),
             Some("hello") => hello::run(args.get(1).map(String::as_str)),
-            _ => Err("usage: cargo xtask ranks | bench line|pipeline|logs|order FILE.csv...|router|release|environments|docker|data|states|recovery|validation | figures [--cold]"
+            _ => Err("usage: cargo xtask ranks | bench line|pipeline|logs|order FILE.csv...|router|release|environments|docker|data|states|recovery|validation | figures [--cold] | fuzz SECONDS [TARGET…]"
                 .to_owned()),
         };
     match done {

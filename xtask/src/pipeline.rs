@@ -28,7 +28,7 @@ const NOTES: &str = "The release binary. *Push to first instruction* is from the
     in a record that is flushed to the disk before the next one begins. *Steps a second* go through a whole server: each of them is an event of the journal as well. *Kills* are \
     the test `jobs` of the crate andon: `kill -9` of the server at a random moment 10 to 600 ms after it is ready, with four jobs of five steps under way; afterwards every push is decided, no step \
     ran twice in an attempt or is recorded twice, and no process and no room is left. Peers run the same number of commands that do nothing: make and ninja keep no record of a step \
-    and confine nothing, wrkflw runs steps without a container (`--runtime emulation`), Buildbot's is a build of 50 steps from its request to its end, with master and worker on this machine. The machine is shared with other \
+    and confine nothing, wrkflw runs steps without a container (`--runtime emulation`), Buildbot's is a build of 50 steps from its request to its end, with master and worker on this machine, Turborepo's are as many packages as jobs are replayed, all of them in its local cache. The machine is shared with other \
     work, so times are upper bounds.";
 
 /// Measures and keeps.
@@ -186,49 +186,44 @@ fn kills(binary: &Path) -> Result<Vec<Figure>, String> {
     ])
 }
 
-/// What others need for commands that do nothing. One that is not at hand is named.
+/// What others need for commands that do nothing. `tools/peers` installs them; one that cannot be had is named.
 fn peers() -> Result<Vec<Figure>, String> {
+    let own = target().join("peers");
+    let installed = Command::new(crate::root().join("tools/peers")).arg(&own).status();
+    installed.map_err(|error| format!("tools/peers: {error}"))?;
     let room = tempdir()?;
     let mut figures = Vec::new();
-    let mut say = |name: &str, took: Result<f64, String>| match took {
-        Ok(millis) => figures.push(Figure::lower(name, millis, "ms", None)),
+    let mut say = |name: &str, unit: &str, took: Result<f64, String>| match took {
+        Ok(value) => figures.push(Figure::lower(name, value, unit, None)),
         Err(why) => println!("○ not measured: {name} ({why})"),
     };
     let each = f64::from(TARGETS);
     let targets: Vec<String> = (1..=TARGETS).map(|n| format!("t{n}")).collect();
     let makefile = format!(".PHONY: all {0}\nall: {0}\n{0}:\n\t@sh -c true\n", targets.join(" "));
     write(&room.join("Makefile"), &makefile)?;
-    say(
-        "peer: make, a target",
-        timed(Command::new("make").args(["-s", "-j1"]), &room).map(|took| took / each),
-    );
+    let make = timed(Command::new("make").args(["-s", "-j1"]), &room);
+    say("peer: make, a target", "ms", make.map(|took| took / each));
     let rules: String = targets.iter().map(|target| format!("build {target}: nothing\n")).collect();
     write(&room.join("build.ninja"), &format!("rule nothing\n  command = sh -c true\n{rules}"))?;
-    say(
-        "peer: ninja, a target",
-        timed(Command::new("ninja").args(["--quiet", "-j1"]), &room).map(|took| took / each),
-    );
-    let own = target().join("peers");
-    say("peer: wrkflw, a step, its own start included", wrkflw(&own, &room));
-    let measured = buildbot(&own);
-    say("peer: Buildbot, a step", measured.clone().map(|(step, _)| step));
-    match measured {
-        Ok((_, memory)) => {
-            figures.push(Figure::lower("peer: Buildbot's idle master, memory", memory, "MB", None))
-        }
-        Err(why) => println!("○ not measured: Buildbot's memory ({why})"),
-    }
+    let ninja = timed(Command::new("ninja").args(["--quiet", "-j1"]), &room);
+    say("peer: ninja, a target", "ms", ninja.map(|took| took / each));
+    say("peer: wrkflw, a step, its own start included", "ms", wrkflw(&own, &room));
+    let buildbot = buildbot(&own);
+    say("peer: Buildbot, a step", "ms", buildbot.clone().map(|(step, _)| step));
+    say("peer: Buildbot's idle master, memory", "MB", buildbot.map(|(_, memory)| memory));
+    say("peer: Turborepo, 100 cached tasks, its own start included, p50", "ms", turborepo(&own, &room));
     let _ = std::fs::remove_dir_all(&room);
     Ok(figures)
 }
 
-/// `cargo install wrkflw --root target/peers/wrkflw`.
+fn at_hand(program: &Path) -> Result<(), String> {
+    if program.exists() { Ok(()) } else { Err(format!("{} is not there", program.display())) }
+}
+
 fn wrkflw(own: &Path, room: &Path) -> Result<f64, String> {
     const STEPS: u32 = 50;
     let program = own.join("wrkflw/bin/wrkflw");
-    if !program.exists() {
-        return Err(format!("{} is not there", program.display()));
-    }
+    at_hand(&program)?;
     let steps: String = (1..=STEPS).map(|_| "      - run: \"true\"\n").collect();
     std::fs::create_dir_all(room.join(".github/workflows")).map_err(|error| error.to_string())?;
     let file = room.join(".github/workflows/nothing.yml");
@@ -238,23 +233,54 @@ fn wrkflw(own: &Path, room: &Path) -> Result<f64, String> {
             "name: nothing\non: push\njobs:\n  nothing:\n    runs-on: ubuntu-latest\n    steps:\n{steps}"
         ),
     )?;
-    let took = timed(Command::new(program).args(["run", "--runtime", "emulation"]).arg(file), room)?;
+    let took = timed(Command::new(&program).args(["run", "--runtime", "emulation"]).arg(file), room)?;
     Ok(took / f64::from(STEPS))
 }
 
-/// Milliseconds of a step, and megabytes of the idle master. Its environment: `python3 -m venv target/peers/buildbot-venv` with `buildbot` and
-/// `buildbot-worker` installed into it.
+/// Milliseconds of a step, and megabytes of the idle master.
 fn buildbot(own: &Path) -> Result<(f64, f64), String> {
     let venv = own.join("buildbot-venv");
-    if !venv.join("bin/buildbot").exists() {
-        return Err(format!("{} is not there", venv.join("bin/buildbot").display()));
-    }
+    at_hand(&venv.join("bin/buildbot"))?;
     let out = Command::new(crate::root().join("tools/peer-buildbot")).arg(venv).output();
     let out = out.map_err(|error| error.to_string())?;
     let said = String::from_utf8_lossy(&out.stdout).trim().to_owned();
     let numbers =
         said.split_once(' ').and_then(|(step, memory)| Some((step.parse().ok()?, memory.parse().ok()?)));
     numbers.ok_or_else(|| format!("it said {said:?} {}", String::from_utf8_lossy(&out.stderr).trim()))
+}
+
+/// As many tasks as [`crate::plans`] replays, each in a package of its own, all of them cached: milliseconds of a warm run.
+fn turborepo(own: &Path, room: &Path) -> Result<f64, String> {
+    let program = own.join("turbo/node_modules/.bin/turbo");
+    at_hand(&program)?;
+    let repo = room.join("turbo");
+    for n in 0..crate::plans::CACHED {
+        let package = repo.join(format!("packages/p{n}"));
+        std::fs::create_dir_all(&package).map_err(|error| error.to_string())?;
+        let text = format!("{{\"name\":\"p{n}\",\"version\":\"1.0.0\",\"scripts\":{{\"build\":\"true\"}}}}");
+        write(&package.join("package.json"), &text)?;
+    }
+    let version = Command::new("npm").arg("--version").output().map_err(|error| format!("npm: {error}"))?;
+    let npm = String::from_utf8_lossy(&version.stdout).trim().to_owned();
+    let package = format!(
+        "{{\"name\":\"root\",\"private\":true,\"packageManager\":\"npm@{npm}\",\"workspaces\":[\"packages/*\"]}}"
+    );
+    write(&repo.join("package.json"), &package)?;
+    write(&repo.join("turbo.json"), "{\"tasks\":{\"build\":{\"outputs\":[]}}}")?;
+    write(&repo.join(".gitignore"), "node_modules\n.turbo\n")?;
+    for words in [&["git", "init", "-q"][..], &["git", "add", "-A"], &["npm", "install", "--silent"]] {
+        timed(Command::new(words[0]).args(&words[1..]), &repo)?;
+    }
+    let once = || {
+        let words = ["run", "build", "--output-logs=none", "--no-update-notifier"];
+        timed(
+            Command::new(&program).args(words).env("TURBO_TELEMETRY_DISABLED", "1").env("DO_NOT_TRACK", "1"),
+            &repo,
+        )
+    };
+    once()?;
+    let mut took = (0..11).map(|_| once()).collect::<Result<Vec<f64>, String>>()?;
+    Ok(quantile(&mut took, 0.5))
 }
 
 fn timed(command: &mut Command, room: &Path) -> Result<f64, String> {

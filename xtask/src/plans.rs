@@ -10,7 +10,7 @@ use crate::figure::{Figure, quantile};
 use crate::house::House;
 
 /// Jobs that are replayed, and how often.
-const CACHED: u32 = 100;
+pub const CACHED: u32 = 100;
 const TIMES: u32 = 11;
 
 /// The figures. They need no server and take a few seconds.

@@ -7,4 +7,4 @@ pub mod plan;
 pub mod state;
 
 pub use plan::{Decision, Hold, plan};
-pub use state::{Change, Queue, Standing};
+pub use state::{Approval, Change, Edited, Queue, Standing};

@@ -1,13 +1,14 @@
 //! What the gate does next. Pure: the queue, the cord and trunk's position in, decisions out.
 //!
 //! One change is tested at a time, on the commit that would land. The rules, in order:
-//! 1. A green patch set lands, unless trunk is not where it was tested on (then it is tested again) or the cord holds it.
+//! 1. A green patch set lands, unless it changes `andon.yaml` and nobody approved that, trunk is not where it was tested on (then it is
+//!    tested again) or the cord holds it.
 //! 2. A red patch set is refused with the verdict's headline.
 //! 3. A run whose infrastructure broke is made again, at most [`TRIES`] times.
 //! 4. A run whose patch set nobody waits for any more is stopped.
 //! 5. When nothing is being tested (a run that waits for a person is not), the next change is: those that fix the open andon first, then the oldest patch set.
 
-use andon_model::event::Verdict;
+use andon_model::event::{DefinitionRule, Role, Verdict};
 use andon_model::{AndonId, ChangeId, Oid, RunId};
 
 use crate::state::{Change, GateRun, Queue, Standing};
@@ -76,11 +77,25 @@ pub fn waits_for(queue: &Queue, change: &Change, hold: Hold<'_>) -> Option<Strin
         (Standing::Waiting { .. } | Standing::Green { .. }, [andon, ..]) if !admitted(change, hold) => {
             Some(format!("waits for {andon}: the line is stopped; only what names it lands"))
         }
+        (Standing::Green { run, .. }, _) => {
+            let asks = queue.runs.get(run).and_then(|run| queue.unapproved(run))?;
+            Some(format!("waits for {}: it changes andon.yaml", approver(asks)))
+        }
         (Standing::Waiting { .. }, _) => {
             let before = queue.open().find(|other| other.id != change.id && is_under_test(queue, other))?;
             Some(format!("waits for {}: one change is tested at a time", before.id))
         }
         _ => None,
+    }
+}
+
+/// Who is asked to approve another `andon.yaml`, for people.
+pub fn approver(rule: DefinitionRule) -> &'static str {
+    match (rule.role, rule.not_author) {
+        (Role::Releaser, false) => "a releaser's approval",
+        (Role::Releaser, true) => "the approval of a releaser who did not push it",
+        (_, false) => "an owner's approval",
+        (_, true) => "the approval of an owner who did not push it",
     }
 }
 
@@ -104,6 +119,8 @@ fn settle(queue: &Queue, change: &Change, hold: Hold<'_>, trunk: Option<&Oid>) -
     let run = queue.runs.get(id)?;
     let patch_set = change.push.patch_set;
     match run.verdict.as_ref()? {
+        // Who has to approve it is said by trunk's file: when that became another one, it is asked anew.
+        Verdict::Green if queue.unapproved(run).is_some() && run.definitions == queue.definitions => None,
         Verdict::Green if run.parent.as_ref() != trunk => Some(test(change)),
         Verdict::Green if !admitted(change, hold) => None,
         Verdict::Green => Some(Decision::Land { change: change.id, patch_set, run: *id }),
@@ -291,6 +308,70 @@ mod tests {
         assert_eq!(story.plan(None, None), [], "it is under test");
         story.says(2, Verdict::Green);
         assert!(matches!(story.plan(None, None)[..], [Decision::Land { run: RunId(2), .. }]));
+    }
+
+    fn edited(run: u32, change: u32, patch_set: u32) -> Event {
+        let edits =
+            vec![andon_model::event::DefinitionEdit { says: "the job ask is gone".into(), loosens: true }];
+        let asks = Some(DefinitionRule { role: Role::Owner, not_author: false });
+        Event::DefinitionEdited { run: RunId(run), change: ChangeId(change), patch_set, edits, asks }
+    }
+
+    fn approved(change: u32, patch_set: u32) -> Event {
+        Event::DefinitionApproved {
+            change: ChangeId(change),
+            patch_set,
+            why: "agreed".into(),
+            by_push: false,
+        }
+    }
+
+    #[test]
+    fn another_andon_yaml_waits_for_an_approval_of_its_own_patch_set_and_keeps_nobody_from_being_tested() {
+        let mut story = Story::new();
+        story.push(1, 1, None).tested(1, 1, 1, None).then(edited(1, 1, 1)).says(1, Verdict::Green);
+        assert_eq!(story.plan(None, None), []);
+        let words = waits_for(&story.queue, &story.queue.changes[&ChangeId(1)], &[]).unwrap();
+        assert!(words.contains("an owner's approval"), "{words}");
+        story.push(2, 1, None);
+        assert!(matches!(story.plan(None, None)[..], [Decision::Test { change: ChangeId(2), .. }]));
+        story.then(approved(1, 1));
+        assert!(matches!(story.plan(None, None)[..], [Decision::Land { change: ChangeId(1), .. }]));
+        // A new patch set is another question.
+        story.push(1, 2, None).tested(1, 2, 2, None).then(edited(2, 1, 2)).says(2, Verdict::Green);
+        assert!(!story.plan(None, None).iter().any(|d| matches!(d, Decision::Land { .. })));
+    }
+
+    #[test]
+    fn what_was_refused_by_the_limits_of_trunk_is_tested_again_when_it_is_approved() {
+        let mut story = Story::new();
+        story.push(1, 1, None).tested(1, 1, 1, None).then(edited(1, 1, 1)).says(1, red());
+        let (change, why) = (ChangeId(1), "x".to_owned());
+        story.then(Event::ChangeRefused { change, patch_set: 1, run: Some(RunId(1)), why });
+        assert_eq!(story.plan(None, None), []);
+        story.then(approved(1, 1));
+        assert!(matches!(story.plan(None, None)[..], [Decision::Test { change: ChangeId(1), .. }]));
+    }
+
+    #[test]
+    fn who_is_asked_is_asked_anew_when_trunks_file_became_another_one() {
+        let mut story = Story::new();
+        story.push(1, 1, None).tested(1, 1, 1, None).then(edited(1, 1, 1)).says(1, Verdict::Green);
+        story.push(2, 1, None).tested(2, 1, 2, None).then(edited(2, 2, 1)).then(approved(2, 1));
+        story.says(2, Verdict::Green);
+        let (tested_tree, landed_tree) = (oid('e'), oid('e'));
+        let (change, run, commit) = (ChangeId(2), RunId(2), oid('d'));
+        story.then(Event::Landed {
+            change,
+            patch_set: 1,
+            run,
+            commit,
+            parent: None,
+            tested_tree,
+            landed_tree,
+        });
+        let next = story.plan(None, Some(oid('d')));
+        assert!(matches!(next[..], [Decision::Test { change: ChangeId(1), .. }]), "{next:?}");
     }
 
     #[test]

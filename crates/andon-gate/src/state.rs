@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use andon_model::event::{Event, Purpose, Push, Recorded, Verdict};
-use andon_model::{AndonId, ChangeId, JobName, Oid, RunId, Time, UserName};
+use andon_model::event::{DefinitionEdit, DefinitionRule, Event, Purpose, Push, Recorded, Verdict};
+use andon_model::{Actor, AndonId, ChangeId, JobName, Oid, RunId, Time, UserName};
 use serde::Serialize;
 
 /// Where a change stands.
@@ -80,9 +80,40 @@ pub struct Change {
     pub standing: Standing,
     /// All runs made for it, oldest first, with their patch set.
     pub runs: Vec<(u32, RunId)>,
+    /// The newest approval of what it makes of `andon.yaml`.
+    pub approval: Option<Approval>,
+}
+
+/// That what a patch set makes of `andon.yaml` may land.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Approval {
+    /// It holds for this patch set and no other.
+    pub patch_set: u32,
+    /// Who gave it.
+    pub by: Actor,
+    /// When.
+    pub at: Time,
+    /// The reason.
+    pub why: String,
+    /// Given by pushing it.
+    pub by_push: bool,
+}
+
+/// What a run's tree makes of `andon.yaml`, against the trunk it was made on.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Edited {
+    /// The differences.
+    pub edits: Vec<DefinitionEdit>,
+    /// Who has to approve them; none: nobody.
+    pub asks: Option<DefinitionRule>,
 }
 
 impl Change {
+    /// The approval of the newest patch set.
+    pub fn approved(&self) -> Option<&Approval> {
+        self.approval.as_ref().filter(|approval| approval.patch_set == self.push.patch_set)
+    }
+
     /// The andon that it says it fixes.
     pub fn fixes(&self) -> Option<AndonId> {
         self.push.fixes
@@ -106,6 +137,10 @@ pub struct GateRun {
     pub verdict: Option<Verdict>,
     /// Jobs that wait for a person. As long as one does, others are tested meanwhile.
     pub asks: BTreeSet<JobName>,
+    /// What its tree makes of `andon.yaml`; none: it has that of trunk.
+    pub edited: Option<Edited>,
+    /// How many landings had changed `andon.yaml` when it was made.
+    pub definitions: usize,
 }
 
 /// All changes of a project.
@@ -119,6 +154,8 @@ pub struct Queue {
     pub trunk: Option<Oid>,
     /// Landed changes in order.
     pub landed: Vec<ChangeId>,
+    /// How many landings changed `andon.yaml`.
+    pub definitions: usize,
     /// The proof of each landing.
     pub proofs: BTreeMap<ChangeId, Proof>,
 }
@@ -152,6 +189,19 @@ impl Queue {
         self.open().take_while(|change| change.id != id).count()
     }
 
+    /// What the newest run of a change found of `andon.yaml`, if its patch set is the newest.
+    pub fn edited(&self, change: &Change) -> Option<&Edited> {
+        let (patch_set, run) = change.runs.last()?;
+        self.runs.get(run).filter(|_| *patch_set == change.push.patch_set)?.edited.as_ref()
+    }
+
+    /// Who has to approve what a run makes of `andon.yaml` and has not; none: it may land as far as that goes.
+    pub fn unapproved(&self, run: &GateRun) -> Option<DefinitionRule> {
+        let asks = run.edited.as_ref()?.asks?;
+        let approval = self.changes.get(&run.change)?.approval.as_ref();
+        approval.is_none_or(|approval| approval.patch_set != run.patch_set).then_some(asks)
+    }
+
     /// Takes in what happened.
     pub fn evolve(&mut self, recorded: &Recorded) {
         let at = recorded.at;
@@ -179,6 +229,8 @@ impl Queue {
                     parent: parent.clone(),
                     verdict: None,
                     asks: BTreeSet::new(),
+                    edited: None,
+                    definitions: self.definitions,
                 };
                 self.runs.insert(*run, made);
                 if let Some(found) = self.changes.get_mut(change) {
@@ -192,6 +244,20 @@ impl Queue {
                     .is_some_and(|c| c.push.patch_set == *patch_set && (c.standing.is_open() || again(c)));
                 if newest {
                     self.stand(*change, Standing::Testing { run: *run, since: at });
+                }
+            }
+            Event::DefinitionEdited { run, edits, asks, .. } => {
+                if let Some(found) = self.runs.get_mut(run) {
+                    found.edited = Some(Edited { edits: edits.clone(), asks: *asks });
+                }
+            }
+            Event::DefinitionApproved { change, patch_set, why, by_push } => {
+                let Some(found) = self.changes.get_mut(change) else { return };
+                let (patch_set, why, by_push) = (*patch_set, why.clone(), *by_push);
+                found.approval = Some(Approval { patch_set, by: recorded.by.clone(), at, why, by_push });
+                // It was judged by trunk's limits too: now its own count.
+                if matches!(found.standing, Standing::Refused { .. }) && patch_set == found.push.patch_set {
+                    found.standing = Standing::Waiting { since: at };
                 }
             }
             Event::ApprovalAsked { run, job, .. } => {
@@ -210,6 +276,7 @@ impl Queue {
                 self.proofs
                     .insert(*change, Proof { run: *run, commit: commit.clone(), tested_tree, landed_tree });
                 self.trunk = Some(commit.clone());
+                self.definitions += usize::from(self.runs.get(run).is_some_and(|run| run.edited.is_some()));
                 self.landed.push(*change);
                 self.stand(*change, Standing::Landed { commit: commit.clone(), at });
             }
@@ -232,6 +299,7 @@ impl Queue {
             standing: Standing::Waiting { since: at },
             runs: Vec::new(),
             pushers: BTreeSet::new(),
+            approval: None,
         });
         change.pushers.extend(pusher);
         change.push = push.clone();

@@ -8,11 +8,12 @@ use andon_gate::{Change, Standing};
 use andon_git::Commits;
 use andon_git::hook::{Answer, Question, Update};
 use andon_git::serve::Way;
-use andon_model::event::{Event, Push, Role};
+use andon_model::event::{DefinitionRule, Event, Push, Role};
 use andon_model::{ChangeId, Oid, Span};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 
+use crate::stations::definition;
 use crate::{Caller, Line, Project, Refusal, State};
 
 /// Largest question of a hook, in bytes.
@@ -130,6 +131,8 @@ impl Line {
         };
         let identity = identity(signs);
         let known = self.same_change(project, &identity, &commits).await?;
+        let edits_pipeline = commits.paths.iter().any(|path| path == definition::FILE);
+        let rule = if edits_pipeline { self.definition_rule(project).await? } else { None };
         let (change, patch_set) = self
             .decide(project, caller.actor(), |state, _| {
                 let (change, patch_set) = number(state, known, &head)?;
@@ -142,13 +145,22 @@ impl Line {
                     authored: commits.authored,
                     identity,
                     fixes: fixes_andon(&commits.message),
-                    edits_pipeline: commits.paths.iter().any(|path| path == "andon.yaml"),
+                    edits_pipeline,
                     commits: commits.count,
                 };
-                Ok((vec![Event::ChangePushed(push)], (change, patch_set)))
+                // What somebody pushes who may approve it anyway is approved by that, and marked so.
+                let approves = rule.is_some_and(|rule| self.not_approver(caller, rule, true).is_none());
+                let approved = approves.then(|| Event::DefinitionApproved {
+                    change,
+                    patch_set,
+                    why: "pushed by whoever may approve it".into(),
+                    by_push: true,
+                });
+                let events = std::iter::once(Event::ChangePushed(push)).chain(approved).collect();
+                Ok((events, (change, patch_set)))
             })
             .await?;
-        Ok(self.words(project, change, patch_set))
+        Ok(self.words(project, change, patch_set, rule))
     }
 
     /// The change that these commits are a new patch set of. By author and date alone two changes of one second look alike: then the
@@ -180,7 +192,13 @@ impl Line {
     }
 
     /// What the pusher reads: number, place, estimate, link.
-    fn words(&self, project: &Project, id: ChangeId, patch_set: u32) -> Vec<String> {
+    fn words(
+        &self,
+        project: &Project,
+        id: ChangeId,
+        patch_set: u32,
+        rule: Option<DefinitionRule>,
+    ) -> Vec<String> {
         let state = project.state();
         let Some(change) = state.queue.changes.get(&id) else { return Vec::new() };
         let (number, url) = (id.0, &self.settings.url);
@@ -201,6 +219,14 @@ impl Line {
         }
         if change.push.edits_pipeline {
             lines.push("  it changes andon.yaml: it is tested by the new one".into());
+            match (rule, change.approved()) {
+                (Some(_), Some(_)) => lines.push("  approved by this push: whoever pushes it may approve it".into()),
+                (Some(rule), None) => lines.push(format!(
+                    "  it lands with {}, and until then trunk's limits and questions hold too: andon change approve {number} --why '…'",
+                    andon_gate::plan::approver(rule)
+                )),
+                (None, _) => {}
+            }
         }
         lines.push(format!("  {url}/{}/changes/{number}", project.name));
         lines.push(String::new());

@@ -9,6 +9,7 @@ pub mod backup;
 mod drill;
 pub mod hosts;
 pub mod intake;
+mod keys;
 pub mod line;
 pub mod project;
 mod recording;

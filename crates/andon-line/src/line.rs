@@ -6,9 +6,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
+use andon_attest::{Keys, Signer};
 use andon_environment::hosts::Hosts;
 use andon_git::Repository;
 use andon_kit::Clock;
+use andon_model::event::KeyPurpose;
 use andon_model::event::{Event, Recorded, Role};
 use andon_model::{Actor, ProjectName, RunnerName, Span, Time};
 use andon_pipeline::Runners;
@@ -91,6 +93,9 @@ pub struct Line {
     pub(crate) drill_turn: tokio::sync::Mutex<()>,
     recovery: RwLock<Recovery>,
     hosts: RwLock<Hosts>,
+    pub(crate) keys: RwLock<Keys>,
+    /// Keys that were opened.
+    pub(crate) signers: tokio::sync::Mutex<BTreeMap<KeyPurpose, Arc<Signer>>>,
     /// Speaks with the hosts that joined.
     pub(crate) fleet: Arc<Fleet>,
     /// Where they come in, once it is open.
@@ -140,7 +145,7 @@ impl Line {
             return Err(Refusal::Conflict("another server holds this journal's lease".into()));
         };
         let (mut access, mut version, mut recovery) = (Access::default(), 0, Recovery::default());
-        let (mut hosts, mut runners) = (Hosts::default(), Runners::default());
+        let (mut hosts, mut runners, mut keys) = (Hosts::default(), Runners::default(), Keys::default());
         let mut states: BTreeMap<ProjectName, State> = BTreeMap::new();
         let mut last = 0;
         loop {
@@ -154,6 +159,7 @@ impl Line {
                         recovery.evolve(recorded);
                         hosts.evolve(recorded);
                         runners.evolve(recorded);
+                        keys.evolve(recorded);
                         version += 1;
                     }
                 }
@@ -191,6 +197,8 @@ impl Line {
             drill_turn: tokio::sync::Mutex::default(),
             recovery: RwLock::new(recovery),
             hosts: RwLock::new(hosts),
+            keys: RwLock::new(keys),
+            signers: tokio::sync::Mutex::default(),
             fleet,
             hosts_door: std::sync::OnceLock::new(),
             runners: RwLock::new(runners),
@@ -402,6 +410,8 @@ impl Line {
                 recorded.iter().for_each(|event| hosts.evolve(event));
                 let mut runners = self.runners.write().unwrap_or_else(PoisonError::into_inner);
                 recorded.iter().for_each(|event| runners.evolve(event));
+                let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+                recorded.iter().for_each(|event| keys.evolve(event));
             }
             self.announce(recorded);
         }

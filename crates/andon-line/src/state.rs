@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use andon_attest::Attestations;
 use andon_cord::Cord;
 use andon_environment::Estate;
 use andon_environment::states::States;
@@ -31,6 +32,8 @@ pub struct State {
     pub queue: Queue,
     /// Runs and jobs.
     pub runs: Runs,
+    /// What is vouched for.
+    pub attestations: Attestations,
     /// Secrets, without their values.
     pub secrets: Secrets,
     /// Tests in quarantine.
@@ -64,6 +67,7 @@ impl State {
         }
         self.queue.evolve(recorded);
         self.runs.evolve(recorded);
+        self.attestations.evolve(recorded);
         self.secrets.evolve(recorded);
         self.quarantine.evolve(recorded);
         self.estate.evolve(recorded);

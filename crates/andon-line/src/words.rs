@@ -1,6 +1,6 @@
 //! Every event as one sentence with a mark and a link: the one place where the journal is put into words.
 
-use andon_model::event::{Cause, Event, JobEnd, Purpose, ReleaseEnd, Verdict};
+use andon_model::event::{Attestation, Cause, Event, JobEnd, KeyPurpose, Purpose, ReleaseEnd, Verdict};
 use andon_model::{ChangeId, EnvironmentName};
 
 use crate::view::Mark;
@@ -22,6 +22,27 @@ pub fn of(event: &Event) -> Option<(Mark, String, Option<String>)> {
         }
         Event::ChangeAbandoned { change: id, why } => {
             (Mark::None, format!("{id} was taken back: {why}"), change(id))
+        }
+        Event::DefinitionApproved { change: id, patch_set, by_push: true, .. } => {
+            let words = format!(
+                "{id} changes andon.yaml; that is approved with patch set {patch_set}, by whoever pushed it."
+            );
+            (Mark::Go, words, change(id))
+        }
+        Event::DefinitionApproved { change: id, patch_set, why, .. } => {
+            let words = format!("What patch set {patch_set} of {id} makes of andon.yaml was approved: {why}");
+            (Mark::Go, words, change(id))
+        }
+        Event::DefinitionEdited { change: id, edits, .. } => {
+            let loosens = edits.iter().filter(|edit| edit.loosens).count();
+            let words = match loosens {
+                0 => format!("{id} changes andon.yaml and takes away nothing that guards."),
+                _ => format!(
+                    "{id} changes andon.yaml and loosens {} trunk and users.",
+                    crate::view::count(loosens, "guard") + " of"
+                ),
+            };
+            (Mark::Wait, words, change(id))
         }
         Event::ChangeRefused { change: id, why, .. } => {
             (Mark::Stop, format!("{id} does not land: {}", first(why)), change(id))
@@ -87,6 +108,24 @@ pub fn of(event: &Event) -> Option<(Mark, String, Option<String>)> {
                 bytes.div_ceil(1000)
             );
             (Mark::Go, words, Some(format!("runs/{}", run.0)))
+        }
+        Event::Attested { run, artifact, what, .. } => {
+            let words = match what {
+                Attestation::Provenance => {
+                    format!("The server vouches for where {} comes from.", artifact.short())
+                }
+                Attestation::TestResult => {
+                    format!("The server vouches for what the tests of {} said.", artifact.short())
+                }
+            };
+            (Mark::Go, words, Some(format!("runs/{}", run.0)))
+        }
+        Event::SigningKeyMade { purpose, key, .. } => {
+            let what = match purpose {
+                KeyPurpose::Provenance => "statements about artifacts",
+                KeyPurpose::Identity => "identities of jobs",
+            };
+            (Mark::None, format!("The key {key} signs {what} from now on."), None)
         }
         Event::RunFinished { run, verdict, .. } => {
             let (mark, words) = match verdict {

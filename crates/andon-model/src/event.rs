@@ -89,6 +89,10 @@ pub enum Event {
     /// The token is worth nothing from now on.
     TokenRevoked { hash: Digest },
 
+    // ── keys (the server's own stream) ─────────────────────────────────
+    /// A key to sign with was made; `public` in PEM, the other half sealed in a blob. One that it replaces signs nothing any more.
+    SigningKeyMade { purpose: KeyPurpose, key: String, public: String, sealed: Digest, builder: String },
+
     // ── recovery ───────────────────────────────────────────────────────
     /// Everything that was recorded up to `seq` lies in a file of this name below the data directory.
     BackupMade { name: String, seq: u64, bytes: u64 },
@@ -148,6 +152,8 @@ pub enum Event {
     ChangePushed(Push),
     /// Its author or a maintainer took the change back.
     ChangeAbandoned { change: ChangeId, why: String },
+    /// What this patch set makes of `andon.yaml` was approved. `by_push`: by whoever pushed it, who may approve it.
+    DefinitionApproved { change: ChangeId, patch_set: u32, why: String, by_push: bool },
 
     // ── gate ───────────────────────────────────────────────────────────
     /// The gate will not land this patch set. `run` is the run that says so, if one was made.
@@ -164,6 +170,15 @@ pub enum Event {
         plan: Option<Digest>,
         #[serde(default)]
         again: Option<RunId>,
+    },
+    /// The tree of this run has another `andon.yaml` than the trunk that it was made on. `asks`: who has to approve that before it lands, as
+    /// trunk says; none: nobody.
+    DefinitionEdited {
+        run: RunId,
+        change: ChangeId,
+        patch_set: u32,
+        edits: Vec<DefinitionEdit>,
+        asks: Option<DefinitionRule>,
     },
     /// Trunk moved. `tested_tree` and `landed_tree` are the proof: they were read from git separately and are equal.
     Landed {
@@ -237,6 +252,8 @@ pub enum Event {
         #[serde(default)]
         pins: Pins,
     },
+    /// The server vouches for what a run built; the envelope (DSSE) is a blob, `key` the name of the key that signed it.
+    Attested { run: RunId, artifact: Digest, what: Attestation, envelope: Digest, key: String },
     /// The validation suite has spoken. `report` is a blob with every test and the coverage of every file.
     RunFinished {
         run: RunId,
@@ -473,6 +490,24 @@ pub struct Push {
     pub commits: u32,
 }
 
+/// One difference between two `andon.yaml`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DefinitionEdit {
+    /// In a sentence.
+    pub says: String,
+    /// It takes away or weakens what guards trunk and users: a limit, a job, a question to people.
+    pub loosens: bool,
+}
+
+/// Who approves another `andon.yaml` before it lands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DefinitionRule {
+    /// Whoever holds this role.
+    pub role: Role,
+    /// Whoever pushed it does not count where somebody else holds the role.
+    pub not_author: bool,
+}
+
 /// What a person may do; default is nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -487,6 +522,26 @@ pub enum Role {
     Releaser,
     /// Everything, and accounts.
     Owner,
+}
+
+/// What a key of the server signs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeyPurpose {
+    /// Statements about artifacts.
+    Provenance,
+    /// Tokens that say who a job is.
+    Identity,
+}
+
+/// What is said about an artifact.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Attestation {
+    /// Where it comes from.
+    Provenance,
+    /// What its tests said.
+    TestResult,
 }
 
 /// What a token is used for.

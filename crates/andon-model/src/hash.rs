@@ -58,6 +58,19 @@ impl Digest {
         Digest(format!("sha256:{}", hex::encode(sha2::Sha256::digest(bytes))))
     }
 
+    /// The digest of all that a reader gives; memory use does not depend on how much that is.
+    pub fn of_all(mut bytes: impl std::io::Read) -> std::io::Result<Digest> {
+        let (mut sum, mut chunk) = (sha2::Sha256::new(), vec![0; 128 * 1024]);
+        loop {
+            match bytes.read(&mut chunk) {
+                Ok(0) => return Ok(Digest::from_sha256(sum.finalize().into())),
+                Ok(read) => sum.update(&chunk[..read]),
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
     /// From a finished SHA-256.
     pub fn from_sha256(sum: [u8; 32]) -> Digest {
         Digest(format!("sha256:{}", hex::encode(sum)))

@@ -27,6 +27,6 @@ pub use name::{
 pub use packages::Packages;
 pub use pins::Pins;
 pub use secret::SecretName;
-pub use service::{Limits, PlannedService, RuntimeKind, Size};
+pub use service::{Limits, PlannedService, RuntimeKind, Size, Spoken};
 pub use strategy::{Percent, Strategy, Weight};
 pub use time::{Span, Time};

@@ -45,6 +45,27 @@ pub struct PlannedService {
     /// Secrets that it is given as variables.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<SecretName>,
+    /// What it speaks.
+    #[serde(default, skip_serializing_if = "Spoken::is_usual")]
+    pub protocol: Spoken,
+}
+
+/// What the instances of a service speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Spoken {
+    /// HTTP/1.1, with WebSocket.
+    #[default]
+    Http1,
+    /// HTTP/2 in the clear, as gRPC wants it.
+    Http2,
+}
+
+impl Spoken {
+    /// Whether nothing need be said.
+    pub fn is_usual(&self) -> bool {
+        *self == Spoken::Http1
+    }
 }
 
 /// What runs the instances of an environment.
@@ -101,6 +122,7 @@ impl PlannedService {
             port: None,
             databases: Vec::new(),
             secrets: Vec::new(),
+            protocol: Spoken::Http1,
         }
     }
 }

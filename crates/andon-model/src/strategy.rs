@@ -101,6 +101,27 @@ pub struct Dark {
     /// The largest share of answers that may differ.
     #[serde(default = "one_percent")]
     pub max_different: Percent,
+    /// What is copied: requests that change nothing, or all. All only where the new revision writes nowhere real.
+    #[serde(default, skip_serializing_if = "Methods::is_safe")]
+    pub methods: Methods,
+}
+
+/// Which requests are copied in a dark launch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Methods {
+    /// GET, HEAD and OPTIONS.
+    #[default]
+    Safe,
+    /// Any.
+    All,
+}
+
+impl Methods {
+    /// Whether nothing need be said.
+    pub fn is_safe(&self) -> bool {
+        *self == Methods::Safe
+    }
 }
 
 /// What watches a release, and what it does when it sees something.
@@ -112,6 +133,22 @@ pub struct Guard {
     pub on_regression: OnRegression,
     /// When a step's time is over without a proof.
     pub on_inconclusive: OnInconclusive,
+    /// Who gets the new revision by asking for it, whatever its weight. They are no witnesses.
+    pub routes: Vec<Asked>,
+}
+
+/// A request that asks for the new revision: a header or a cookie that says exactly this.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Asked {
+    /// The name of the header.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub header: Option<String>,
+    /// The name of the cookie.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cookie: Option<String>,
+    /// What it says.
+    pub is: String,
 }
 
 /// What the immune system compares between the new revision and the one that serves. Counts are of users, not
@@ -230,6 +267,9 @@ struct Written {
     /// What is done when a step's time is over without a proof.
     #[serde(alias = "on-inconclusive", default, skip_serializing_if = "Option::is_none")]
     on_inconclusive: Option<OnInconclusive>,
+    /// Who gets the new revision of a `canary` or `rolling` by asking for it, as `{ header: x-try, is: "new" }`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    routes: Vec<Asked>,
 }
 
 /// A map without keys.
@@ -252,12 +292,15 @@ impl TryFrom<Written> for Strategy {
             analysis,
             on_regression,
             on_inconclusive,
+            routes,
         } = written;
-        let guarded = analysis.is_some() || on_regression.is_some() || on_inconclusive.is_some();
+        let guarded =
+            analysis.is_some() || on_regression.is_some() || on_inconclusive.is_some() || !routes.is_empty();
         let guard = Guard {
             analysis: analysis.unwrap_or_default(),
             on_regression: on_regression.unwrap_or_default(),
             on_inconclusive: on_inconclusive.unwrap_or_default(),
+            routes,
         };
         let strategy = match (all_at_once, rolling, blue_green, canary, dark) {
             (Some(Nothing {}), None, None, None, None) => Strategy::AllAtOnce,
@@ -271,7 +314,7 @@ impl TryFrom<Written> for Strategy {
         if guarded && strategy.guard().is_none() {
             let kind = strategy.kind();
             return Err(format!(
-                "{kind} has no use for analysis, on_regression or on_inconclusive: take them out, or write a canary"
+                "{kind} has no use for analysis, on_regression, on_inconclusive or routes: take them out, or write a canary"
             ));
         }
         strategy.check()?;
@@ -292,7 +335,8 @@ impl Strategy {
             }
             _ => {}
         }
-        let Some(Guard { analysis, .. }) = self.guard() else { return Ok(()) };
+        let Some(Guard { analysis, routes, .. }) = self.guard() else { return Ok(()) };
+        routes.iter().try_for_each(check_route)?;
         if analysis.errors.is_none() && analysis.latency_p95.is_none() {
             return Err("analysis compares nothing: name errors, latency_p95 or both, or leave it out".into());
         }
@@ -301,6 +345,27 @@ impl Strategy {
         }
         Ok(())
     }
+}
+
+fn check_route(asked: &Asked) -> Result<(), String> {
+    let name = match (&asked.header, &asked.cookie) {
+        (Some(name), None) | (None, Some(name)) => name,
+        _ => {
+            return Err(
+                "a route asks by one thing: write { header: x-try, is: new } or { cookie: try, is: new }"
+                    .into(),
+            );
+        }
+    };
+    // The characters of a token (RFC 9110 section 5.6.2).
+    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if name.is_empty() || !name.bytes().all(token) {
+        return Err(format!("{name:?} cannot be the name of a header or cookie: write one such as x-try"));
+    }
+    if asked.is.is_empty() || !asked.is.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+        return Err(format!("{:?} cannot be sent as a header: write a plain word after is", asked.is));
+    }
+    Ok(())
 }
 
 fn check_steps(steps: &[Step]) -> Result<(), String> {
@@ -376,6 +441,7 @@ impl Serialize for Strategy {
             written.analysis = Some(guard.analysis);
             written.on_regression = Some(guard.on_regression);
             written.on_inconclusive = Some(guard.on_inconclusive);
+            written.routes = guard.routes;
         }
         written.serialize(serializer)
     }
@@ -434,7 +500,8 @@ mod tests {
             r#"{"dark":{"mirror":100,"for":"20s","compare":true,"max_different":"1%"}}"#,
             r#"{"canary":[{"weight":0.5,"for":"2s"},{"weight":25,"until":"certified","for":"60s"},
                 {"weight":"50%","until":"approved"}],
-                "analysis":{"errors":{"worse_by":"0.5%"},"latency-p95":{"worse_by":20}},"on_regression":"pause"}"#,
+                "analysis":{"errors":{"worse_by":"0.5%"},"latency-p95":{"worse_by":20}},"on_regression":"pause",
+                "routes":[{"header":"x-try","is":"new"},{"cookie":"try","is":"1"}]}"#,
         ];
         for text in written {
             let strategy: Strategy = serde_json::from_str(text).unwrap();
@@ -474,5 +541,21 @@ mod tests {
         assert!(read(empty).unwrap_err().contains("compares nothing"));
         let useless = serde_json::json!({"blue-green": {}, "on_regression": "pause"});
         assert!(read(useless).unwrap_err().contains("no use"));
+    }
+
+    #[test]
+    fn a_route_that_nobody_could_ask_by_is_refused() {
+        for (route, says) in [
+            (serde_json::json!({"is": "new"}), "asks by one thing"),
+            (serde_json::json!({"header": "x", "cookie": "x", "is": "new"}), "asks by one thing"),
+            (serde_json::json!({"header": "x y", "is": "new"}), "cannot be the name"),
+            (serde_json::json!({"cookie": "", "is": "new"}), "cannot be the name"),
+            (serde_json::json!({"header": "x", "is": "a\r\nb"}), "cannot be sent"),
+            (serde_json::json!({"header": "x", "is": ""}), "cannot be sent"),
+        ] {
+            let canary = serde_json::json!({"canary": [{"weight": 5, "for": "1s"}], "routes": [route]});
+            let why = read(canary).unwrap_err();
+            assert!(why.contains(says), "{why}");
+        }
     }
 }

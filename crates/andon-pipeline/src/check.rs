@@ -141,6 +141,12 @@ fn services(definition: &Definition) -> Vec<Problem> {
         {
             problems.push(whole(format!("health of {name} is not a path"), "write it like /healthz"));
         }
+        if service.protocol == andon_model::Spoken::Http2 && service.health.is_some() {
+            problems.push(whole(
+                format!("service {name} speaks http2, and its health would be asked for in HTTP/1.1"),
+                "leave health out: an open port is enough",
+            ));
+        }
         for database in
             service.databases.iter().filter(|name| !definition.databases.contains_key(&name.value))
         {

@@ -4,11 +4,11 @@ use crate::ansible::{Ansible, as_git};
 use crate::job::{Approve, Beside, Cache, Matrix, Retries, Template, When};
 use crate::rules::{Alike, Exception, Protection, Rules};
 pub use crate::steps::Step;
-use andon_model::event::PlannedService;
+use andon_model::event::{DefinitionRule, PlannedService, Role};
 use andon_model::strategy::Strategy;
 use andon_model::{
     DatabaseName, EnvironmentName, JobName, Limits, Percent, RuntimeKind, SecretName, ServiceName, Size,
-    Span, StageName, StrategyName, TemplateName,
+    Span, Spoken, StageName, StrategyName, TemplateName,
 };
 use indexmap::IndexMap;
 use schemars::JsonSchema;
@@ -45,6 +45,9 @@ pub struct Definition {
     /// When the line stops.
     #[serde(default)]
     pub cord: Cord,
+    /// Who approves a change of this file.
+    #[serde(default)]
+    pub definition: Guarded,
 }
 
 /// The jobs and what they share.
@@ -94,6 +97,9 @@ pub struct Job {
     /// have one runs without, and its output says so.
     #[serde(default)]
     pub secrets: Vec<SecretName>,
+    /// A token that says who it is, for services that trust this server: as `ANDON_ID_TOKEN`, and in the file `ANDON_ID_TOKEN_FILE`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub identity: Option<Identity>,
     /// It runs in a container of this image, `python:3.12-slim`, made for it on the engine of its machine. The image has `sh`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
@@ -148,6 +154,14 @@ pub struct Job {
     /// What its tests stand on. Left out, it follows from the stage: `commit` is unit, `acceptance` is integration, anything else e2e.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub layer: Option<Layer>,
+}
+
+/// A token by which a job says who it is.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Identity {
+    /// For whom: nobody else accepts it. `sts.amazonaws.com`, or what a service asks for.
+    pub audience: Vec<String>,
 }
 
 /// Paths of reports in the working copy; `*` stands for a part of a name.
@@ -371,6 +385,9 @@ pub struct Service {
     /// Secrets that its instances get as variables of the same names: `andon secret set` keeps them.
     #[serde(default)]
     pub secrets: Vec<SecretName>,
+    /// What its instances speak: `http1`, or `http2` in the clear as gRPC wants it. Users may speak either.
+    #[serde(default)]
+    pub protocol: Spoken,
 }
 
 /// A PostgreSQL database that every environment has one of.
@@ -496,6 +513,43 @@ pub struct Cord {
     pub pull_on: Vec<PullOn>,
 }
 
+/// Who approves a change of this file before it lands. What trunk says holds, not what the change makes of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Guarded {
+    /// `owner`, `releaser`, or `none`: nobody.
+    #[serde(default)]
+    pub approve: Approvers,
+    /// Whoever pushed it does not count, where there is somebody else. Left out, what somebody pushes who may approve it is approved by that.
+    #[serde(default)]
+    pub not_author: bool,
+}
+
+/// Who approves.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Approvers {
+    /// Owners of the server.
+    #[default]
+    Owner,
+    /// Whoever may release.
+    Releaser,
+    /// Nobody is asked.
+    None,
+}
+
+impl Guarded {
+    /// The rule as it is recorded; none: nobody is asked.
+    pub fn rule(self) -> Option<DefinitionRule> {
+        let role = match self.approve {
+            Approvers::Owner => Role::Owner,
+            Approvers::Releaser => Role::Releaser,
+            Approvers::None => return None,
+        };
+        Some(DefinitionRule { role, not_author: self.not_author })
+    }
+}
+
 /// What can pull the cord by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -616,6 +670,7 @@ impl Definition {
             port: service.port,
             databases: service.databases.iter().map(|name| name.value.clone()).collect(),
             secrets: service.secrets.clone(),
+            protocol: service.protocol,
         });
         Some(Resolved {
             services: services.collect(),

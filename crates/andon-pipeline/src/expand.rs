@@ -195,6 +195,7 @@ fn over(job: Job, template: Job) -> Job {
         image: job.image.or(template.image),
         runs_on: first(job.runs_on, template.runs_on),
         docker: job.docker || template.docker,
+        identity: job.identity.or(template.identity),
         secrets: if job.secrets.is_empty() { template.secrets } else { job.secrets },
         env,
         timeout: job.timeout.or(template.timeout),

@@ -16,6 +16,9 @@ const RETRIES: u32 = 20;
 /// The most labels that a job may ask for.
 const LABELS: usize = 10;
 
+/// The most that one token is for.
+const AUDIENCES: usize = 10;
+
 /// Everything that is wrong with the jobs.
 pub(crate) fn problems(definition: &Definition) -> Vec<Problem> {
     let mut problems = Vec::new();
@@ -159,6 +162,16 @@ fn words(name: &JobName, job: &Job) -> Vec<Problem> {
     }
     if job.approve.is_some() && !job.services.is_empty() {
         bad(format!("job {name} asks a person and has services"), "take them out: nothing runs there");
+    }
+    if let Some(identity) = &job.identity {
+        let plain =
+            |one: &String| !one.is_empty() && one.len() <= 200 && one.chars().all(|c| c.is_ascii_graphic());
+        if !(1..=AUDIENCES).contains(&identity.audience.len()) || !identity.audience.iter().all(plain) {
+            bad(
+                format!("`identity` of job {name} does not say for whom"),
+                "write identity: { audience: [sts.example] }, with one to ten names",
+            );
+        }
     }
     if let Some(group) = &job.group
         && let Err(error) = group.parse::<GroupName>()

@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use tokio::sync::oneshot;
 
 use crate::count::{Place, Tally};
+use crate::hygiene;
 use crate::pool::Lease;
 use crate::router::{Busy, Service};
 
@@ -210,6 +211,12 @@ impl Body for ToClient {
         let polled = Pin::new(&mut relayed.body).poll_frame(cx);
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
+                // HTTP says 200, and gRPC says in the end what became of it.
+                if frame.trailers_ref().is_some_and(hygiene::grpc_failed)
+                    && let Some((service, place)) = relayed.place.take()
+                {
+                    service.signals.broke_off(place);
+                }
                 if let Some(data) = frame.data_ref() {
                     Tally::add(&relayed.tally.bytes_out, data.len() as u64);
                     if let Some(copying) = &mut relayed.copying {

@@ -43,6 +43,11 @@ pub(crate) enum Ended {
     Abandoned,
 }
 
+impl Place {
+    /// The key of what is counted in no epoch.
+    pub const NOWHERE: u64 = u64::MAX;
+}
+
 /// Where a request is counted: fixed when it is assigned.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Place {

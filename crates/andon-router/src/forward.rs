@@ -14,7 +14,8 @@ use hyper::{Method, Request, Response};
 
 use crate::body::ToBackend;
 use crate::count::Tally;
-use crate::pool::{Backend, Lease};
+use crate::load::{Loaded, pick};
+use crate::pool::Lease;
 use crate::router::{Options, Service, Side};
 
 /// Repetitions of one request that may have been sent.
@@ -44,30 +45,6 @@ impl Failure {
     }
 }
 
-/// A connection's request count on its backend, for choosing the least busy.
-struct Load(Arc<Backend>);
-impl Load {
-    fn on(backend: &Arc<Backend>) -> Load {
-        backend.in_flight.fetch_add(1, Ordering::Relaxed);
-        Load(backend.clone())
-    }
-}
-impl Drop for Load {
-    fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// The least busy backend that was not tried and is not left alone; of equals, each in turn. If all are left alone,
-/// trying one is better than refusing.
-fn pick<'a>(backends: &'a [Arc<Backend>], tried: &[SocketAddr], turn: usize) -> Option<&'a Arc<Backend>> {
-    let count = backends.len();
-    (0..count)
-        .map(|at| &backends[(at + turn) % count])
-        .filter(|backend| !tried.contains(&backend.addr))
-        .min_by_key(|backend| (count > 1 && backend.ejected(), backend.in_flight.load(Ordering::Relaxed)))
-}
-
 /// Sends the request and waits until the answer begins.
 pub(crate) async fn forward(
     options: &Options,
@@ -77,11 +54,10 @@ pub(crate) async fn forward(
     moved: Option<Arc<AtomicBool>>,
 ) -> Result<(Response<Incoming>, Lease), Failure> {
     service.earn();
-    let turn = service.turn.fetch_add(1, Ordering::Relaxed);
-    let (mut tried, mut fresh, mut repeats) = (Vec::new(), false, 0);
+    let (mut tried, mut fresh, mut repeats): (Vec<SocketAddr>, _, _) = (Vec::new(), false, 0);
     let mut last = Failure::NoBackend;
-    while let Some(backend) = pick(&side.backends, &tried, turn) {
-        let load = Load::on(backend);
+    while let Some(backend) = pick(&side.backends, |backend| tried.contains(&backend.addr), service.draw()) {
+        let load = Loaded::on(backend);
         let mut lease = match backend.lease(fresh, options.connect_within).await {
             Ok(lease) => lease,
             Err(error) => {
@@ -94,7 +70,7 @@ pub(crate) async fn forward(
         };
         let copy = repeatable(&request).then(|| copy(&request));
         let answer = {
-            let sending = lease.sender.try_send_request(request);
+            let sending = lease.sender.send(request);
             tokio::pin!(sending);
             loop {
                 match tokio::time::timeout(options.answer_within, &mut sending).await {
@@ -108,14 +84,15 @@ pub(crate) async fn forward(
                 }
             }
         };
-        drop(load);
         let mut error = match answer {
             Ok(response) => {
-                backend.answered();
+                load.answered();
+                backend.answered(response.status().as_u16());
                 return Ok((response, lease));
             }
             Err(error) => error,
         };
+        drop(load);
         let unsent = error.take_message();
         let reused = lease.reused;
         last = Failure::Broken(error.into_error());
@@ -151,23 +128,4 @@ fn copy(request: &Request<ToBackend>) -> Request<ToBackend> {
     *copy.uri_mut() = request.uri().clone();
     *copy.headers_mut() = request.headers().clone();
     copy
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_least_busy_is_asked_first_and_equals_take_turns() {
-        let backends: Vec<_> =
-            (1..=3).map(|port| Backend::new(SocketAddr::from(([127, 0, 0, 1], port)))).collect();
-        let port = |tried: &[SocketAddr], turn| pick(&backends, tried, turn).map(|b| b.addr.port());
-        assert_eq!([port(&[], 0), port(&[], 1), port(&[], 2)], [Some(1), Some(2), Some(3)]);
-        let _busy = Load::on(&backends[0]);
-        assert_eq!(port(&[], 0), Some(2));
-        backends[1].eject();
-        assert_eq!(port(&[], 0), Some(3));
-        assert_eq!(port(&[backends[2].addr], 0), Some(1));
-        assert_eq!(port(&[backends[0].addr, backends[2].addr], 0), Some(2), "ejected, but the last one left");
-    }
 }

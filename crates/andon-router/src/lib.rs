@@ -7,11 +7,13 @@
 //! One request passes `serve` (connection), `proxy` (which revision), `forward` (which backend, retries), `pool`
 //! (which connection) and comes back through `body` (counting, returning the connection).
 
+pub mod access;
 mod body;
 mod count;
 mod differ;
 mod forward;
 mod hygiene;
+mod load;
 mod mirror;
 mod pool;
 mod proxy;
@@ -21,8 +23,10 @@ pub mod signals;
 mod sleep;
 pub mod subject;
 pub mod table;
+pub mod tls;
 
+pub use access::Access;
 pub use mirror::{Difference, Differences};
 pub use router::{Options, Router};
 pub use signals::{Arm, ArmSignals, Latency, ServiceSignals};
-pub use table::{Candidate, Mirror, RevisionName, Route, RouteTable, TableError};
+pub use table::{By, Candidate, Forced, Mirror, Protocol, RevisionName, Route, RouteTable, TableError};

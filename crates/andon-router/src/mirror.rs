@@ -18,7 +18,7 @@ use tokio::sync::{Semaphore, oneshot};
 use crate::body::{COPY_MOST, ToBackend};
 use crate::differ::{Answer, Differs, differ};
 use crate::pool::Backend;
-use crate::table::RevisionName;
+use crate::table::{Protocol, RevisionName};
 
 /// Copies under way at once, for each mirror.
 const AT_ONCE: usize = 64;
@@ -99,12 +99,15 @@ impl Shadow {
     }
 
     /// Sends copies to these addresses from now on.
-    pub fn aim(&self, addrs: &[SocketAddr]) {
+    pub fn aim(&self, addrs: &[SocketAddr], protocol: Protocol) {
         let mut backends = lock(&self.backends);
         let known = std::mem::take(&mut *backends);
-        let same = |addr: &SocketAddr| known.iter().find(|backend| backend.addr == *addr).cloned();
-        *backends = addrs.iter().map(|addr| same(addr).unwrap_or_else(|| Backend::new(*addr))).collect();
-        for gone in known.iter().filter(|backend| !addrs.contains(&backend.addr)) {
+        let stays = |backend: &&Arc<Backend>| addrs.contains(&backend.addr) && backend.protocol == protocol;
+        let same =
+            |addr: &SocketAddr| known.iter().filter(stays).find(|backend| backend.addr == *addr).cloned();
+        let new = |addr: &SocketAddr| same(addr).unwrap_or_else(|| Backend::new(*addr, protocol));
+        *backends = addrs.iter().map(new).collect();
+        for gone in known.iter().filter(|backend| !stays(backend)) {
             gone.retire();
         }
     }
@@ -168,7 +171,7 @@ impl Shadow {
             backends.get(turn % backends.len().max(1))?.clone()
         };
         let mut lease = backend.lease(false, WITHIN).await.ok()?;
-        let response = lease.sender.try_send_request(request).await.ok()?;
+        let response = lease.sender.send(request).await.ok()?;
         let (head, mut body) = response.into_parts();
         let (mut chunks, mut size) = (VecDeque::new(), 0);
         while let Some(frame) = body.frame().await {

@@ -1,18 +1,21 @@
 //! One request from the client's side: which service, which revision, what is said when there is no answer.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http_body::Body;
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER, SET_COOKIE, TRANSFER_ENCODING};
+use hyper::header::{
+    CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER, SET_COOKIE, TRANSFER_ENCODING,
+};
 use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 use hyper_util::rt::TokioIo;
 
+use crate::access::{self, Access};
 use crate::body::{Copying, Relayed, ToBackend, ToClient};
 use crate::count::{Ended, Place};
 use crate::differ::Answer;
@@ -22,14 +25,30 @@ use crate::mirror::{Shadow, Taps, is_json};
 use crate::pool::Lease;
 use crate::router::{Assigned, Busy, Inner, Plan, Service};
 use crate::signals::Arm;
+use crate::table::Protocol;
 use crate::{subject, table};
 
+/// Where a connection comes from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer {
+    pub address: SocketAddr,
+    /// `http` or `https`.
+    pub scheme: &'static str,
+}
+
 /// Answers one request.
-pub(crate) async fn answer(
-    inner: Arc<Inner>,
-    peer: SocketAddr,
-    request: Request<Incoming>,
-) -> Response<ToClient> {
+pub(crate) async fn answer(inner: Arc<Inner>, peer: Peer, request: Request<Incoming>) -> Response<ToClient> {
+    let grpc = hygiene::is_grpc(request.headers());
+    let version = request.version();
+    let mut response = routed(inner, peer, request).await;
+    if grpc && matches!(response.body(), ToClient::Own(Some(_))) {
+        response = in_words_of_grpc(response);
+    }
+    *response.version_mut() = if version == Version::HTTP_2 { version } else { Version::HTTP_11 };
+    response
+}
+
+async fn routed(inner: Arc<Inner>, peer: Peer, mut request: Request<Incoming>) -> Response<ToClient> {
     if *request.method() == Method::CONNECT {
         return own(
             405,
@@ -37,8 +56,12 @@ pub(crate) async fn answer(
         );
     }
     let Some(host) = host_of(&request) else {
-        return own(400, "The request names no host.\nhint: send a Host header.".into());
+        return own(400, "The request names no host, or more than one.\nhint: send one Host header.".into());
     };
+    if let Some(answer) = inner.challenge(peer.scheme, request.uri().path()) {
+        return own(200, answer);
+    }
+    hygiene::join_cookies(request.headers_mut());
     if inner.in_flight.load(Ordering::Relaxed) >= inner.options.max_in_flight {
         let text =
             "Too many requests are under way.\nhint: try again in a second; the limit is the router's own.";
@@ -48,7 +71,10 @@ pub(crate) async fn answer(
     inner.awake(&name).await;
     let assigned = inner.assign(&name, |plan| {
         let subject = Subject::of(plan, &request);
-        (subject.arm(plan), subject)
+        match plan.forced(request.headers()) {
+            Some(arm) => (arm, Subject { forced: true, ..subject }),
+            None => (subject.arm(plan), subject),
+        }
     });
     match assigned {
         None => own(
@@ -66,6 +92,8 @@ struct Subject {
     name: String,
     /// It came without a cookie, and takes one away.
     new: bool,
+    /// It asked for its revision: it was not drawn, and is no witness.
+    forced: bool,
 }
 
 impl Subject {
@@ -73,11 +101,11 @@ impl Subject {
         let headers = request.headers();
         let named = plan.subject_header.as_ref().and_then(|name| headers.get(name)?.to_str().ok());
         if let Some(name) = named.filter(|name| !name.is_empty()) {
-            return Subject { name: name.to_owned(), new: false };
+            return Subject { name: name.to_owned(), new: false, forced: false };
         }
         match subject::from_cookie(headers) {
-            Some(name) => Subject { name: name.to_owned(), new: false },
-            None => Subject { name: subject::fresh(), new: true },
+            Some(name) => Subject { name: name.to_owned(), new: false, forced: false },
+            None => Subject { name: subject::fresh(), new: true, forced: false },
         }
     }
 
@@ -114,7 +142,7 @@ impl Drop for Counting {
 
 async fn relay(
     inner: &Arc<Inner>,
-    peer: SocketAddr,
+    peer: Peer,
     host: HeaderValue,
     assigned: Assigned,
     subject: Subject,
@@ -124,21 +152,41 @@ async fn relay(
     plan.service.last_use.touch(inner.began);
     let side = plan.side(arm);
     let fingerprint = subject::fingerprint(inner.fingerprint_key, &subject.name);
-    let place = Place { key: plan.key, arm, subject: fingerprint };
+    let key = if subject.forced { Place::NOWHERE } else { plan.key };
+    let place = Place { key, arm, subject: fingerprint };
     let mut counting = Counting { service: plan.service.clone(), place, began: Instant::now(), done: false };
 
     let client = hyper::upgrade::on(&mut request);
-    let upgrade = hygiene::upgrade(request.headers());
+    // Only a request that is over with its head switches protocols: what follows it is certain to be the new one.
+    let switches = request.version() == Version::HTTP_11 && request.body().is_end_stream();
+    let upgrade =
+        hygiene::upgrade(request.headers()).filter(|_| switches && plan.protocol == Protocol::Http1);
     let (mut head, body) = request.into_parts();
-    head.uri = origin_form(&head.uri);
-    head.version = Version::HTTP_11;
+    let noted = inner.options.access.as_ref().map(|access| Noted::of(access, &head, &host, peer));
     head.extensions.clear();
+    let trailers = hygiene::takes_trailers(&head.headers);
     hygiene::strip_hop(&mut head.headers);
-    hygiene::forwarded(&mut head.headers, peer, &host, inner.options.behind_proxy);
-    head.headers.insert(HOST, host);
-    if !body.is_end_stream() && body.size_hint().exact().is_none() {
-        // Said, not left to be guessed: for some methods a body of unknown length is otherwise taken for none.
-        head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    hygiene::forwarded(&mut head.headers, peer.address, peer.scheme, &host, inner.options.behind_proxy);
+    let id = hygiene::name(&mut head.headers, || inner.fresh_id());
+    match plan.protocol {
+        Protocol::Http1 => {
+            head.uri = origin_form(&head.uri);
+            head.version = Version::HTTP_11;
+            head.headers.insert(HOST, host);
+            if !body.is_end_stream() && body.size_hint().exact().is_none() {
+                // Said, not left to be guessed: for some methods a body of unknown length is otherwise taken for none.
+                head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+                head.headers.remove(CONTENT_LENGTH);
+            }
+        }
+        Protocol::Http2 => {
+            head.uri = absolute_form(&head.uri, &host);
+            head.version = Version::HTTP_2;
+            head.headers.remove(HOST);
+            if trailers {
+                hygiene::take_trailers(&mut head.headers);
+            }
+        }
     }
     let (copying, comparing) = match mirrored(&plan, &head, upgrade.is_some()) {
         None => (None, None),
@@ -152,14 +200,19 @@ async fn relay(
     let mut response = match sent {
         Ok((response, mut lease)) => {
             counting.answered(response.status().as_u16());
+            // An answer without a body says in its headers what gRPC else says in the end.
+            let failed = response.status() == StatusCode::OK && hygiene::grpc_failed(response.headers());
+            if failed {
+                plan.service.signals.broke_off(place);
+            }
             lease.reusable = upgrade.is_none();
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 tunnel(upgrade, client, response, lease, busy)
             } else {
-                let counted = (response.status().as_u16() < 500).then(|| (plan.service.clone(), place));
+                let counted =
+                    (response.status().as_u16() < 500 && !failed).then(|| (plan.service.clone(), place));
                 let copying = comparing.map(|compare| compare.listen(&response));
                 let (mut head, body) = response.into_parts();
-                head.version = Version::HTTP_11;
                 hygiene::strip_hop(&mut head.headers);
                 Response::from_parts(
                     head,
@@ -174,6 +227,10 @@ async fn relay(
         }
     };
     response.headers_mut().insert(hygiene::REVISION, side.label.clone());
+    if let Some(noted) = noted {
+        noted.say(&response, &plan.service.name, &id, counting.began);
+    }
+    response.headers_mut().insert(hygiene::REQUEST_ID, id);
     if subject.new {
         let cookie = format!("{}={}; Path=/; HttpOnly; SameSite=Lax", subject::COOKIE_NAME, subject.name);
         if let Ok(cookie) = HeaderValue::from_str(&cookie) {
@@ -181,6 +238,45 @@ async fn relay(
         }
     }
     response
+}
+
+/// What the access log says of a request, kept until its answer begins.
+struct Noted {
+    access: Access,
+    client: IpAddr,
+    method: Method,
+    host: HeaderValue,
+    uri: Uri,
+}
+
+impl Noted {
+    fn of(access: &Access, head: &http::request::Parts, host: &HeaderValue, peer: Peer) -> Noted {
+        Noted {
+            access: access.clone(),
+            client: peer.address.ip().to_canonical(),
+            method: head.method.clone(),
+            host: host.clone(),
+            uri: head.uri.clone(),
+        }
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "a log says when")]
+    fn say(&self, response: &Response<ToClient>, service: &str, id: &HeaderValue, began: Instant) {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let text = |value: &'_ HeaderValue| value.to_str().unwrap_or_default().to_owned();
+        self.access.say(&access::Line {
+            at: since.as_millis() as u64,
+            client: self.client,
+            method: self.method.as_str(),
+            host: &text(&self.host),
+            path: self.uri.path(),
+            status: response.status().as_u16(),
+            took_us: began.elapsed().as_micros() as u64,
+            service,
+            revision: &response.headers().get(hygiene::REVISION).map(text).unwrap_or_default(),
+            request: &text(id),
+        });
+    }
 }
 
 /// The mirror that gets a copy of this request, and whether answers are compared.
@@ -286,14 +382,46 @@ fn own(status: u16, mut text: String) -> Response<ToClient> {
     response
 }
 
-/// The host the client asked for: of the target if it names one, else of the header; two headers are one too many.
-fn host_of(request: &Request<Incoming>) -> Option<HeaderValue> {
-    if let Some(authority) = request.uri().authority() {
-        return HeaderValue::from_str(authority.as_str()).ok();
+/// The same as [`own`] for a client that reads gRPC: it looks for words in the headers, and for 14, "unavailable".
+fn in_words_of_grpc(response: Response<ToClient>) -> Response<ToClient> {
+    let said = match response.body() {
+        ToClient::Own(Some(text)) => {
+            String::from_utf8_lossy(text).lines().next().unwrap_or_default().to_owned()
+        }
+        _ => String::new(),
+    };
+    let mut answer = Response::new(ToClient::Own(None));
+    let headers = answer.headers_mut();
+    headers.clone_from(response.headers());
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert("grpc-status", HeaderValue::from_static("14"));
+    // Percent-encoded, as gRPC wants it; quotes and the like are left out rather than escaped.
+    let plain: String = said.chars().filter(|c| (' '..='~').contains(c) && *c != '%').collect();
+    if let Ok(value) = HeaderValue::from_str(&plain) {
+        headers.insert("grpc-message", value);
     }
+    answer
+}
+
+/// The host the client asked for: of the target if it names one, else of the header; two headers are one too many, and so is another one than the target's.
+fn host_of(request: &Request<Incoming>) -> Option<HeaderValue> {
     let mut hosts = request.headers().get_all(HOST).iter();
-    let host = hosts.next().filter(|host| !host.is_empty())?;
-    hosts.next().is_none().then(|| host.clone())
+    let (host, more) = (hosts.next().filter(|host| !host.is_empty()), hosts.next());
+    if more.is_some() {
+        return None;
+    }
+    let Some(authority) = request.uri().authority() else { return host.cloned() };
+    // Whose name stands before an @ is nobody's business here.
+    let authority = authority.as_str().rsplit('@').next().unwrap_or_default();
+    let differs = request.version() == Version::HTTP_2
+        && host.is_some_and(|host| !host.as_bytes().eq_ignore_ascii_case(authority.as_bytes()));
+    (!differs).then(|| HeaderValue::from_str(authority).ok()).flatten()
+}
+
+fn absolute_form(uri: &Uri, host: &HeaderValue) -> Uri {
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    let whole = host.to_str().ok().and_then(|host| format!("http://{host}{path}").parse().ok());
+    whole.unwrap_or_else(|| Uri::from_static("http://unnamed/"))
 }
 
 fn origin_form(uri: &Uri) -> Uri {

@@ -5,21 +5,28 @@
 //! the old revision to drain sees it in flight. No request slips between.
 
 use std::collections::HashMap;
+use std::hash::Hasher;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use hyper::header::{HeaderName, HeaderValue};
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use siphasher::sip::SipHasher13;
 use tokio::sync::Notify;
 
+use crate::access::Access;
 use crate::count::{Signals, Tally};
 use crate::mirror::{Differences, Shadow};
 use crate::pool::Backend;
 use crate::signals::{Arm, ServiceSignals};
 use crate::sleep::{LastUse, Sleep};
-use crate::table::{self, RevisionName, Route, RouteTable, TableError};
+use crate::subject;
+use crate::table::{self, By, Forced, Protocol, RevisionName, Route, RouteTable, TableError};
+
+/// Where an authority of certificates looks.
+const CHALLENGES: &str = "/.well-known/acme-challenge/";
 
 /// Limits of a router.
 #[derive(Debug, Clone)]
@@ -36,6 +43,12 @@ pub struct Options {
     pub head_within: Duration,
     /// How long requests may go on after `serve` was told to end.
     pub drain_within: Duration,
+    /// For a connection of HTTP/2 on which nothing happens.
+    pub idle_within: Duration,
+    /// Requests under way at once on one connection of HTTP/2.
+    pub max_streams: u32,
+    /// Where answers are written down.
+    pub access: Option<Access>,
     /// Something that ends TLS stands in front: `x-forwarded-host` and `-proto` of a request are kept.
     pub behind_proxy: bool,
 }
@@ -49,6 +62,9 @@ impl Default for Options {
             max_head: 64 * 1024,
             head_within: Duration::from_secs(30),
             drain_within: Duration::from_secs(30),
+            idle_within: Duration::from_secs(120),
+            max_streams: 200,
+            access: None,
             behind_proxy: false,
         }
     }
@@ -69,6 +85,10 @@ pub(crate) struct Inner {
     pub sleep: Sleep,
     pub began: Instant,
     pub fingerprint_key: (u64, u64),
+    /// Requests that were given a name.
+    named: AtomicU64,
+    /// Answers to who proves that this host is ours, by path.
+    challenges: ArcSwap<HashMap<String, String>>,
 }
 
 /// A route table as requests read it.
@@ -88,6 +108,8 @@ pub(crate) struct Plan {
     pub subject_header: Option<HeaderName>,
     /// The service's name, while it sleeps.
     pub asleep: Option<String>,
+    pub protocol: Protocol,
+    forced: Vec<Forced>,
 }
 
 /// One revision as a plan offers it.
@@ -101,6 +123,8 @@ pub(crate) struct Side {
 /// What outlives tables: counters of a service.
 #[derive(Default)]
 pub(crate) struct Service {
+    /// `project/environment/service`.
+    pub name: String,
     pub signals: Signals,
     revisions: Mutex<HashMap<RevisionName, Arc<Revision>>>,
     shadow: Mutex<Option<Arc<Shadow>>>,
@@ -108,7 +132,7 @@ pub(crate) struct Service {
     budget: AtomicI64,
     pub mirror_turn: AtomicU64,
     pub last_use: LastUse,
-    pub turn: AtomicUsize,
+    draws: AtomicU64,
 }
 
 /// What outlives tables: connections and requests of a revision.
@@ -163,6 +187,8 @@ impl Router {
             sleep: Sleep::default(),
             began: Instant::now(),
             fingerprint_key: (word(a), word(b)),
+            named: AtomicU64::new(0),
+            challenges: ArcSwap::default(),
         };
         Router { inner: Arc::new(inner) }
     }
@@ -174,7 +200,8 @@ impl Router {
         let mut services = lock(&self.inner.services);
         let mut hosts = HashMap::new();
         for route in &table.routes {
-            let service = services.entry(route.service.clone()).or_default().clone();
+            let new = || Arc::new(Service { name: route.service.clone(), ..Service::default() });
+            let service = services.entry(route.service.clone()).or_insert_with(new).clone();
             let plan = Arc::new(Plan::new(service, route));
             hosts.extend(route.hosts.iter().map(|host| (table::plain_host(host), plan.clone())));
         }
@@ -225,6 +252,15 @@ impl Router {
         }
     }
 
+    /// What is answered in the clear below `/.well-known/acme-challenge/`, by token: how an authority of certificates sees that a host is ours (RFC 8555 section
+    /// 8.3). Replaces what was said before.
+    pub fn prove(&self, answers: HashMap<String, String>) {
+        let path = |token: String| format!("{CHALLENGES}{token}");
+        self.inner
+            .challenges
+            .store(Arc::new(answers.into_iter().map(|(token, said)| (path(token), said)).collect()));
+    }
+
     /// What the mirror of a service has found since it began; none where none is.
     pub fn differences(&self, service: &str) -> Option<Differences> {
         let service = self.service(service)?;
@@ -238,6 +274,23 @@ impl Router {
 }
 
 impl Inner {
+    /// What is answered to an authority of certificates that looks here.
+    pub fn challenge(&self, scheme: &str, path: &str) -> Option<String> {
+        let asked = scheme == "http" && path.starts_with(CHALLENGES);
+        asked.then(|| self.challenges.load().get(path).cloned()).flatten()
+    }
+
+    /// 128 bits that no other request has. They need not be hard to guess, so they cost no call of the system.
+    pub fn fresh_id(&self) -> [u64; 2] {
+        let number = self.named.fetch_add(1, Ordering::Relaxed);
+        [1u8, 2].map(|half| {
+            let mut hasher = SipHasher13::new_with_keys(self.fingerprint_key.0, self.fingerprint_key.1);
+            hasher.write_u64(number);
+            hasher.write_u8(half);
+            hasher.finish()
+        })
+    }
+
     /// The service behind a host, if it sleeps.
     pub fn sleeper(&self, host: &str) -> Option<String> {
         self.table.load().hosts.get(host)?.asleep.clone()
@@ -278,7 +331,7 @@ impl Plan {
             let revision = lock(&service.revisions).entry(name.clone()).or_default().clone();
             let addrs = route.backends.get(name).map(Vec::as_slice).unwrap_or_default();
             Side {
-                backends: revision.enlist(addrs),
+                backends: revision.enlist(addrs, route.protocol),
                 revision,
                 label: HeaderValue::from_str(&name.0).unwrap_or(HeaderValue::from_static("unnamed")),
                 tally: tallies[arm as usize].clone(),
@@ -294,13 +347,35 @@ impl Plan {
             let mut shadow = lock(&service.shadow);
             let same = shadow.take().filter(|shadow| shadow.revision == mirror.revision);
             let same = same.unwrap_or_else(|| Arc::new(Shadow::new(mirror.revision.clone())));
-            same.aim(addrs);
+            same.aim(addrs, route.protocol);
             *shadow = Some(same.clone());
             (same, mirror.clone())
         });
         let subject_header = route.subject_header.as_ref().and_then(|name| name.parse().ok());
         let asleep = route.asleep.then(|| route.service.clone());
-        Plan { service, key, stable, candidate, mirror, subject_header, asleep }
+        Plan {
+            service,
+            key,
+            stable,
+            candidate,
+            mirror,
+            subject_header,
+            asleep,
+            protocol: route.protocol,
+            forced: route.forced.clone(),
+        }
+    }
+
+    /// The side that a request asks for, where one may be asked for.
+    pub fn forced(&self, headers: &HeaderMap) -> Option<Arm> {
+        self.candidate.as_ref()?;
+        let says = |forced: &&Forced| match forced.by {
+            By::Header => {
+                headers.get_all(&forced.name).iter().any(|value| value.as_bytes() == forced.value.as_bytes())
+            }
+            By::Cookie => subject::cookies(headers, &forced.name).any(|value| value == forced.value),
+        };
+        self.forced.iter().find(says).map(|forced| forced.to)
     }
 
     pub fn side(&self, arm: Arm) -> &Side {
@@ -335,6 +410,15 @@ impl Service {
         !revisions.is_empty()
     }
 
+    /// A number that has little to do with the one before.
+    pub fn draw(&self) -> u64 {
+        // Weyl's sequence, mixed (as SplitMix64 does).
+        let n = self.draws.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
+        let n = (n ^ (n >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let n = (n ^ (n >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        n ^ (n >> 31)
+    }
+
     /// Each request earns a fifth of a retry; at most ten are saved up.
     pub fn earn(&self) {
         if self.budget.load(Ordering::Relaxed) < 100 {
@@ -359,10 +443,12 @@ impl Revision {
         }
     }
 
-    fn enlist(&self, addrs: &[SocketAddr]) -> Vec<Arc<Backend>> {
+    fn enlist(&self, addrs: &[SocketAddr], protocol: Protocol) -> Vec<Arc<Backend>> {
         let mut backends = lock(&self.backends);
         let enlist = |addr: &SocketAddr| {
-            let backend = backends.entry(*addr).or_insert_with(|| Backend::new(*addr)).clone();
+            let known = backends.get(addr).filter(|backend| backend.protocol == protocol).cloned();
+            let backend = known.unwrap_or_else(|| Backend::new(*addr, protocol));
+            backends.insert(*addr, backend.clone());
             backend.enlist();
             backend
         };

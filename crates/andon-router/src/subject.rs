@@ -50,13 +50,15 @@ pub(crate) fn from_cookie(headers: &HeaderMap) -> Option<&str> {
     let ours = |pair: &'_ str| -> bool {
         pair.len() == 32 && pair.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
     };
-    headers
-        .get_all(COOKIE)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
+    cookies(headers, COOKIE_NAME).find(|value| ours(value))
+}
+
+/// The values of a cookie, as the client sends them.
+pub(crate) fn cookies<'a>(headers: &'a HeaderMap, name: &'a str) -> impl Iterator<Item = &'a str> {
+    let lines = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
+    lines
         .flat_map(|value| value.split(';'))
-        .filter_map(|pair| pair.trim().strip_prefix(COOKIE_NAME)?.strip_prefix('='))
-        .find(|value| ours(value))
+        .filter_map(move |pair| pair.trim().strip_prefix(name)?.strip_prefix('='))
 }
 
 /// A subject that nobody has had before: 128 random bits in hexadecimal.

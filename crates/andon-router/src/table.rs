@@ -40,6 +40,42 @@ pub struct Route {
     pub subject_header: Option<String>,
     /// Its instances are stopped until somebody asks: requests wait for the next table.
     pub asleep: bool,
+    /// What its instances speak.
+    pub protocol: Protocol,
+    /// Who asks for a revision instead of being given one, while there is a candidate. The first that fits counts.
+    pub forced: Vec<Forced>,
+}
+
+/// Requests that carry this go to that side, and are no witnesses of a comparison.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forced {
+    /// Where it stands.
+    pub by: By,
+    /// Name of the header or cookie.
+    pub name: String,
+    /// What it has to say, exactly.
+    pub value: String,
+    /// To which side.
+    pub to: crate::signals::Arm,
+}
+
+/// Where a request says which side it wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum By {
+    /// In a header.
+    Header,
+    /// In a cookie.
+    Cookie,
+}
+
+/// What an instance speaks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1.
+    #[default]
+    Http1,
+    /// HTTP/2 in the clear, known beforehand, as gRPC wants it.
+    Http2,
 }
 
 impl Route {
@@ -57,6 +93,8 @@ impl Route {
             candidate_slow_thresholds_us: Vec::new(),
             subject_header: None,
             asleep: false,
+            protocol: Protocol::Http1,
+            forced: Vec::new(),
         }
     }
 }
@@ -141,8 +179,9 @@ pub(crate) fn check(table: &RouteTable) -> Result<(), TableError> {
         if route.candidate.as_ref().is_some_and(|candidate| candidate.revision == route.stable) {
             return Err(TableError::SameTwice(service()));
         }
-        if let Some(header) = &route.subject_header
-            && header.parse::<HeaderName>().is_err()
+        let names = route.forced.iter().filter(|forced| forced.by == By::Header).map(|forced| &forced.name);
+        if let Some(header) =
+            route.subject_header.iter().chain(names).find(|name| name.parse::<HeaderName>().is_err())
         {
             return Err(TableError::NotAHeader(service(), header.clone()));
         }

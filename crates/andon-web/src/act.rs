@@ -122,6 +122,25 @@ pub async fn abandon(
     back(&below(&name, &format!("changes/{change}")), abandoned.await)
 }
 
+/// Lets what a change makes of `andon.yaml` land.
+pub async fn approve_definition(
+    State(line): State<Arc<Line>>,
+    Who(caller): Who,
+    Path((name, change)): Path<(String, String)>,
+    fields: Fields,
+) -> Response {
+    let approved = async {
+        let id: ChangeId = parse(&change)?;
+        let project = line.project(&name)?;
+        // What the page showed, and nothing newer.
+        let read = Some(field(&fields, "patch_set")).filter(|text| !text.is_empty()).map(parse::<u32>);
+        let why = field(&fields, "why");
+        let patch_set = line.approve_definition(&project, &caller, (id, read.transpose()?), why).await?;
+        Ok(format!("what patch set {patch_set} of {id} makes of andon.yaml is approved"))
+    };
+    back(&below(&name, &format!("changes/{change}")), approved.await)
+}
+
 /// Tests trunk again.
 pub async fn test_trunk(
     State(line): State<Arc<Line>>,

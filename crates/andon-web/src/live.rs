@@ -1,4 +1,5 @@
-//! News for an open page: the page is drawn again when something happened, and sent when it looks different. At most five times a second.
+//! News for an open page: the page is drawn again when something happened, and sent when it looks different. At most five times a second. The lines of
+//! a growing output come as they are read, by [`Tails`], once for all who look.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -6,6 +7,7 @@ use std::time::Duration;
 
 use andon_line::{Caller, Line, Project, State, view};
 use andon_model::{JobName, Recorded, RunId};
+use axum::Extension;
 use axum::extract::{Path, Query, State as Shared};
 use axum::response::Sse;
 use axum::response::sse::{Event, KeepAlive};
@@ -14,8 +16,9 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
+use crate::log::tail::{Attempt, Follower, Growth, Tails};
 use crate::place::Place;
 use crate::shell::Sheet;
 use crate::show::{Who, draw};
@@ -28,8 +31,6 @@ const GAP: Duration = Duration::from_millis(200);
 const BUSY: Duration = Duration::from_secs(1);
 /// The same while nothing is: what is said of the past grows older.
 const CALM: Duration = Duration::from_secs(15);
-/// Time between two looks at a growing output.
-const GROWS: Duration = Duration::from_millis(250);
 
 /// Which page is open.
 #[derive(Debug, Deserialize)]
@@ -48,6 +49,7 @@ struct Feed {
     drawn: Instant,
     /// What the page looks like already: cord with bar, and everything below.
     known: (String, String),
+    tails: Tails,
     follow: Option<Follow>,
     /// The attempt of the job whose output is open.
     attempt: Option<u32>,
@@ -57,13 +59,24 @@ struct Feed {
 struct Follow {
     run: RunId,
     job: JobName,
-    at: u64,
-    number: u64,
+    /// Up to where the page has it.
+    at: view::Place,
+    /// It is known that there is more.
+    more: bool,
+    tail: Option<Follower>,
+}
+
+/// Why a feed wakes.
+enum Woken {
+    Grown(Arc<Growth>),
+    Behind,
+    Look,
 }
 
 /// `event: page` with `{title, header, main}`, and `event: log` with further lines of a job's output.
 pub async fn live(
     Shared(line): Shared<Arc<Line>>,
+    Extension(tails): Extension<Tails>,
     Who(caller): Who,
     Path(project): Path<String>,
     Query(open): Query<Open>,
@@ -72,7 +85,8 @@ pub async fn live(
     let place = Place::read(&open.page).filter(|(name, _)| *name == project.name).map(|(_, place)| place);
     let follow = match (&place, open.at, open.line) {
         (Some(Place::Log(run, job)), Some(at), Some(number)) => {
-            Some(Follow { run: *run, job: job.clone(), at, number })
+            let at = view::Place { at, line: number };
+            Some(Follow { run: *run, job: job.clone(), at, more: false, tail: None })
         }
         _ => None,
     };
@@ -88,6 +102,7 @@ pub async fn live(
         place,
         drawn: Instant::now(),
         known: Default::default(),
+        tails,
         follow,
         attempt,
     };
@@ -99,45 +114,61 @@ impl Feed {
     /// The next thing that the page does not know yet; none when its reader may no longer see it.
     async fn next(&mut self) -> Option<Event> {
         loop {
-            if !self.known.0.is_empty() {
-                self.wait().await?;
-            }
+            let woken = match self.known.0.is_empty() {
+                true => Woken::Look,
+                false => self.wait().await?,
+            };
             if !self.still_in() {
                 return None;
             }
-            if let Some(event) = self.lines().await {
-                return Some(event);
+            let look = matches!(woken, Woken::Look);
+            let said = match woken {
+                Woken::Grown(growth) => self.grown(&growth).await,
+                Woken::Behind => self.lines(None).await,
+                // While output is followed its tail brings the lines; what it cannot know is that it is over.
+                Woken::Look => match self.another() {
+                    Some(event) => Some(event),
+                    None => self.lines(None).await,
+                },
+            };
+            if said.is_some() {
+                return said;
             }
-            if let Some(event) = self.page().await {
+            if look && let Some(event) = self.page().await {
                 return Some(event);
             }
         }
     }
 
-    /// Until something happened in the project or time alone makes a difference.
-    async fn wait(&mut self) -> Option<()> {
-        let tick = match (&self.follow, busy(&self.project.state())) {
-            (Some(_), _) => GROWS,
-            (None, true) => BUSY,
-            (None, false) => CALM,
-        };
-        let timer = sleep(tick);
-        tokio::pin!(timer);
+    /// Until lines have come, something happened in the project, or time alone makes a difference.
+    async fn wait(&mut self) -> Option<Woken> {
+        if self.follow.as_ref().is_some_and(|follow| follow.more) {
+            return Some(Woken::Behind);
+        }
+        let calm = if self.follow.is_some() || busy(&self.project.state()) { BUSY } else { CALM };
+        let mut look = self.drawn + calm;
         loop {
+            let tail = self.follow.as_mut().and_then(|follow| follow.tail.as_mut());
+            let growth = async {
+                match tail {
+                    Some(tail) => tail.next().await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
-                () = &mut timer => break,
+                () = sleep_until(look) => break,
+                growth = growth => return Some(growth.map_or(Woken::Behind, Woken::Grown)),
                 news = self.news.recv() => match news {
-                    Ok(event) if event.project.as_ref() == Some(&self.project.name) => break,
-                    Ok(_) => {}
-                    Err(RecvError::Lagged(_)) => break,
+                    Ok(event) if event.project.as_ref() != Some(&self.project.name) => {}
+                    // A burst becomes one drawing.
+                    Ok(_) | Err(RecvError::Lagged(_)) => look = look.min(self.drawn + GAP),
                     Err(RecvError::Closed) => return None,
                 }
             }
         }
-        // A burst becomes one drawing.
-        sleep_until(self.drawn + GAP).await;
+        self.drawn = Instant::now();
         while !matches!(self.news.try_recv(), Err(TryRecvError::Empty | TryRecvError::Closed)) {}
-        Some(())
+        Some(Woken::Look)
     }
 
     fn still_in(&self) -> bool {
@@ -155,7 +186,6 @@ impl Feed {
                 Sheet { title: frame.project.clone(), entry: "none", frame, main: maud::html! {} }
             }
         };
-        self.drawn = Instant::now();
         let (header, main) = (shell::header(&sheet, &self.caller).0, sheet.main.0);
         let (header, main) =
             (Some(header).filter(|h| *h != self.known.0), Some(main).filter(|m| *m != self.known.1));
@@ -173,28 +203,52 @@ impl Feed {
         Event::default().event("page").json_data(event).ok()
     }
 
-    async fn lines(&mut self) -> Option<Event> {
-        if let (Some(Place::Log(run, job)), Some(known)) = (&self.place, self.attempt) {
-            let now = attempt(&self.project.state(), *run, job);
-            if now != known {
-                (self.follow, self.attempt) = (None, Some(now));
-                return Some(Event::default().event("again").data("another attempt"));
-            }
+    /// Another attempt has begun: what is shown is no longer the job's output.
+    fn another(&mut self) -> Option<Event> {
+        let (Some(Place::Log(run, job)), Some(known)) = (&self.place, self.attempt) else { return None };
+        let now = attempt(&self.project.state(), *run, job);
+        (now != known).then(|| {
+            (self.follow, self.attempt) = (None, Some(now));
+            Event::default().event("again").data("another attempt")
+        })
+    }
+
+    /// Lines as everybody gets them, where the page has all before them.
+    async fn grown(&mut self, growth: &Growth) -> Option<Event> {
+        let follow = self.follow.as_mut()?;
+        if growth.to.at <= follow.at.at {
+            return None;
         }
+        if growth.from != follow.at {
+            return self.lines(Some(growth.to.at)).await;
+        }
+        follow.at = growth.to;
+        Some(Event::default().event("log").data(&growth.json))
+    }
+
+    /// Lines that the page has missed, or the last ones. Those it gets up to where a growth ended that others had, so that the next growth is news to it, too.
+    async fn lines(&mut self, until: Option<u64>) -> Option<Event> {
         let follow = self.follow.as_mut()?;
         // Whether it still runs is asked before the rest is read: what comes between is read in the next turn.
         let over = !running(&self.project.state(), follow.run, &follow.job);
         let output = self.line.log(&self.project, follow.run, &follow.job).ok()?;
-        let from = view::Place { at: follow.at, line: follow.number };
-        match log::grown(output, from, !over).await {
-            Some((html, next)) => {
-                (follow.at, follow.number) = (next.at, next.line);
-                Event::default()
-                    .event("log")
-                    .json_data(json!({ "html": html, "at": follow.at, "line": follow.number }))
-                    .ok()
+        if !over && follow.tail.is_none() {
+            let attempt = Attempt {
+                project: self.project.name.clone(),
+                run: follow.run,
+                job: follow.job.clone(),
+                number: self.attempt.unwrap_or_default(),
+            };
+            // First listened, then read: nothing can come between.
+            follow.tail = Some(self.tails.follow(attempt, output.clone(), follow.at));
+        }
+        match log::grown(output, follow.at, until, !over).await {
+            Some((growth, last)) => {
+                (follow.at, follow.more) = (growth.to, !last && until != Some(growth.to.at));
+                Some(Event::default().event("log").data(&growth.json))
             }
             None => {
+                follow.more = false;
                 if over {
                     self.follow = None;
                 }

@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use andon_line::Line;
 use andon_model::event::Role;
+use axum::Extension;
 use axum::routing::{MethodRouter, get, post};
 use http::Method;
 
+use crate::log::tail::Tails;
 use crate::{account, act, assets, door, hosts, live, show};
 
 /// One route.
@@ -71,11 +73,12 @@ pub fn pages() -> Vec<Page> {
         form("/account/tokens", Viewer, post(account::issue)),
         form("/account/revoke", Viewer, post(account::revoke)),
         form("/account/leave", Viewer, post(account::leave)),
-        see("/{project}/live", get(live::live)),
+        see("/{project}/live", get(live::live).layer(Extension(Tails::default()))),
         see("/{project}/jump", get(show::jump)),
         form("/{project}/cord/pull", Developer, post(act::pull)),
         form("/{project}/andons/{andon}/{command}", Developer, post(act::treat)),
         form("/{project}/changes/{change}/abandon", Developer, post(act::abandon)),
+        form("/{project}/changes/{change}/approve", Viewer, post(act::approve_definition)),
         form("/{project}/runs", Developer, post(act::test_trunk)),
         form("/{project}/runs/{run}", Developer, post(act::run_again)),
         form("/{project}/runs/{run}/{job}/{command}", Viewer, post(act::answer)),

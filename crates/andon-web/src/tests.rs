@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use andon_kit::SystemClock;
 use andon_line::{Caller, Line, Settings};
-use andon_model::event::{Event, PlannedJob, Purpose, Push, Role, Verdict};
+use andon_model::event::{DefinitionEdit, DefinitionRule, Event, PlannedJob, Purpose, Push, Role, Verdict};
 use andon_model::{ChangeId, Oid, RunId, Time};
 use axum::Router;
 use axum::body::Body;
@@ -103,6 +103,13 @@ impl House {
                 jobs: vec![job],
                 plan: None,
                 again: None,
+            },
+            Event::DefinitionEdited {
+                run,
+                change: ChangeId(1),
+                patch_set: 1,
+                edits: vec![DefinitionEdit { says: HOSTILE.into(), loosens: true }],
+                asks: Some(DefinitionRule { role: Role::Owner, not_author: false }),
             },
             Event::RunFinished { run, verdict, tests: Default::default(), coverage: None, report: None },
             Event::ChangeRefused { change: ChangeId(1), patch_set: 1, run: Some(run), why: HOSTILE.into() },

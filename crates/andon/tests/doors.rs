@@ -222,6 +222,9 @@ async fn without_a_good_token_only_public_doors_open() {
     }
     public.sort_unstable();
     let meant = [
+        "GET /.well-known/jwks.json",
+        "GET /.well-known/openid-configuration",
+        "GET /api/v1/provenance/keys",
         "GET /assets/{name}",
         "GET /enter",
         "GET /healthz",

@@ -74,6 +74,28 @@ pub(super) async fn abandon(
     Ok(done())
 }
 
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Approval {
+    #[serde(default)]
+    why: String,
+    /// The one that was looked at.
+    #[serde(default)]
+    patch_set: Option<u32>,
+}
+
+/// Lets what it makes of `andon.yaml` land.
+pub(super) async fn approve(
+    State(line): State<Arc<Line>>,
+    By(caller): By,
+    Path((project, change)): Path<(String, String)>,
+    Json(given): Json<Approval>,
+) -> Answer {
+    let (project, change) = (line.project(&project)?, number(&change)?);
+    let patch_set = line.approve_definition(&project, &caller, (change, given.patch_set), &given.why).await?;
+    Ok(Json(json!({ "patch_set": patch_set })))
+}
+
 pub(super) async fn one_run(
     State(line): State<Arc<Line>>,
     Path((project, run)): Path<(String, String)>,

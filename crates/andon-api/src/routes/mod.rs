@@ -5,12 +5,14 @@ mod coverage;
 mod data;
 mod environments;
 mod hosts;
+mod identity;
 mod infrastructure;
 mod infrastructure_runs;
 mod line;
 mod output;
 mod people;
 mod places;
+mod provenance;
 mod recovery;
 mod runners;
 mod runs;
@@ -52,6 +54,8 @@ pub fn doors() -> Vec<Door> {
         read("/api/v1/{project}/queue", get(queue)),
         read("/api/v1/{project}/changes/{change}", get(one_change)),
         change("/api/v1/{project}/changes/{change}/abandon", Developer, post(abandon)),
+        // Who approves is said by trunk's andon.yaml.
+        change("/api/v1/{project}/changes/{change}/approve", Viewer, post(line::approve)),
         read("/api/v1/{project}/runs/{run}", get(one_run)),
         change("/api/v1/{project}/runs", Developer, post(test_trunk)),
         read("/api/v1/{project}/runs/{run}/jobs/{job}/log", get(output::log)),
@@ -104,6 +108,8 @@ pub fn doors() -> Vec<Door> {
     doors.extend(runs::doors());
     doors.extend(coverage::doors());
     doors.extend(shells::doors());
+    doors.extend(identity::doors());
+    doors.extend(provenance::doors());
     doors.extend(secrets::doors());
     doors.extend(tests::doors());
     doors

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use andon_attest::token::Who;
 use andon_model::event::Event;
 use andon_model::{DeploymentId, JobName};
 use andon_runner::{End, Room};
@@ -91,7 +92,25 @@ async fn run(
         let mut env = job_env(&own.pipeline, job, project, &name, &home, &of_it.tmp());
         env.extend(addresses(project, &deployment));
         let given = line.secrets_of_environment(project, &environment, &job.secrets)?;
-        let secrets = hand_over(given, &mut env, &log)?;
+        let mut secrets = hand_over(given, &mut env, &log)?;
+        let timeout = project.state().runs.timeout(&name, job.timeout);
+        if let Some(identity) = &job.identity {
+            let trunk = project.state().trunk.clone();
+            let unlanded = project.unlanded_in(&environment).map(|change| (change.0, None));
+            let who = Who {
+                url: &line.settings.url,
+                project: &project.name,
+                trunk: &trunk,
+                environment: Some(&environment),
+                job: &name,
+                run: Some(deployment.run),
+                attempt: 1,
+                unlanded,
+                commit: &deployment.commit,
+                tree: None,
+            };
+            secrets.extend(line.give_identity(identity, &who, timeout, &of_it.tmp(), &mut env).await?);
+        }
         let called = format!("{}-{id}-{name}", project.name);
         let mut order = job_order(project, job, called, &of_it, tree.clone(), env, log.clone());
         order.writes = vec![home.clone()];
@@ -100,7 +119,7 @@ async fn run(
         if job.docker {
             with_engine(line, &mut order)?;
         }
-        order.timeout = project.state().runs.timeout(&name, job.timeout);
+        order.timeout = timeout;
         let end = match line.runner.run(&order, stop.cancelled()).await {
             End::Cancelled => return Ok(None),
             end => job_end(end),

@@ -12,6 +12,7 @@ use andon_pipeline::{Definition, Plan};
 use tokio_util::sync::CancellationToken;
 
 use super::Pulse;
+use super::definition::{Edited, FILE};
 use super::pipeline::again::Again;
 use super::pipeline::pins;
 use crate::{Caller, Line, Project, Refusal};
@@ -126,7 +127,15 @@ async fn test(
         Ok(definition) => definition,
         Err(problem) => return refuse(problem.clone()).await,
     };
-    let (jobs, plan) = planned(line, project, definition, trunk, &commit).await?;
+    let Planned { mut jobs, plan, edits } = planned(line, project, definition, trunk, &commit).await?;
+    // On an empty trunk there is nothing that could be taken away.
+    let edited = match trunk.filter(|_| edits) {
+        Some(trunk) => Some(Edited::of(project, trunk, &commit).await?),
+        None => None,
+    };
+    if let Some(edited) = &edited {
+        edited.keep_asking(&mut jobs);
+    }
     let (parent, purpose) = (trunk.cloned(), Purpose::Gate { change, patch_set });
     let pins = pins(project, definition, &commit).await?;
     let by = again.map_or_else(|| andon_model::Actor::line(GATE), |(caller, _)| caller.actor());
@@ -151,19 +160,31 @@ async fn test(
             again: again.map(|(_, again)| again.run),
         };
         let kept = again.map(|(_, again)| again.keep(state, queued.clone(), definition, &pins));
-        Ok((kept.unwrap_or_else(|| vec![queued]), Some(run)))
+        let mut events = kept.unwrap_or_else(|| vec![queued]);
+        // In one breath with its run: a run without it has trunk's own file.
+        events.extend(edited.map(|edited| edited.event(run, change, patch_set)));
+        Ok((events, Some(run)))
     })
     .await
 }
 
-/// The plan of a commit: its jobs as this change needs them, and the name under which the whole plan is kept.
+/// The plan of a commit.
+struct Planned {
+    /// Its jobs as this change needs them.
+    jobs: Vec<PlannedJob>,
+    /// The name under which the whole plan is kept.
+    plan: Digest,
+    /// It has another `andon.yaml` than its parent.
+    edits: bool,
+}
+
 async fn planned(
     line: &Line,
     project: &Project,
     definition: &Definition,
     parent: Option<&Oid>,
     commit: &Oid,
-) -> Result<(Vec<PlannedJob>, Digest), Refusal> {
+) -> Result<Planned, Refusal> {
     let plan = Plan::of(definition);
     let (blobs, json) = (line.blobs.clone(), plan.json());
     // Kept while git is asked.
@@ -174,7 +195,8 @@ async fn planned(
     };
     let jobs = plan.jobs(changed.as_deref());
     let (hash, _) = kept.await.map_err(|error| Refusal::Broken(error.to_string()))??;
-    Ok((jobs, hash))
+    let edits = changed.is_some_and(|changed| changed.iter().any(|path| path == FILE));
+    Ok(Planned { jobs, plan: hash, edits })
 }
 
 async fn land(
@@ -264,7 +286,7 @@ impl Line {
         let defined = project.definition(&commit).await?;
         let definition = defined.as_ref().as_ref().map_err(|problem| Refusal::Conflict(problem.clone()))?;
         // Trunk needs every job.
-        let (jobs, plan) = planned(self, project, definition, None, &commit).await?;
+        let Planned { jobs, plan, .. } = planned(self, project, definition, None, &commit).await?;
         let pins = pins(project, definition, &commit).await?;
         self.decide(project, caller.actor(), |state, _| {
             let run = state.runs.next_id();

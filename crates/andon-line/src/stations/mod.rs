@@ -2,14 +2,18 @@
 
 pub mod cord;
 pub mod data;
+pub(crate) mod definition;
+
 pub mod environment;
 pub mod environment_tests;
 pub mod flags;
 pub mod gate;
 mod hosts;
+mod identity;
 pub mod infrastructure;
 pub mod memory;
 pub mod pipeline;
+pub mod provenance;
 mod recovery;
 pub mod release;
 pub mod routes;
@@ -31,6 +35,7 @@ const AFTER_ERROR: Duration = Duration::from_secs(1);
 /// Runs all controllers of all projects, also of those that join later, until `stop`.
 pub async fn run(line: Arc<Line>, stop: CancellationToken) {
     let mut news = line.news();
+    line.make_keys().await;
     let mut started = std::collections::BTreeSet::new();
     let mut running = tokio::task::JoinSet::new();
     running.spawn(recovery::run(Arc::clone(&line), stop.clone()));
@@ -62,6 +67,7 @@ fn project_stations(
     running: &mut tokio::task::JoinSet<()>,
 ) {
     running.spawn(gate::run(Arc::clone(line), Arc::clone(project), stop.clone()));
+    running.spawn(provenance::run(Arc::clone(line), Arc::clone(project), stop.clone()));
     running.spawn(pipeline::run(Arc::clone(line), Arc::clone(project), stop.clone()));
     running.spawn(memory::run(Arc::clone(line), Arc::clone(project), stop.clone()));
     running.spawn(environment::run(Arc::clone(line), Arc::clone(project), stop.clone()));

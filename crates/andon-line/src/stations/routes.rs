@@ -6,11 +6,11 @@ use std::sync::PoisonError;
 
 use andon_environment::{Environment, Estate};
 use andon_model::event::{Event, Revision};
-use andon_model::strategy::Strategy;
-use andon_model::{EnvironmentName, ProjectName, ServiceName};
+use andon_model::strategy::{Asked, Methods, Strategy};
+use andon_model::{EnvironmentName, ProjectName, ServiceName, Spoken};
 use andon_release::Release;
 use andon_release::sample::REACHED;
-use andon_router::{Candidate, Mirror, Route, RouteTable};
+use andon_router::{Arm, By, Candidate, Forced, Mirror, Protocol, Route, RouteTable};
 
 use crate::{Line, State};
 
@@ -56,6 +56,10 @@ fn route(
     hosts.extend(planned.iter().flat_map(|service| service.hosts.clone()));
     let mut backends = HashMap::new();
     backends.insert(stable.clone(), addresses(estate, &environment.name, service, stable));
+    let protocol = match planned.map(|service| service.protocol) {
+        Some(Spoken::Http2) => Protocol::Http2,
+        _ => Protocol::Http1,
+    };
     let mut made = Route {
         hosts,
         service: key(project, &environment.name, service),
@@ -68,6 +72,8 @@ fn route(
         candidate_slow_thresholds_us: Vec::new(),
         subject_header: None,
         asleep: environment.asleep.is_some() || environment.waking,
+        protocol,
+        forced: Vec::new(),
     };
     // Whoever runs answers, also while the rest still wakes.
     made.asleep &= made.backends.values().all(Vec::is_empty);
@@ -79,13 +85,15 @@ fn route(
                 revision: release.to.clone(),
                 percent_bp: dark.mirror.basis_points(),
                 compare: dark.compare,
-                all_methods: false,
+                all_methods: dark.methods == Methods::All,
             });
         }
         strategy => {
             let salt = format!("{project} {}", release.id);
             made.candidate =
                 Some(Candidate { revision: release.to.clone(), weight_bp: release.weight_bp, salt });
+            made.forced =
+                strategy.guard().iter().flat_map(|guard| guard.routes.iter().filter_map(forced)).collect();
             let allowed = strategy.guard().and_then(|guard| guard.analysis.latency_p95);
             let factor = 1.0 + allowed.map_or(0.0, |allowed| allowed.worse_by.fraction());
             made.slow_thresholds_us = release.limits_us.clone();
@@ -94,6 +102,16 @@ fn route(
         }
     }
     made
+}
+
+/// How the router knows who asks for the new revision.
+fn forced(asked: &Asked) -> Option<Forced> {
+    let (by, name) = match (&asked.header, &asked.cookie) {
+        (Some(name), _) => (By::Header, name),
+        (None, Some(name)) => (By::Cookie, name),
+        (None, None) => return None,
+    };
+    Some(Forced { by, name: name.clone(), value: asked.is.clone(), to: Arm::Candidate })
 }
 
 fn addresses(

@@ -2,7 +2,7 @@
 
 use andon_gate::Standing;
 use andon_gate::state::Change;
-use andon_model::event::{Event, Purpose, Recorded};
+use andon_model::event::{DefinitionEdit, Event, Purpose, Recorded, Role};
 use andon_model::{ChangeId, EnvironmentName, RunId, Time};
 use serde::{Deserialize, Serialize};
 
@@ -28,12 +28,28 @@ pub struct ChangeView {
     pub runs: Vec<RunLine>,
     /// That what landed is what was tested.
     pub proof: Option<Proof>,
+    /// What it makes of `andon.yaml`; none: nothing.
+    #[serde(default)]
+    pub definition: Option<DefinitionView>,
     /// Where users can have it: environment, mark, words.
     pub places: Vec<(String, Mark, String)>,
     /// All reasons of its newest red verdict.
     pub reasons: Vec<String>,
     /// What happened, newest first.
     pub timeline: Vec<Moment>,
+}
+
+/// What a change makes of `andon.yaml`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DefinitionView {
+    /// In a sentence: who has to approve it, or who did.
+    pub says: String,
+    /// Whether it may land as far as this goes.
+    pub mark: Mark,
+    /// The role that approves it; none: nobody does, or it is approved.
+    pub asks: Option<Role>,
+    /// What differs from trunk, what loosens first; empty until its run is made.
+    pub edits: Vec<DefinitionEdit>,
 }
 
 /// A run in a list.
@@ -107,10 +123,42 @@ pub fn change(
         facts,
         runs: runs(state, change),
         proof: proof(state, change.id),
+        definition: definition(state, change),
         places: places(state, environments, change.id),
         reasons: reasons(state, change),
         timeline: moments(state.feed.iter().filter(|event| concerns(state, change.id, event)), 200),
     }
+}
+
+fn definition(state: &State, change: &Change) -> Option<DefinitionView> {
+    if !crate::stations::definition::edits(state, change) {
+        return None;
+    }
+    let edited = state.queue.edited(change);
+    let edits = edited.map(|edited| edited.edits.clone()).unwrap_or_default();
+    let over = matches!(change.standing, Standing::Landed { .. } | Standing::Abandoned { .. });
+    let (says, mark, asks) = match (change.approved(), edited.map(|edited| edited.asks)) {
+        (Some(approval), _) if approval.by_push => {
+            (format!("Approved by {}, by pushing it.", approval.by), Mark::Go, None)
+        }
+        (Some(approval), _) => (
+            format!("Approved by {} for patch set {}: {}", approval.by, approval.patch_set, approval.why),
+            Mark::Go,
+            None,
+        ),
+        (None, Some(Some(rule))) if !over => {
+            let words = format!(
+                "It lands with {}. Until then trunk's limits and questions hold beside its own.",
+                andon_gate::plan::approver(rule)
+            );
+            (words, Mark::Wait, Some(rule.role))
+        }
+        (None, None) if !over && state.queue.trunk.is_some() => {
+            ("What it changes is told when its run is made.".to_owned(), Mark::Wait, None)
+        }
+        _ => ("Nobody has to approve that here.".to_owned(), Mark::None, None),
+    };
+    Some(DefinitionView { says, mark, asks, edits })
 }
 
 fn runs(state: &State, change: &Change) -> Vec<RunLine> {
@@ -205,6 +253,8 @@ pub fn concerns(state: &State, id: ChangeId, recorded: &Recorded) -> bool {
         Event::ChangePushed(push) => push.change == id,
         Event::ChangeAbandoned { change, .. }
         | Event::ChangeRefused { change, .. }
+        | Event::DefinitionApproved { change, .. }
+        | Event::DefinitionEdited { change, .. }
         | Event::Landed { change, .. }
         | Event::CordFixLanded { change, .. }
         | Event::RunQueued { purpose: Purpose::Gate { change, .. }, .. } => *change == id,

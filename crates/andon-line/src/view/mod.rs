@@ -14,6 +14,7 @@ pub mod hosts;
 pub mod infrastructure;
 mod isolation;
 pub mod parity;
+pub mod provenance;
 pub mod queue;
 pub mod recovery;
 pub mod release;

@@ -1,7 +1,7 @@
 //! A run: its jobs, its tests, its coverage, what it built.
 
 use andon_model::Time;
-use andon_model::event::{JobEnd, JobIsolation, Purpose};
+use andon_model::event::{Attestation, JobEnd, JobIsolation, Purpose};
 use andon_pipeline::plan::waits_for;
 use andon_pipeline::runs::{JobRun, Run, StepRun};
 use andon_pipeline::{JobState, Places, Runs};
@@ -70,6 +70,9 @@ pub struct RunView {
     pub layers: Vec<LayerLine>,
     /// The artifact, with its size in bytes.
     pub artifact: Option<(String, u64)>,
+    /// What is said about the artifact: what, the key that signed it, the digest of the envelope.
+    #[serde(default)]
+    pub attestations: Vec<(Attestation, String, String)>,
     /// The plan: the hash of the expanded definition. A local run of the same commit has the same.
     #[serde(default)]
     pub plan: Option<String>,
@@ -250,6 +253,7 @@ pub fn run(
         warnings: report
             .map(|report| report.quarantined.values().chain(&report.warnings).cloned().collect())
             .unwrap_or_default(),
+        attestations: attestations(state, run),
         artifact: run.artifact.as_ref().map(|(digest, bytes)| (digest.to_string(), *bytes)),
         plan: run.plan.as_ref().map(ToString::to_string),
         again: run.again.map(|run| run.0),
@@ -359,4 +363,13 @@ fn files(report: &RunReport) -> Vec<FileRow> {
         uncovered: file.uncovered.clone(),
     };
     report.files.iter().take(FILES).map(row).collect()
+}
+
+fn attestations(state: &State, run: &Run) -> Vec<(Attestation, String, String)> {
+    let Some((artifact, _)) = &run.artifact else { return Vec::new() };
+    let of = |what| {
+        let made = state.attestations.of(run.id, what, artifact)?;
+        Some((what, made.key.clone(), made.envelope.to_string()))
+    };
+    [Attestation::Provenance, Attestation::TestResult].into_iter().filter_map(of).collect()
 }

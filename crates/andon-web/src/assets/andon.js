@@ -33,7 +33,7 @@
   }
   function drop(node) { const after = node.nextSibling; node.remove(); return after; }
 
-  // News of the page. A hidden tab listens to nothing and catches up when it is looked at.
+  // News. A hidden tab listens to nothing and catches up when it is looked at.
   let source, address = document.body.dataset.live;
   const say = words => { const where = $("#live-state"); if (where && where.textContent !== words) where.textContent = words; };
   function listen() {
@@ -53,21 +53,47 @@
     source.addEventListener("log", event => {
       const { html, at, line } = JSON.parse(event.data), log = $("#log");
       address = address.replace(/at=\d+&line=\d+/, `at=${at}&line=${line}`);
-      const end = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
-      log.append(...parse(html).childNodes);
-      if (end) log.scrollTop = log.scrollHeight;
       reopen();
+      if ($("[data-more=after]")) return;
+      const lines = parse(html), first = log.firstElementChild, end = log.scrollHeight - log.scrollTop - log.clientHeight < 40 || !first;
+      // Whoever reads further up gets the rest when he scrolls to it.
+      if (!end && number(lines.firstElementChild) - number(first) > most) return further("after", lines.firstElementChild.dataset);
+      log.append(...lines.childNodes);
+      if (end) { prune("after"); log.scrollTop = log.scrollHeight; }
     });
     source.addEventListener("again", () => location.reload());
   }
+  function goOn({ dataset: { live } }) { if (/[?&]at=/.test(live || "")) { address = live; hush(); listen(); } }
   function hush() { if (source) { source.close(); source = null; } }
-  // A stream that breaks is asked for again from where it was, not from where the page began.
+  // A stream that breaks goes on from where it was.
   let later;
   function reopen() { clearTimeout(later); later = setTimeout(() => { if (source && source.readyState !== EventSource.OPEN) { hush(); listen(); } }, 1000); }
   document.addEventListener("visibilitychange", () => document.hidden ? hush() : listen());
   addEventListener("pagehide", hush);
   addEventListener("pageshow", listen);
   listen();
+
+  // Only so much output is kept: what goes comes back when it is asked for.
+  const most = 30000, number = chunk => +chunk.dataset.line;
+  function prune(grown) {
+    const log = $("#log");
+    for (;;) {
+      const first = log.firstElementChild, last = log.lastElementChild, second = first && first.nextElementSibling, height = log.scrollHeight, back = grown === "before";
+      if (!second || number(last) - number(back ? first : second) < most) return;
+      further(back ? "after" : "before", (back ? last : second).dataset);
+      (back ? last : first).remove();
+      if (!back) log.scrollTop -= height - log.scrollHeight;
+    }
+  }
+  function further(which, { at, line }) {
+    let more = $(`[data-more=${which}]`);
+    if (!more) {
+      more = Object.assign(document.createElement("a"), { className: "more", textContent: "Lines " + which });
+      more.dataset.more = which;
+      $("#log")[which](more);
+    }
+    more.href = `${location.pathname}?${which === "before" ? "until" : "at"}=${at}&line=${line}`;
+  }
 
   // Long output: the pieces before and after come when they are near.
   const log = $("#log");
@@ -84,31 +110,14 @@
       near.unobserve(more);
       const answer = await fetch(more.href, { headers: { accept: "text/html" } }).catch(() => null);
       if (!answer || !answer.ok) { delete more.dataset.busy; return; }
-      const which = more.dataset.more, piece = parse(await answer.text()), lines = $("#log", piece), next = $(`[data-more=${which}]`, piece);
+      const text = await answer.text(), which = more.dataset.more, piece = parse(text), lines = $("#log", piece), next = $(`[data-more=${which}]`, piece);
       if (which === "before") {
         const height = log.scrollHeight;
         log.prepend(...lines.childNodes);
         log.scrollTop += log.scrollHeight - height;
       } else log.append(...lines.childNodes);
-      if (next) { more.href = next.getAttribute("href"); delete more.dataset.busy; } else more.remove();
+      if (next) { more.href = next.getAttribute("href"); delete more.dataset.busy; } else { more.remove(); if (which === "after") goOn(piece); }
       prune(which);
-    }
-    // Of an output without end only what is near is kept: what goes comes back when it is asked for.
-    function prune(grown) {
-      const chunks = $$(".chunk", log), path = location.pathname;
-      for (const old of grown === "before" ? chunks.slice(30) : chunks.slice(0, -30)) {
-        const height = log.scrollHeight, before = grown !== "before";
-        const { at, line } = (before ? old.nextElementSibling : old).dataset;
-        old.remove();
-        if (before) log.scrollTop -= height - log.scrollHeight;
-        let more = $(`[data-more=${before ? "before" : "after"}]`);
-        if (!more) {
-          more = Object.assign(document.createElement("a"), { className: "more", textContent: before ? "Lines before" : "Lines after" });
-          more.dataset.more = before ? "before" : "after";
-          log[before ? "before" : "after"](more);
-        }
-        more.href = before ? `${path}?until=${at}&line=${line}` : `${path}?at=${at}&line=${line}`;
-      }
     }
   }
 

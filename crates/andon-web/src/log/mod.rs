@@ -1,10 +1,12 @@
 //! The output of a job: opened where it first fails, read on in pieces in both directions, searched, never cut off. Knows no HTTP.
 //!
-//! [`piece`] takes lines out of it, [`paint`] shows a line with its colours and nothing else that a terminal would do, [`groups`] folds what belongs together.
+//! [`piece`] takes lines out of it, [`paint`] shows a line with its colours and nothing else that a terminal would do, [`groups`] folds what belongs together,
+//! [`tail`] reads a growing output once for all who follow it.
 
 mod groups;
 mod paint;
 mod piece;
+pub mod tail;
 
 use std::sync::Arc;
 
@@ -101,7 +103,7 @@ pub async fn open(
                 }
             }
         };
-        let piece = read(&mut log, start, running)?;
+        let piece = read(&mut log, start, None, running)?;
         let text = from
             .find
             .map(|text| text.chars().take(LONGEST).collect::<String>())
@@ -120,12 +122,18 @@ pub async fn open(
     Ok(opened?)
 }
 
-/// What follows in a growing output: its lines, and where the next ones begin.
-pub async fn grown(output: Output, from: Place, growing: bool) -> Option<(String, Place)> {
+/// What follows in a growing output, a piece at most and none beyond a byte that ends a line, and whether nothing follows that.
+pub async fn grown(
+    output: Output,
+    from: Place,
+    until: Option<u64>,
+    growing: bool,
+) -> Option<(tail::Growth, bool)> {
     let read = move || {
         let mut log = output.open().ok()?;
-        let piece = read(&mut log, from, growing).ok()?;
-        (piece.to.at > from.at).then(|| (chunk(&piece, None, &[]).0, piece.to))
+        let piece = read(&mut log, from, until, growing).ok()?;
+        let growth = || tail::Growth::new(piece.from, piece.to, &chunk(&piece, None, &[]).0);
+        (piece.to.at > from.at).then(|| (growth(), piece.last))
     };
     tokio::task::spawn_blocking(read).await.ok()?
 }

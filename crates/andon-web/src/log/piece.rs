@@ -29,13 +29,15 @@ impl Piece {
     }
 }
 
-/// A piece from a place on. Of a growing output the last line is taken once it is whole. A place without a line's number gets it.
-pub fn read(log: &mut Log, from: Place, growing: bool) -> io::Result<Piece> {
+/// A piece from a place on, to a byte that ends a line at most. Of a growing output the last line is taken once it is whole. A place without a line's number
+/// gets it.
+pub fn read(log: &mut Log, from: Place, until: Option<u64>, growing: bool) -> io::Result<Piece> {
     let size = log.size();
     let at = from.at.min(size);
     let from = if from.line == 0 { log.line_of(at)? } else { Place { at, line: from.line } };
     let at = from.at;
-    let bytes = log.read(at, BYTES)?;
+    let most = until.map_or(BYTES as u64, |until| until.saturating_sub(at).min(BYTES as u64)) as usize;
+    let bytes = log.read(at, most)?;
     let mut piece = Piece { from, to: from, lines: Vec::new(), last: false };
     let mut rest = bytes.as_slice();
     while !rest.is_empty() && piece.lines.len() < LINES {
@@ -94,7 +96,7 @@ mod tests {
         let (_dir, mut log) = log((1..=10_000).map(|n| format!("line {n}")));
         let (mut place, mut all, mut turns) = (Place::BEGIN, Vec::new(), Vec::new());
         loop {
-            let piece = read(&mut log, place, false).unwrap();
+            let piece = read(&mut log, place, None, false).unwrap();
             turns.push(piece.from);
             all.extend(piece.lines.iter().cloned());
             place = piece.to;
@@ -107,7 +109,7 @@ mod tests {
         for pair in turns.windows(2) {
             assert_eq!(previous(&mut log, pair[1]).unwrap(), pair[0]);
         }
-        let unnumbered = read(&mut log, Place { at: turns[3].at, line: 0 }, false).unwrap();
+        let unnumbered = read(&mut log, Place { at: turns[3].at, line: 0 }, None, false).unwrap();
         assert_eq!(unnumbered.from, turns[3]);
     }
 
@@ -116,20 +118,20 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         std::fs::write(&path, "one\ntwo").unwrap();
-        let piece = read(&mut Log::growing(&path).unwrap(), Place::BEGIN, true).unwrap();
+        let piece = read(&mut Log::growing(&path).unwrap(), Place::BEGIN, None, true).unwrap();
         assert_eq!((piece.lines.len(), piece.last, piece.to), (1, true, Place { at: 4, line: 2 }));
-        let piece = read(&mut Log::growing(&path).unwrap(), Place::BEGIN, false).unwrap();
+        let piece = read(&mut Log::growing(&path).unwrap(), Place::BEGIN, None, false).unwrap();
         assert_eq!(piece.lines.len(), 2);
     }
 
     #[test]
     fn a_line_without_end_is_read_on_in_the_next_piece() {
         let (_dir, mut log) = log(std::iter::once("x".repeat(BYTES * 2 + 5)));
-        let first = read(&mut log, Place::BEGIN, false).unwrap();
+        let first = read(&mut log, Place::BEGIN, None, false).unwrap();
         assert!(!first.last && first.lines.len() == 1);
         let (mut total, mut place, mut turns) = (first.lines[0].len(), first.to, 0);
         while turns < 9 {
-            let piece = read(&mut log, place, false).unwrap();
+            let piece = read(&mut log, place, None, false).unwrap();
             total += piece.lines.iter().map(Vec::len).sum::<usize>();
             place = piece.to;
             turns += 1;

@@ -1,7 +1,7 @@
 //! A change: from commit to users, with the proof of its landing.
 
 use andon_line::Caller;
-use andon_line::view::change::{ChangeView, Proof, RunLine};
+use andon_line::view::change::{ChangeView, DefinitionView, Proof, RunLine};
 use andon_model::event::Role;
 use maud::{Markup, html};
 
@@ -28,6 +28,7 @@ pub fn change(view: &ChangeView, caller: &Caller) -> Markup {
         @if !view.reasons.is_empty() {
             (sheet("reasons", "Why it does not land", html! { ul.reasons { @for reason in &view.reasons { li { (reason) } } } }))
         }
+        @if let Some(found) = &view.definition { (sheet("definition", "It changes andon.yaml", definition(view, found, caller))) }
         (facts(&view.facts))
         div.two {
             (sheet("places", "Where users have it", places(view)))
@@ -35,6 +36,33 @@ pub fn change(view: &ChangeView, caller: &Caller) -> Markup {
         }
         @if let Some(found) = &view.proof { (sheet("proof", "What landed is what was tested", proof(project, found))) }
         (timeline(project, &view.timeline))
+    }
+}
+
+fn definition(view: &ChangeView, found: &DefinitionView, caller: &Caller) -> Markup {
+    let action = format!("/{}/changes/{}/approve", view.frame.project, view.row.number);
+    let approve = Ask {
+        id: "approve-definition",
+        label: "Approve",
+        look: "go",
+        action: &action,
+        what: "This patch set may land with what it makes of andon.yaml. A new patch set asks again.",
+        yes: "Approve it",
+    };
+    let rows = |loosens| found.edits.iter().filter(move |edit| edit.loosens == loosens);
+    html! {
+        p { (state(found.mark, &found.says)) }
+        @if rows(true).next().is_some() {
+            p { "What guards trunk and users becomes another:" }
+            ul.reasons.wait { @for edit in rows(true) { li { (edit.says) } } }
+        }
+        @if rows(false).next().is_some() {
+            p.soft { "And beside it:" }
+            ul { @for edit in rows(false) { li { (edit.says) } } }
+        }
+        @if found.asks.is_some_and(|role| may(caller, role)) {
+            div.acts { (approve.with(html! { input type="hidden" name="patch_set" value=(view.row.patch_set); (text("why", "Why", "agreed in the team", true)) })) }
+        }
     }
 }
 

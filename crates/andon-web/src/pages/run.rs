@@ -3,7 +3,7 @@
 use andon_line::view::run::{AskRow, FileRow, JobRow, TestRow};
 use andon_line::view::{Mark, RunView};
 use andon_line::{Caller, Refusal};
-use andon_model::event::Role;
+use andon_model::event::{Attestation, Role};
 use andon_validation::findings::{Finding, Level};
 use maud::{Markup, html};
 
@@ -47,6 +47,7 @@ pub fn run(view: &RunView, caller: &Caller) -> Markup {
             (sheet("artifact", "Artifact", html! {
                 p { code.long { (digest) } }
                 p.soft { (size(*bytes)) ", built once and never again. " a href={ "/api/v1/" (project) "/artifacts/" (digest) } { "Take a copy" } }
+                (attestations(view))
             }))
         }
         @if !view.warnings.is_empty() { (sheet("warnings", "Odd things in its reports", html! { ul.reasons.wait { @for warning in &view.warnings { li { (warning) } } } })) }
@@ -181,6 +182,23 @@ fn word(level: Level) -> &'static str {
         Level::Error => "error",
         Level::Warning => "warning",
         Level::Note => "note",
+    }
+}
+
+/// Who vouches for the artifact, and for what.
+fn attestations(view: &RunView) -> Markup {
+    let says = |what| match what {
+        Attestation::Provenance => "Where it comes from",
+        Attestation::TestResult => "What its tests said",
+    };
+    html! {
+        @if view.attestations.is_empty() { p.soft { "Nobody vouches for it yet." } }
+        @else {
+            dl.pairs { @for (what, key, digest) in &view.attestations {
+                div { dt { (says(*what)) } dd { "signed by the key " code { (key) } ", " code.long { (digest) } } }
+            } }
+            p.soft { a href={ "/api/v1/" (view.frame.project) "/runs/" (view.number) "/attestations" } { "See what is said" } ". It is looked at again before every deployment." }
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Each page, given a view in which every text is hostile: all of it is shown, none of it is markup.
 
 use andon_line::stations::release::Point;
-use andon_line::view::change::{Proof, RunLine};
+use andon_line::view::change::{DefinitionView, Proof, RunLine};
 use andon_line::view::environment::{DeploymentRow, DriftRow, EnvironmentRow, InstanceRow, ServicePlace};
 use andon_line::view::flags::FlagRow;
 use andon_line::view::flow::{StageRow, WayRow};
@@ -11,7 +11,7 @@ use andon_line::view::wall::{Car, Cell, ServiceRow, Station};
 use andon_line::view::{self, Fact, Frame, Mark, Moment, fact};
 use andon_line::{Caller, State};
 use andon_model::Time;
-use andon_model::event::{JobIsolation, Role};
+use andon_model::event::{Attestation, DefinitionEdit, JobIsolation, Role};
 
 const HOSTILE: &str = "<script>alert(1)</script>\"'&<img src=x onerror=alert(1)>";
 
@@ -148,6 +148,7 @@ fn the_page_of_a_run_escapes_what_tests_jobs_and_files_are_called() {
         layers: vec![],
         warnings: vec![text()],
         artifact: Some((text(), 2048)),
+        attestations: vec![(Attestation::Provenance, text(), text())],
         plan: Some(text()),
         again: Some(3),
         may_again: true,
@@ -399,6 +400,15 @@ fn flags_changes_and_flow_escape_what_people_wrote() {
         sentence: text(),
         row,
         facts: facts(),
+        definition: Some(DefinitionView {
+            says: text(),
+            mark: Mark::Wait,
+            asks: Some(Role::Owner),
+            edits: vec![
+                DefinitionEdit { says: text(), loosens: true },
+                DefinitionEdit { says: text(), loosens: false },
+            ],
+        }),
         runs: vec![RunLine { number: 1, patch_set: 1, mark: Mark::Stop, words: text(), queued: Time(0) }],
         proof: Some(Proof { commit: text(), tested_tree: text(), landed_tree: text(), run: 1 }),
         places: vec![("staging".into(), Mark::Go, text())],

@@ -1,6 +1,7 @@
 //! Queue, changes and runs in the terminal.
 
 use andon_line::view::{ChangeView, QueueView, RunView};
+use andon_model::event::Attestation;
 use clap::Subcommand;
 use serde_json::json;
 
@@ -31,6 +32,17 @@ pub enum Change {
         /// Its number.
         change: String,
     },
+    /// Let what its newest patch set makes of andon.yaml land.
+    Approve {
+        /// Its number.
+        change: String,
+        /// The reason, for the record.
+        #[arg(long)]
+        why: String,
+        /// The patch set that you looked at: a newer one is not approved then.
+        #[arg(long, value_name = "N")]
+        patch_set: Option<u32>,
+    },
     /// Take it back.
     Abandon {
         /// Its number.
@@ -52,6 +64,15 @@ pub fn change(common: &Common, change: Change) -> Result<(), Failure> {
                 _ => Ok(()),
             }
         }
+        Change::Approve { change, why, patch_set } => {
+            let number = number(&change).to_owned();
+            place.command(
+                &format!("/changes/{number}/approve"),
+                &json!({ "why": why, "patch_set": patch_set }),
+                |made| format!("patch set {} of #{number} may change andon.yaml", made["patch_set"]),
+            )?;
+            Ok(())
+        }
         Change::Abandon { change, message } => {
             let number = number(&change).to_owned();
             place.command(&format!("/changes/{number}/abandon"), &json!({ "why": message }), |_| {
@@ -67,6 +88,15 @@ fn show_change(view: &ChangeView) {
     say!("  {}", view.sentence);
     for reason in &view.reasons {
         say!("  ■ {reason}");
+    }
+    if let Some(definition) = &view.definition {
+        say!("  {} it changes andon.yaml. {}", definition.mark.sign(), definition.says);
+        for edit in &definition.edits {
+            say!("      {} {}", if edit.loosens { "■" } else { "·" }, edit.says);
+        }
+        if definition.asks.is_some() {
+            say!("      hint: andon change approve {} --why '…'", view.row.number);
+        }
     }
     for (place, mark, words) in &view.places {
         say!("  {} {place}: {words}", mark.sign());
@@ -239,6 +269,13 @@ fn show_run(view: &RunView) {
     }
     if let Some((digest, bytes)) = &view.artifact {
         say!("  artifact {digest}, {bytes} bytes");
+        for (what, key, digest) in &view.attestations {
+            let what = match what {
+                Attestation::Provenance => "where it comes from",
+                Attestation::TestResult => "what its tests said",
+            };
+            say!("      {what}: {digest}, signed by {key}");
+        }
     }
 }
 

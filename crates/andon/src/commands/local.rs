@@ -229,11 +229,18 @@ impl World {
                         );
                         let timeout = self.jobs.get(&job).and_then(|job| job.timeout);
                         let timeout = runs.timeout(&job, timeout);
-                        let secrets = self.jobs.get(&job).map(|job| &job.secrets[..]).unwrap_or_default();
-                        self.say(match secrets.is_empty() {
-                            true => format!("○ {job} begins"),
-                            false => {
+                        let planned = self.jobs.get(&job);
+                        let secrets = planned.is_some_and(|job| !job.secrets.is_empty());
+                        let identity = planned.is_some_and(|job| job.identity.is_some());
+                        self.say(match (secrets, identity) {
+                            (false, false) => format!("○ {job} begins"),
+                            (true, _) => {
                                 format!("○ {job} begins, without its secrets: the server alone has them")
+                            }
+                            (false, true) => {
+                                format!(
+                                    "○ {job} begins, without its identity: the server alone vouches for it"
+                                )
                             }
                         });
                         running.spawn(Arc::clone(&self).attempt(job, attempt, timeout, stop.clone()));

@@ -8,11 +8,13 @@ pub mod environments;
 pub mod file;
 mod here;
 pub mod hosts;
+pub mod identity;
 pub mod infra;
 mod infra_log;
 pub mod local;
 pub mod people;
 pub mod places;
+pub mod provenance;
 pub mod recovery;
 pub mod runners;
 pub mod secrets;
@@ -91,6 +93,12 @@ pub enum Ask {
     /// Secrets: values for jobs and services that nobody gets back.
     #[command(subcommand)]
     Secret(secrets::Secret),
+    /// Identities of jobs: the key that signs their tokens.
+    #[command(subcommand)]
+    Identity(identity::Identity),
+    /// Provenance: what the server vouches for, and whether a file is that.
+    #[command(subcommand)]
+    Provenance(provenance::Provenance),
     /// Databases: templates with masked data, migrations.
     #[command(subcommand)]
     Data(data::Data),
@@ -127,6 +135,8 @@ pub fn run(common: &Common, ask: Ask) -> Result<(), Failure> {
         Ask::Queue => changes::queue(common),
         Ask::Change(change) => changes::change(common, change),
         Ask::Run(run) => changes::run(common, run),
+        Ask::Identity(wanted) => identity::identity(common, wanted),
+        Ask::Provenance(wanted) => provenance::provenance(common, wanted),
         Ask::Secret(secret) => secrets::secret(common, secret),
         Ask::Tests(tests) => tests::tests(common, tests),
         Ask::Wall => places::wall(common),

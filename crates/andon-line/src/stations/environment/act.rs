@@ -243,6 +243,16 @@ fn start_now(line: &Line, project: &Project, id: InstanceId) -> Result<(), Strin
         .blobs
         .get(&deployment.artifact)
         .map_err(|error| format!("{}: {error}", deployment.artifact.short()))?;
+    // Looked at before it was deployed; what lies there may be another by now.
+    let mut artifact = artifact;
+    let is = andon_model::Digest::of_all(&artifact).map_err(|error| error.to_string())?;
+    if is != deployment.artifact {
+        return Err(format!(
+            "{} is refused: its bytes are not those that were built: they are {is}",
+            deployment.artifact.short()
+        ));
+    }
+    std::io::Seek::rewind(&mut artifact).map_err(|error| error.to_string())?;
     let label = |key: &str, value: &str| (key.to_owned(), value.to_owned());
     let mut env = told(line, project, &instance.environment, service)?;
     env.extend([

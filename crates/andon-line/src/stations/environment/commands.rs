@@ -9,6 +9,7 @@ use andon_model::event::{Event, Role};
 use andon_model::{ChangeId, DeploymentId, EnvironmentName, InstanceId, ServiceName, Span};
 
 use super::deployment;
+use crate::stations::provenance::Look;
 use crate::{Caller, Line, Project, Refusal, State};
 
 /// Life of an environment that was asked for without saying how long.
@@ -216,12 +217,28 @@ impl Line {
         };
         let wanted =
             |l: &&andon_environment::Landing| l.artifact.is_some() && change.is_none_or(|c| l.change == c);
-        let commit = {
+        let found = {
             let state = project.state();
-            state.estate.landings.iter().rev().find(wanted).map(|landing| landing.commit.clone())
+            let landing = state.estate.landings.iter().rev().find(wanted);
+            landing.and_then(|l| Some((l.commit.clone(), l.run, l.artifact.clone()?)))
         };
         let nothing = || Refusal::Unknown("nothing landed that could be deployed".into());
-        let commit = commit.ok_or_else(nothing)?;
+        let (commit, run, artifact) = found.ok_or_else(nothing)?;
+        match crate::stations::provenance::look(self, project, run, &artifact).await? {
+            Look::Good => {}
+            Look::NotYet => {
+                let why =
+                    "nobody vouches for this artifact yet\nhint: in a moment the server does; try again";
+                return Err(Refusal::Conflict(why.into()));
+            }
+            Look::Bad(why) => {
+                let why = format!(
+                    "{} is refused: {why}\nhint: build it again by a change that lands, and find out who had a hand in it",
+                    artifact.short()
+                );
+                return Err(Refusal::Conflict(why));
+            }
+        }
         let own = project.definition(&commit).await?;
         self.decide(project, caller.actor(), |state, now| {
             if !state.estate.environments.contains_key(&environment) {

@@ -7,6 +7,7 @@ mod life;
 mod look;
 mod packages;
 pub mod shell;
+mod trusted;
 pub(crate) mod waits;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,6 +24,7 @@ use andon_pipeline::definition::DeployWhen;
 use andon_runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
+use super::provenance::Look;
 use super::{Pulse, environment_tests};
 use crate::project::Defined;
 use crate::{Line, Project, Refusal, State};
@@ -153,6 +155,7 @@ async fn bring(line: &Line, project: &Project, definition: &Definition) -> Resul
         return Ok(());
     }
     let defined = definitions(project, &declared).await?;
+    let looked = trusted::look_at(line, project, definition, &declared, &defined).await?;
     line.decide(project, Actor::line(DEPLOYMENT), |state, now| {
         let mut events = Vec::new();
         let mut next = state.estate.next_deployment();
@@ -177,12 +180,21 @@ async fn bring(line: &Line, project: &Project, definition: &Definition) -> Resul
                     if too_unlike(project, state, own, definition, &candidate, now) {
                         continue;
                     }
+                    let artifact = candidate.artifact.clone();
+                    let Some(look) = looked.get(&(candidate.run, artifact.clone())) else { continue };
                     let wanted = wanted(state, own, definition, &candidate, next);
-                    if let Some(event) = deployment(state, own, definition, candidate, next) {
-                        events.extend(wanted);
-                        events.push(event);
-                        next = next.next();
+                    let Some(event) = deployment(state, own, definition, candidate, next) else { continue };
+                    match look {
+                        Look::NotYet => continue,
+                        Look::Good => events.extend(wanted.into_iter().chain([event])),
+                        // Nothing of it is started: it failed in the same breath, and the cord's rules hear of that.
+                        Look::Bad(why) => {
+                            let why = format!("{} is refused: {why}", artifact.short());
+                            events.push(event);
+                            events.push(Event::DeploymentFinished { deployment: next, ok: false, why });
+                        }
                     }
+                    next = next.next();
                 }
             }
         }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use andon_attest::token::{Who, change_of};
 use andon_model::event::{Event, JobEnd, Purpose, TestCounts};
 use andon_model::{Actor, Digest, JobName, Oid, Pins, RunId, RunnerName, Span, Time};
 use andon_pipeline::definition::{Job, Pipeline};
@@ -464,10 +465,31 @@ async fn order(line: &Line, project: &Project, id: &Id, there: bool) -> Result<(
     };
     let given = line.give_secrets(project, &job.secrets, asks)?;
     let secrets = hand_over(given, &mut env, &log)?;
+    let timeout = project.state().runs.timeout(&id.job, job.timeout);
+    let mut secrets = secrets;
+    if let Some(identity) = &job.identity {
+        let (trunk, run) = {
+            let state = project.state();
+            (state.trunk.clone(), state.runs.all.get(&id.run).cloned())
+        };
+        let who = Who {
+            url: &line.settings.url,
+            project: &project.name,
+            trunk: &trunk,
+            environment: None,
+            job: &id.job,
+            run: Some(id.run),
+            attempt: id.attempt,
+            unlanded: run.as_ref().and_then(|run| change_of(&run.purpose)),
+            commit: &commit,
+            tree: run.as_ref().map(|run| &run.tree),
+        };
+        secrets.extend(line.give_identity(identity, &who, timeout, &room.tmp(), &mut env).await?);
+    }
     let called = format!("{}-{}", project.name, id.name());
     let mut order = job_order(project, job, called, &room, tree, env, log);
     order.writes = vec![home];
-    order.timeout = project.state().runs.timeout(&id.job, job.timeout);
+    order.timeout = timeout;
     order.secrets = secrets;
     if job.docker && !there {
         with_engine(line, &mut order)?;

@@ -33,7 +33,8 @@ pub(super) async fn give(line: &Arc<Line>, project: &Project, id: RunId) -> Resu
     };
     let Some((run, before, quarantine)) = found else { return Ok(()) };
     let defined = project.definition(&run.commit).await?;
-    let rules = Rules::of(defined.as_ref().as_ref().ok());
+    let mut rules = Rules::of(defined.as_ref().as_ref().ok());
+    let own = unapproved(line, project, &run, &mut rules, defined.as_ref().as_ref().ok()).await?;
     // A run of trunk changes nothing, and what a team brings along with its first push is not what it changes.
     let text = match (&run.purpose, &run.parent) {
         (Purpose::Gate { .. }, Some(parent)) => {
@@ -62,6 +63,7 @@ pub(super) async fn give(line: &Arc<Line>, project: &Project, id: RunId) -> Resu
         let mut report =
             RunReport::of(all.results, Some(&all.whole), diff.as_ref(), judgement.breaches, all.warnings);
         report.notes = judgement.notes;
+        report.notes.extend(own);
         report.surplus = findings::judge(&rules.findings, &all.findings);
         report.numbers = all.numbers;
         if let Some(worse_by) = rules.worse_by.filter(|_| !report.numbers.is_empty()) {
@@ -97,6 +99,34 @@ pub(super) async fn give(line: &Arc<Line>, project: &Project, id: RunId) -> Resu
     .await
 }
 
+/// Limits of a run that makes another `andon.yaml`, which nobody approved yet: those of trunk hold too. Says so.
+async fn unapproved(
+    line: &Line,
+    project: &Project,
+    run: &Run,
+    rules: &mut Rules,
+    own: Option<&Definition>,
+) -> Result<Option<String>, Refusal> {
+    let asks = {
+        let queue = &project.state().queue;
+        queue.runs.get(&run.id).and_then(|run| queue.unapproved(run))
+    };
+    let (Some(asks), Some(trunk)) = (asks, &run.parent) else { return Ok(None) };
+    let trunk = project.definition(trunk).await?;
+    let Ok(trunk) = trunk.as_ref() else { return Ok(None) };
+    let both = own.map(|own| own.validation.stricter(&trunk.validation));
+    rules.limit(both.unwrap_or_else(|| trunk.validation.clone()));
+    let url = &line.settings.url;
+    let change = match &run.purpose {
+        Purpose::Gate { change, .. } => format!("{url}/{}/changes/{}", project.name, change.0),
+        Purpose::Trunk => url.clone(),
+    };
+    let who = andon_gate::plan::approver(asks);
+    Ok(Some(format!(
+        "it changes andon.yaml and waits for {who}: until then trunk's limits hold too ({change})"
+    )))
+}
+
 /// What `andon.yaml` says about reports, as the validation suite takes it.
 struct Rules {
     coverage: CoverageLimits,
@@ -120,17 +150,26 @@ impl Rules {
             None => Layer::of_stage(job.stage.as_str()),
         };
         let measures = |job: &Job| job.reports.coverage.iter().next().is_some();
-        Rules {
-            coverage: validation.coverage.map(coverage_limits).unwrap_or_default(),
-            findings: validation.findings.map_or_else(FindingLimits::default, |limits| FindingLimits {
-                errors: limits.errors,
-                warnings: limits.warnings,
-                on_change: limits.on == FindingsOn::Change,
-            }),
-            worse_by: validation.performance.map(|limits| limits.worse_by.fraction()),
+        let mut rules = Rules {
+            coverage: CoverageLimits::default(),
+            findings: FindingLimits::default(),
+            worse_by: None,
             layers: jobs().map(|(name, job)| (name.clone(), layer(job))).collect(),
             measuring: jobs().filter(|(_, job)| measures(job)).map(|(name, _)| name.clone()).collect(),
-        }
+        };
+        rules.limit(validation);
+        rules
+    }
+
+    /// These limits and no others.
+    fn limit(&mut self, validation: definition::Validation) {
+        self.coverage = validation.coverage.map(coverage_limits).unwrap_or_default();
+        self.findings = validation.findings.map_or_else(FindingLimits::default, |limits| FindingLimits {
+            errors: limits.errors,
+            warnings: limits.warnings,
+            on_change: limits.on == FindingsOn::Change,
+        });
+        self.worse_by = validation.performance.map(|limits| limits.worse_by.fraction());
     }
 }
 
