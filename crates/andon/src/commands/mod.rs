@@ -17,6 +17,7 @@ pub mod people;
 pub mod places;
 pub mod provenance;
 pub mod recovery;
+pub mod runners;
 pub mod secrets;
 pub mod shell;
 pub mod tests;
@@ -84,6 +85,9 @@ pub enum Ask {
     /// Hosts: the machines that instances run on.
     #[command(subcommand)]
     Host(hosts::Host),
+    /// Runners: the machines that jobs run on beside the server's own.
+    #[command(subcommand)]
+    Runner(runners::Runner),
     /// Infrastructure: states, versions, locks, plans.
     #[command(subcommand)]
     Infra(infra::Infra),
@@ -144,6 +148,7 @@ pub fn run(common: &Common, ask: Ask) -> Result<(), Failure> {
         Ask::Drill => recovery::drill(common),
         Ask::Recovery => recovery::recovery(common),
         Ask::Host(host) => hosts::host(common, host),
+        Ask::Runner(runner) => runners::runner(common, runner),
         Ask::Infra(infra) => infra::infra(common, infra),
         Ask::Data(data) => data::data(common, data),
         Ask::Release(release) => places::release(common, release),
