@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use andon_attest::{Keys, Signer};
+use andon_certificates::Authority;
 use andon_environment::hosts::Hosts;
 use andon_git::Repository;
 use andon_kit::Clock;
@@ -14,7 +15,8 @@ use andon_model::event::KeyPurpose;
 use andon_model::event::{Event, Recorded, Role};
 use andon_model::{Actor, ProjectName, RunnerName, Span, Time};
 use andon_pipeline::Runners;
-use andon_router::Router;
+use andon_router::tls::Certificates;
+use andon_router::{AccessLog, Options, Router};
 use andon_runner::Runner;
 use andon_runner::remote::Crew;
 use andon_runtime::remote::Fleet;
@@ -51,6 +53,19 @@ pub struct Settings {
     pub runner_lease: Span,
     /// The PostgreSQL server that environments get their databases from.
     pub postgres: Option<Address>,
+    /// Where certificates of hosts come from, where users are served over TLS.
+    pub certificates: Option<CertificateSettings>,
+    /// Where the router writes a line for each answer.
+    pub access_log: Option<PathBuf>,
+}
+
+/// Where certificates of hosts come from.
+#[derive(Debug, Clone)]
+pub struct CertificateSettings {
+    /// The folder that they are read from and kept in.
+    pub folder: PathBuf,
+    /// Where they are ordered; none: only what is put into the folder is shown.
+    pub authority: Option<Authority>,
 }
 
 /// How long a runner may be silent unless somebody says otherwise.
@@ -88,6 +103,8 @@ pub struct Line {
     pub runner: Runner,
     /// Sends users to revisions.
     pub router: Router,
+    /// What is shown to who comes over TLS.
+    pub certificates: Certificates,
     pub(crate) routing: Mutex<()>,
     pub(crate) backup_turn: tokio::sync::Mutex<()>,
     pub(crate) drill_turn: tokio::sync::Mutex<()>,
@@ -191,7 +208,8 @@ impl Line {
             derived,
             vault,
             runner,
-            router: Router::new(),
+            router: router(&settings)?,
+            certificates: Certificates::default(),
             routing: Mutex::default(),
             backup_turn: tokio::sync::Mutex::default(),
             drill_turn: tokio::sync::Mutex::default(),
@@ -463,6 +481,11 @@ impl Line {
         self.announce(project.state().feed.back().cloned().into_iter().collect());
         Ok(project)
     }
+}
+
+fn router(settings: &Settings) -> Result<Router, Refusal> {
+    let access = settings.access_log.as_deref().map(AccessLog::open).transpose()?;
+    Ok(Router::with(Options { access, ..Options::default() }))
 }
 
 fn make_private(data: &std::path::Path) -> std::io::Result<()> {

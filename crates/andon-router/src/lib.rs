@@ -25,7 +25,7 @@ pub mod subject;
 pub mod table;
 pub mod tls;
 
-pub use access::Access;
+pub use access::AccessLog;
 pub use mirror::{Difference, Differences};
 pub use router::{Options, Router};
 pub use signals::{Arm, ArmSignals, Latency, ServiceSignals};

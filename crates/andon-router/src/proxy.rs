@@ -15,7 +15,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 use hyper_util::rt::TokioIo;
 
-use crate::access::{self, Access};
+use crate::access::{self, AccessLog};
 use crate::body::{Copying, Relayed, ToBackend, ToClient};
 use crate::count::{Ended, Place};
 use crate::differ::Answer;
@@ -242,7 +242,7 @@ async fn relay(
 
 /// What the access log says of a request, kept until its answer begins.
 struct Noted {
-    access: Access,
+    access: AccessLog,
     client: IpAddr,
     method: Method,
     host: HeaderValue,
@@ -250,7 +250,7 @@ struct Noted {
 }
 
 impl Noted {
-    fn of(access: &Access, head: &http::request::Parts, host: &HeaderValue, peer: Peer) -> Noted {
+    fn of(access: &AccessLog, head: &http::request::Parts, host: &HeaderValue, peer: Peer) -> Noted {
         Noted {
             access: access.clone(),
             client: peer.address.ip().to_canonical(),

@@ -16,7 +16,7 @@ use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use siphasher::sip::SipHasher13;
 use tokio::sync::Notify;
 
-use crate::access::Access;
+use crate::access::AccessLog;
 use crate::count::{Signals, Tally};
 use crate::mirror::{Differences, Shadow};
 use crate::pool::Backend;
@@ -48,7 +48,7 @@ pub struct Options {
     /// Requests under way at once on one connection of HTTP/2.
     pub max_streams: u32,
     /// Where answers are written down.
-    pub access: Option<Access>,
+    pub access: Option<AccessLog>,
     /// Something that ends TLS stands in front: `x-forwarded-host` and `-proto` of a request are kept.
     pub behind_proxy: bool,
 }
