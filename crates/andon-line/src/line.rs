@@ -18,6 +18,7 @@ use andon_runner::Runner;
 use andon_runtime::remote::Fleet;
 use andon_store::journal::{Batch, Fence, Journal, NewEvent};
 use andon_store::{Blobs, Derived, SqliteJournal, Vault};
+use andon_traffic::Plane;
 use tokio::sync::{Semaphore, broadcast};
 
 use crate::access::{Access, Caller};
@@ -80,6 +81,8 @@ pub struct Line {
     pub runner: Runner,
     /// Sends users to revisions.
     pub router: Router,
+    /// What moves users instead of the router, once one is given.
+    pub(crate) plane: std::sync::OnceLock<Arc<dyn Plane>>,
     pub(crate) routing: Mutex<()>,
     pub(crate) backup_turn: tokio::sync::Mutex<()>,
     pub(crate) drill_turn: tokio::sync::Mutex<()>,
@@ -176,6 +179,7 @@ impl Line {
             vault,
             runner,
             router: Router::new(),
+            plane: std::sync::OnceLock::new(),
             routing: Mutex::default(),
             backup_turn: tokio::sync::Mutex::default(),
             drill_turn: tokio::sync::Mutex::default(),

@@ -1,6 +1,7 @@
 //! One controller per station. Each is a loop that wakes on news of its project, and by the clock for what time alone decides.
 
 pub mod cord;
+pub mod dark;
 pub mod data;
 pub(crate) mod definition;
 

@@ -22,6 +22,7 @@ pub mod run;
 pub mod secrets;
 pub mod shells;
 pub mod tests;
+pub mod traffic;
 pub mod wall;
 
 use andon_model::event::{JobEnd, Recorded, Verdict};
@@ -46,6 +47,7 @@ pub use release::{ReleaseView, ReleasesView};
 pub use run::RunView;
 pub use shells::ShellsView;
 pub use tests::TestsView;
+pub use traffic::TrafficView;
 pub use wall::WallView;
 
 /// A state's mark: shape and colour in the browser, a sign in the terminal.
