@@ -2,4 +2,5 @@
 
 pub mod journal;
 pub mod leaks;
+pub mod plane;
 pub mod postgres;
