@@ -22,6 +22,7 @@ use andon_runner::remote::Crew;
 use andon_runtime::remote::Fleet;
 use andon_store::journal::{Batch, Fence, Journal, NewEvent};
 use andon_store::{Blobs, Derived, SqliteJournal, Vault};
+use andon_traffic::Plane;
 use tokio::sync::{Semaphore, broadcast};
 
 use crate::access::{Access, Caller};
@@ -105,6 +106,8 @@ pub struct Line {
     pub router: Router,
     /// What is shown to who comes over TLS.
     pub certificates: Certificates,
+    /// What moves users instead of the router, once one is given.
+    pub(crate) plane: std::sync::OnceLock<Arc<dyn Plane>>,
     pub(crate) routing: Mutex<()>,
     pub(crate) backup_turn: tokio::sync::Mutex<()>,
     pub(crate) drill_turn: tokio::sync::Mutex<()>,
@@ -210,6 +213,7 @@ impl Line {
             runner,
             router: router(&settings)?,
             certificates: Certificates::default(),
+            plane: std::sync::OnceLock::new(),
             routing: Mutex::default(),
             backup_turn: tokio::sync::Mutex::default(),
             drill_turn: tokio::sync::Mutex::default(),

@@ -21,7 +21,7 @@ use crate::count::{Ended, Place};
 use crate::differ::Answer;
 use crate::forward::{Failure, forward};
 use crate::hygiene;
-use crate::mirror::{Shadow, Taps, is_json};
+use crate::mirror::{Shadow, Taps};
 use crate::pool::Lease;
 use crate::router::{Assigned, Busy, Inner, Plan, Service};
 use crate::signals::Arm;
@@ -297,12 +297,12 @@ struct Comparing(tokio::sync::oneshot::Sender<Answer>);
 
 impl Comparing {
     fn listen(self, response: &Response<Incoming>) -> Copying {
-        let (status, json) = (response.status().as_u16(), is_json(response.headers()));
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let (copying, body) = Copying::new();
         tokio::spawn(async move {
             if let Ok(body) = body.await {
                 // The mirror may have given up: then nobody wants to know.
-                let _ = self.0.send(Answer { status, json, body });
+                let _ = self.0.send(Answer::new(status, &headers, body));
             }
         });
         copying

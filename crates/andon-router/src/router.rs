@@ -16,9 +16,11 @@ use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use siphasher::sip::SipHasher13;
 use tokio::sync::Notify;
 
+use andon_traffic::Differences;
+
 use crate::access::AccessLog;
 use crate::count::{Signals, Tally};
-use crate::mirror::{Differences, Shadow};
+use crate::mirror::Shadow;
 use crate::pool::Backend;
 use crate::signals::{Arm, ServiceSignals};
 use crate::sleep::{LastUse, Sleep};
@@ -343,11 +345,11 @@ impl Plan {
             .as_ref()
             .map(|c| (side(Arm::Candidate, &c.revision), c.weight_bp, c.salt.clone()));
         let mirror = route.mirror.as_ref().map(|mirror| {
-            let addrs = route.backends.get(&mirror.revision).map(Vec::as_slice).unwrap_or_default();
+            let addrs = |name| route.backends.get(name).map(Vec::as_slice).unwrap_or_default();
             let mut shadow = lock(&service.shadow);
             let same = shadow.take().filter(|shadow| shadow.revision == mirror.revision);
             let same = same.unwrap_or_else(|| Arc::new(Shadow::new(mirror.revision.clone())));
-            same.aim(addrs, route.protocol);
+            same.aim(addrs(&mirror.revision), addrs(&route.stable), route.protocol);
             *shadow = Some(same.clone());
             (same, mirror.clone())
         });

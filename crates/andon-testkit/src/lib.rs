@@ -3,4 +3,5 @@
 pub mod journal;
 pub mod leaks;
 pub mod pebble;
+pub mod plane;
 pub mod postgres;

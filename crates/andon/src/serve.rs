@@ -53,6 +53,9 @@ pub struct Serve {
     /// Write a line of JSON to this file for each answer to a user.
     #[arg(long, env = "ANDON_ACCESS_LOG")]
     access_log: Option<PathBuf>,
+    /// Let HAProxy move users instead of our own router: the path of its runtime socket. `andon haproxy config` prints what it needs.
+    #[arg(long, env = "ANDON_HAPROXY")]
+    haproxy: Option<PathBuf>,
     /// Let other machines join as hosts here; they have to reach this address.
     #[arg(long, env = "ANDON_HOSTS")]
     hosts: Option<SocketAddr>,
@@ -148,6 +151,13 @@ async fn serve(options: Serve) -> Result<(), String> {
     let line =
         Line::open(settings, Box::new(SystemClock::default())).await.map_err(|error| error.to_string())?;
     let stop = CancellationToken::new();
+    if let Some(socket) = options.haproxy {
+        let plane = Arc::new(andon_haproxy::HaProxy::new(socket, Some(users)));
+        let (driven, ended) = (Arc::clone(&plane), stop.clone());
+        line.use_plane(plane);
+        // None: the server stops; HAProxy keeps what it was told last.
+        tokio::spawn(async move { ended.run_until_cancelled(driven.run()).await });
+    }
     if let Some(hosts) = hosts {
         line.open_to_hosts(hosts, stop.clone()).map_err(|error| error.to_string())?;
     }

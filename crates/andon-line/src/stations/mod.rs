@@ -2,6 +2,7 @@
 
 mod certificates;
 pub mod cord;
+pub mod dark;
 pub mod data;
 pub(crate) mod definition;
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
 use andon_environment::{Environment, Estate};
 use andon_model::event::{Event, Revision};
@@ -10,7 +10,7 @@ use andon_model::strategy::{Asked, Methods, Strategy};
 use andon_model::{EnvironmentName, ProjectName, ServiceName, Spoken};
 use andon_release::Release;
 use andon_release::sample::REACHED;
-use andon_router::{Arm, By, Candidate, Forced, Mirror, Protocol, Route, RouteTable};
+use andon_traffic::{Arm, By, Candidate, Forced, Mirror, Plane, Protocol, Route, RouteTable};
 
 use crate::{Line, State};
 
@@ -143,6 +143,30 @@ impl Line {
     pub fn reroute(&self) {
         // One at a time: an older table must never be put over a newer one.
         let _turn = self.routing.lock().unwrap_or_else(PoisonError::into_inner);
+        let table = self.route_table();
+        if let Some(Err(error)) = self.plane.get().map(|plane| plane.set(&table)) {
+            tracing::error!(%error, "the data plane keeps its last table");
+        }
+        // The router has it, too, where another plane stands in front: it wakes who sleeps.
+        if let Err(error) = self.router.set(table) {
+            tracing::error!(%error, "the router keeps its last table");
+        }
+    }
+
+    /// What moves users: our router, unless another plane was given.
+    pub fn plane(&self) -> &dyn Plane {
+        self.plane.get().map_or(&self.router as &dyn Plane, |plane| plane.as_ref())
+    }
+
+    /// Another data plane moves users from now on. The first one that is given stays.
+    pub fn use_plane(&self, plane: Arc<dyn Plane>) {
+        if self.plane.set(plane).is_ok() {
+            self.reroute();
+        }
+    }
+
+    /// The routes of all projects as they are recorded, whoever puts them into force. A host belongs to whom it came first.
+    pub fn route_table(&self) -> RouteTable {
         let mut routes: Vec<Route> = Vec::new();
         for project in self.projects() {
             routes.extend(self::routes(&project.name, &project.state()));
@@ -165,8 +189,6 @@ impl Line {
         for clash in clashes {
             tracing::warn!("{clash}");
         }
-        if let Err(error) = self.router.set(RouteTable { routes }) {
-            tracing::error!(%error, "the router keeps its last table");
-        }
+        RouteTable { routes }
     }
 }

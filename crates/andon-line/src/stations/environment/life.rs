@@ -60,7 +60,7 @@ fn look(
         let name = &environment.name;
         let keys: Vec<String> =
             environment.serving.keys().map(|service| routes::key(&project.name, name, service)).collect();
-        let idle = keys.iter().filter_map(|key| line.router.idle(key)).min();
+        let idle = keys.iter().filter_map(|key| line.plane().idle(key)).min();
         if let Some(idle) = idle {
             seen.last.insert(name.clone(), Time(now.0 - i64::try_from(idle.as_millis()).unwrap_or(0)));
         }

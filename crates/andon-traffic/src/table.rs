@@ -1,9 +1,9 @@
-//! What the router is told: hosts, revisions, weights, backends. Checked here; put into force in `router`.
+//! What a data plane is told: hosts, revisions, weights, backends. Checked here; put into force by a plane.
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 
-use hyper::header::HeaderName;
+use http::HeaderName;
 
 /// One deployed version of a service.
 pub use andon_model::event::Revision as RevisionName;
@@ -151,7 +151,7 @@ pub enum TableError {
 }
 
 /// A host as it is looked up: lower case, no port, no final dot.
-pub(crate) fn plain_host(host: &str) -> String {
+pub fn plain_host(host: &str) -> String {
     let name = match host.strip_prefix('[') {
         Some(rest) => rest.split(']').next().unwrap_or(rest),
         None => host.split(':').next().unwrap_or(host),
@@ -160,7 +160,7 @@ pub(crate) fn plain_host(host: &str) -> String {
 }
 
 /// Refuses what would send users somewhere by accident.
-pub(crate) fn check(table: &RouteTable) -> Result<(), TableError> {
+pub fn check(table: &RouteTable) -> Result<(), TableError> {
     let (mut hosts, mut services) = (HashSet::new(), HashSet::new());
     for route in &table.routes {
         let service = || route.service.clone();
