@@ -8,6 +8,7 @@
 //! (which connection) and comes back through `body` (counting, returning the connection).
 
 pub mod access;
+mod apart;
 mod body;
 mod count;
 mod differ;
@@ -26,6 +27,7 @@ pub mod table;
 pub mod tls;
 
 pub use access::Access;
+pub use apart::{Apart, Delta, Held, Report};
 pub use mirror::{Difference, Differences};
 pub use router::{Options, Router};
 pub use signals::{Arm, ArmSignals, Latency, ServiceSignals};
