@@ -4,7 +4,8 @@ use std::process::Command;
 
 use crate::figure::{Figure, keep};
 use crate::{
-    containers, data, environments, line, logs, order, pipeline, recovery, states, traffic, validation,
+    containers, data, environments, line, logs, order, pipeline, proxies, recovery, states, traffic,
+    validation,
 };
 
 const RELEASE_NOTES: &str = "By simulation of whole releases with the very code that decides: users with unequal numbers of requests, a look each second. The \
@@ -23,9 +24,10 @@ pub fn run(area: Option<&str>, more: &[String]) -> Result<(), String> {
         Some("recovery") => recovery::run(),
         Some("states") => states::run(),
         Some("router") => traffic::run(),
+        Some("proxies") => proxies::run(),
         Some("release") => release(),
         Some("validation") => validation::run(),
-        _ => Err("usage: cargo xtask bench line|pipeline|logs|order FILE.csv...|router|release|environments|docker|data|states|recovery|validation"
+        _ => Err("usage: cargo xtask bench line|pipeline|logs|order FILE.csv...|router|proxies|release|environments|docker|data|states|recovery|validation"
             .to_owned()),
     }
 }

@@ -76,9 +76,9 @@ const NEWS: usize = 4096;
 /// Events read from the journal at once.
 const PAGE: u32 = 10_000;
 /// Names that are addresses of the server itself.
-const RESERVED: [&str; 11] = [
-    "recovery", "hosts", "runners", "login", "logout", "enter", "account", "assets", "api", "healthz",
-    "favicon",
+const RESERVED: [&str; 12] = [
+    "routers", "recovery", "hosts", "runners", "login", "logout", "enter", "account", "assets", "api",
+    "healthz", "favicon",
 ];
 /// The lease of whoever runs the controllers.
 const LEASE: &str = "controllers";
@@ -108,6 +108,8 @@ pub struct Line {
     pub certificates: Certificates,
     /// What moves users instead of the router, once one is given.
     pub(crate) plane: std::sync::OnceLock<Arc<dyn Plane>>,
+    /// Routers apart from this process.
+    pub apart: andon_router::Apart,
     pub(crate) routing: Mutex<()>,
     pub(crate) backup_turn: tokio::sync::Mutex<()>,
     pub(crate) drill_turn: tokio::sync::Mutex<()>,
@@ -214,6 +216,7 @@ impl Line {
             router: router(&settings)?,
             certificates: Certificates::default(),
             plane: std::sync::OnceLock::new(),
+            apart: andon_router::Apart::default(),
             routing: Mutex::default(),
             backup_turn: tokio::sync::Mutex::default(),
             drill_turn: tokio::sync::Mutex::default(),

@@ -8,6 +8,7 @@
 //! (which connection) and comes back through `body` (counting, returning the connection).
 
 pub mod access;
+mod apart;
 mod body;
 mod count;
 mod differ;
@@ -27,6 +28,7 @@ pub mod subject;
 pub mod tls;
 
 pub use access::AccessLog;
+pub use apart::{Apart, Delta, Held, Report};
 pub use andon_traffic::{Difference, Differences, Field, signals, table};
 pub use router::{Options, Router};
 pub use signals::{Arm, ArmSignals, Latency, ServiceSignals};

@@ -69,13 +69,7 @@ async fn routed(inner: Arc<Inner>, peer: Peer, mut request: Request<Incoming>) -
     }
     let name = table::plain_host(host.to_str().unwrap_or_default());
     inner.awake(&name).await;
-    let assigned = inner.assign(&name, |plan| {
-        let subject = Subject::of(plan, &request);
-        match plan.forced(request.headers()) {
-            Some(arm) => (arm, Subject { forced: true, ..subject }),
-            None => (subject.arm(plan), subject),
-        }
-    });
+    let assigned = inner.assign(&name, |plan| Subject::of(plan, &request, inner.fingerprint_key));
     match assigned {
         None => own(
             404,
@@ -89,31 +83,29 @@ async fn routed(inner: Arc<Inner>, peer: Peer, mut request: Request<Incoming>) -
 
 /// Whom a request belongs to.
 struct Subject {
-    name: String,
-    /// It came without a cookie, and takes one away.
-    new: bool,
+    /// What is remembered of it.
+    fingerprint: u64,
+    /// It came without a cookie, and takes one with this value away.
+    new: Option<String>,
     /// It asked for its revision: it was not drawn, and is no witness.
     forced: bool,
 }
 
 impl Subject {
-    fn of(plan: &Plan, request: &Request<Incoming>) -> Subject {
+    /// And which side it gets.
+    fn of(plan: &Plan, request: &Request<Incoming>, key: (u64, u64)) -> (Arm, Subject) {
         let headers = request.headers();
         let named = plan.subject_header.as_ref().and_then(|name| headers.get(name)?.to_str().ok());
-        if let Some(name) = named.filter(|name| !name.is_empty()) {
-            return Subject { name: name.to_owned(), new: false, forced: false };
-        }
-        match subject::from_cookie(headers) {
-            Some(name) => Subject { name: name.to_owned(), new: false, forced: false },
-            None => Subject { name: subject::fresh(), new: true, forced: false },
-        }
-    }
-
-    fn arm(&self, plan: &Plan) -> Arm {
-        match &plan.candidate {
-            Some((_, weight, salt)) if subject::gets_candidate(salt, &self.name, *weight) => Arm::Candidate,
+        let known = named.filter(|name| !name.is_empty()).or_else(|| subject::from_cookie(headers));
+        let new = known.is_none().then(subject::fresh);
+        let name = known.or(new.as_deref()).unwrap_or_default();
+        let forced = plan.forced(headers);
+        let drawn = match &plan.candidate {
+            Some((_, weight, salt)) if subject::gets_candidate(salt, name, *weight) => Arm::Candidate,
             _ => Arm::Stable,
-        }
+        };
+        let fingerprint = subject::fingerprint(key, name);
+        (forced.unwrap_or(drawn), Subject { fingerprint, new, forced: forced.is_some() })
     }
 }
 
@@ -151,9 +143,8 @@ async fn relay(
     let Assigned { plan, arm, busy } = assigned;
     plan.service.last_use.touch(inner.began);
     let side = plan.side(arm);
-    let fingerprint = subject::fingerprint(inner.fingerprint_key, &subject.name);
     let key = if subject.forced { Place::NOWHERE } else { plan.key };
-    let place = Place { key, arm, subject: fingerprint };
+    let place = Place { key, arm, subject: subject.fingerprint };
     let mut counting = Counting { service: plan.service.clone(), place, began: Instant::now(), done: false };
 
     let client = hyper::upgrade::on(&mut request);
@@ -164,6 +155,8 @@ async fn relay(
     let (mut head, body) = request.into_parts();
     let noted = inner.options.access.as_ref().map(|access| Noted::of(access, &head, &host, peer));
     head.extensions.clear();
+    // Room for what is said to the backend, made once.
+    head.headers.reserve(8);
     let trailers = hygiene::takes_trailers(&head.headers);
     hygiene::strip_hop(&mut head.headers);
     hygiene::forwarded(&mut head.headers, peer.address, peer.scheme, &host, inner.options.behind_proxy);
@@ -231,8 +224,8 @@ async fn relay(
         noted.say(&response, &plan.service.name, &id, counting.began);
     }
     response.headers_mut().insert(hygiene::REQUEST_ID, id);
-    if subject.new {
-        let cookie = format!("{}={}; Path=/; HttpOnly; SameSite=Lax", subject::COOKIE_NAME, subject.name);
+    if let Some(name) = subject.new {
+        let cookie = format!("{}={name}; Path=/; HttpOnly; SameSite=Lax", subject::COOKIE_NAME);
         if let Ok(cookie) = HeaderValue::from_str(&cookie) {
             response.headers_mut().append(SET_COOKIE, cookie);
         }

@@ -205,7 +205,7 @@ impl Router {
             let new = || Arc::new(Service { name: route.service.clone(), ..Service::default() });
             let service = services.entry(route.service.clone()).or_insert_with(new).clone();
             let plan = Arc::new(Plan::new(service, route));
-            hosts.extend(route.hosts.iter().map(|host| (table::plain_host(host), plan.clone())));
+            hosts.extend(route.hosts.iter().map(|host| (table::plain_host(host).into_owned(), plan.clone())));
         }
         self.inner.table.store(Arc::new(Table { hosts }));
         self.inner.version.fetch_add(1, Ordering::SeqCst);

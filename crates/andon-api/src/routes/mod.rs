@@ -14,6 +14,7 @@ mod people;
 mod places;
 mod provenance;
 mod recovery;
+mod routers;
 mod runners;
 mod runs;
 mod secrets;
@@ -96,6 +97,8 @@ pub fn doors() -> Vec<Door> {
         read("/api/v1/traffic", get(traffic::traffic)),
         change("/api/v1/hosts", Owner, post(hosts::invite)),
         change("/api/v1/hosts/{host}/{command}", Owner, post(hosts::treat)),
+        Door::new(Method::GET, "/api/v1/routers/table", Owner, get(routers::table)),
+        change("/api/v1/routers/counts", Owner, post(routers::report)).only_reads(),
         read("/api/v1/runners", get(runners::runners)),
         change("/api/v1/runners", Owner, post(runners::invite)),
         change("/api/v1/runners/{runner}/{command}", Owner, post(runners::treat)),

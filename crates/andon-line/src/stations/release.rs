@@ -13,7 +13,7 @@ use andon_release::command::{self, WayBack};
 use andon_release::plan::plan;
 use andon_release::state::{Fact, ROLL_BACK};
 use andon_release::{ArmCounts, Decision, EpochCounts, Explanation, Observed, Release, Sample, look};
-use andon_traffic::{Arm, ArmSignals, Plane};
+use andon_traffic::{Arm, ArmSignals};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
@@ -138,7 +138,7 @@ async fn begin(line: &Line, project: &Project) -> Result<(), Refusal> {
                     deployment: deployment.id,
                     environment: environment.name.clone(),
                     service: service.name.clone(),
-                    limits_us: from.as_ref().map(|from| limits(line.plane(), &key, from)).unwrap_or_default(),
+                    limits_us: from.as_ref().map(|from| limits(line, &key, from)).unwrap_or_default(),
                     from,
                     to: deployment.revision(),
                     strategy: strategy.clone(),
@@ -153,8 +153,8 @@ async fn begin(line: &Line, project: &Project) -> Result<(), Refusal> {
 }
 
 /// Quantiles of what a revision answered lately, in microseconds.
-fn limits(plane: &dyn Plane, key: &str, revision: &Revision) -> Vec<u64> {
-    let signals = plane.signals();
+fn limits(line: &Line, key: &str, revision: &Revision) -> Vec<u64> {
+    let signals = line.signals();
     let newest = signals.iter().rev().filter(|s| s.service == key).find_map(|service| {
         service
             .arms
@@ -169,7 +169,7 @@ fn limits(plane: &dyn Plane, key: &str, revision: &Revision) -> Vec<u64> {
 fn watch(line: &Line, project: &Project) {
     let now = line.now();
     let releases: Vec<Release> = project.state().releases.under_way().cloned().collect();
-    let signals = if releases.is_empty() { Vec::new() } else { line.plane().signals() };
+    let signals = if releases.is_empty() { Vec::new() } else { line.signals() };
     let mut watched = project.watched.lock().unwrap_or_else(PoisonError::into_inner);
     for release in &releases {
         let Some(guard) = release.strategy.guard() else { continue };
