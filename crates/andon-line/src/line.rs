@@ -12,9 +12,11 @@ use andon_git::Repository;
 use andon_kit::Clock;
 use andon_model::event::KeyPurpose;
 use andon_model::event::{Event, Recorded, Role};
-use andon_model::{Actor, ProjectName, Span, Time};
+use andon_model::{Actor, ProjectName, RunnerName, Span, Time};
+use andon_pipeline::Runners;
 use andon_router::Router;
 use andon_runner::Runner;
+use andon_runner::remote::Crew;
 use andon_runtime::remote::Fleet;
 use andon_store::journal::{Batch, Fence, Journal, NewEvent};
 use andon_store::{Blobs, Derived, SqliteJournal, Vault};
@@ -46,17 +48,23 @@ pub struct Settings {
     pub drill_every: Option<Span>,
     /// Jobs that ask for it reach the container engine.
     pub docker_in_jobs: bool,
+    /// How long a runner may be silent before what it had is run again elsewhere.
+    pub runner_lease: Span,
     /// The PostgreSQL server that environments get their databases from.
     pub postgres: Option<Address>,
 }
 
+/// How long a runner may be silent unless somebody says otherwise.
+pub const LEASE_OF_RUNNERS: Span = Span::secs(60);
 /// News kept for a listener that is slow; one that falls behind further is told so and reads the state again.
 const NEWS: usize = 4096;
 /// Events read from the journal at once.
 const PAGE: u32 = 10_000;
 /// Names that are addresses of the server itself.
-const RESERVED: [&str; 10] =
-    ["recovery", "hosts", "login", "logout", "enter", "account", "assets", "api", "healthz", "favicon"];
+const RESERVED: [&str; 11] = [
+    "recovery", "hosts", "runners", "login", "logout", "enter", "account", "assets", "api", "healthz",
+    "favicon",
+];
 /// The lease of whoever runs the controllers.
 const LEASE: &str = "controllers";
 /// How long a lease lasts unless renewed.
@@ -95,6 +103,13 @@ pub struct Line {
     pub(crate) fleet: Arc<Fleet>,
     /// Where they come in, once it is open.
     pub(crate) hosts_door: std::sync::OnceLock<crate::hosts::Door>,
+    runners: RwLock<Runners>,
+    /// Speaks with the runners that joined.
+    pub(crate) crew: Arc<Crew>,
+    /// Where they come in, once it is open.
+    pub(crate) runners_door: std::sync::OnceLock<crate::hosts::Door>,
+    /// Jobs that each runner has.
+    pub(crate) taken: Mutex<BTreeMap<RunnerName, usize>>,
     /// When this process began to watch.
     pub(crate) began: Time,
     /// Sleeping services that somebody asked for, and that their project has not heard of yet.
@@ -133,7 +148,7 @@ impl Line {
             return Err(Refusal::Conflict("another server holds this journal's lease".into()));
         };
         let (mut access, mut version, mut recovery) = (Access::default(), 0, Recovery::default());
-        let (mut hosts, mut keys) = (Hosts::default(), Keys::default());
+        let (mut hosts, mut runners, mut keys) = (Hosts::default(), Runners::default(), Keys::default());
         let mut states: BTreeMap<ProjectName, State> = BTreeMap::new();
         let mut last = 0;
         loop {
@@ -146,6 +161,7 @@ impl Line {
                         access.evolve(recorded);
                         recovery.evolve(recorded);
                         hosts.evolve(recorded);
+                        runners.evolve(recorded);
                         keys.evolve(recorded);
                         version += 1;
                     }
@@ -189,6 +205,10 @@ impl Line {
             signers: tokio::sync::Mutex::default(),
             fleet,
             hosts_door: std::sync::OnceLock::new(),
+            runners: RwLock::new(runners),
+            crew: Arc::default(),
+            runners_door: std::sync::OnceLock::new(),
+            taken: Mutex::default(),
             began: now,
             asked: Mutex::default(),
             slots: Arc::new(Semaphore::new(settings.slots)),
@@ -272,6 +292,11 @@ impl Line {
     /// The machines that instances run on.
     pub fn hosts(&self) -> RwLockReadGuard<'_, Hosts> {
         self.hosts.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The machines that jobs run on.
+    pub fn runners(&self) -> RwLockReadGuard<'_, Runners> {
+        self.runners.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Keeps the lease; false: it was lost, and this process must stop.
@@ -387,6 +412,8 @@ impl Line {
                 recorded.iter().for_each(|event| known.evolve(event));
                 let mut hosts = self.hosts.write().unwrap_or_else(PoisonError::into_inner);
                 recorded.iter().for_each(|event| hosts.evolve(event));
+                let mut runners = self.runners.write().unwrap_or_else(PoisonError::into_inner);
+                recorded.iter().for_each(|event| runners.evolve(event));
                 let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
                 recorded.iter().for_each(|event| keys.evolve(event));
             }

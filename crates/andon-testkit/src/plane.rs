@@ -67,7 +67,9 @@ fn serve(stream: TcpStream, says: &str, gate: &Gate) -> Option<()> {
             drop(gate.1.wait_while(open, |open| !*open).ok()?);
         }
         let length = says.len();
-        write!(writer, "HTTP/1.1 {status}\r\ncontent-length: {length}\r\n\r\n{says}").ok()?;
+        // In one piece: the second of two small writes waits for the other end.
+        let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\n\r\n{says}");
+        writer.write_all(answer.as_bytes()).ok()?;
     }
 }
 
@@ -83,21 +85,19 @@ impl User {
         let mut stream = TcpStream::connect(users).expect("the plane listens");
         stream.set_read_timeout(Some(PATIENCE)).expect("a time is no trouble");
         let cookie = self.cookie.as_ref().map_or(String::new(), |cookie| format!("cookie: {cookie}\r\n"));
-        write!(stream, "GET {path} HTTP/1.1\r\nhost: {HOST}\r\n{cookie}connection: close\r\n\r\n")
-            .expect("a request can be written");
+        let request = format!("GET {path} HTTP/1.1\r\nhost: {HOST}\r\n{cookie}connection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).expect("a request can be written");
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).expect("an answer in time");
         let answer = String::from_utf8_lossy(&answer).into_owned();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
-        for line in head.lines() {
-            if let Some(("set-cookie", set)) = line
-                .split_once(": ")
-                .map(|(n, v)| (n.to_lowercase(), v))
-                .as_ref()
-                .map(|(n, v)| (n.as_str(), *v))
-            {
-                self.cookie = set.split(';').next().map(str::to_owned);
-            }
+        let set = |line: &str| {
+            let (name, value) = line.split_once(": ")?;
+            let pair = value.split(';').next()?;
+            name.eq_ignore_ascii_case("set-cookie").then(|| pair.to_owned())
+        };
+        if let Some(cookie) = head.lines().find_map(set) {
+            self.cookie = Some(cookie);
         }
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
         (status, body.trim().to_owned())

@@ -39,6 +39,7 @@ async fn house(roles: &[Role]) -> House {
         backup_every: None,
         drill_every: None,
         docker_in_jobs: false,
+        runner_lease: andon_line::LEASE_OF_RUNNERS,
         postgres: None,
     };
     let line = Line::open(settings, Box::new(SystemClock::default())).await.unwrap();

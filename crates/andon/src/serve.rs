@@ -39,6 +39,12 @@ pub struct Serve {
     /// Let other machines join as hosts here; they have to reach this address.
     #[arg(long, env = "ANDON_HOSTS")]
     hosts: Option<SocketAddr>,
+    /// Let other machines join as runners of jobs here; they have to reach this address.
+    #[arg(long, env = "ANDON_RUNNERS")]
+    runners: Option<SocketAddr>,
+    /// A runner that is silent for longer has lost its jobs: they are run again elsewhere.
+    #[arg(long, env = "ANDON_RUNNER_LEASE", default_value = "1m")]
+    runner_lease: Span,
     /// Where everything is kept.
     #[arg(long, env = "ANDON_DATA", default_value = "andon-data")]
     data: PathBuf,
@@ -89,6 +95,10 @@ async fn serve(options: Serve) -> Result<(), String> {
         Some(address) => Some(bind(address).await?),
         None => None,
     };
+    let runners = match options.runners {
+        Some(address) => Some(bind(address).await?),
+        None => None,
+    };
     let here = listener.local_addr().map_err(|error| error.to_string())?;
     let users = router.local_addr().map_err(|error| error.to_string())?;
     let url = options.url.clone().unwrap_or_else(|| format!("http://{here}"));
@@ -102,6 +112,7 @@ async fn serve(options: Serve) -> Result<(), String> {
         backup_every: options.backup_every,
         drill_every: options.drill_every,
         docker_in_jobs: options.docker_in_jobs,
+        runner_lease: options.runner_lease,
         postgres: options.postgres.map(Address),
     };
     let line =
@@ -116,6 +127,9 @@ async fn serve(options: Serve) -> Result<(), String> {
     }
     if let Some(hosts) = hosts {
         line.open_to_hosts(hosts, stop.clone()).map_err(|error| error.to_string())?;
+    }
+    if let Some(runners) = runners {
+        line.open_to_runners(runners, stop.clone()).map_err(|error| error.to_string())?;
     }
     let mut doors = andon_api::routes::doors();
     doors.extend(andon_api::git::doors());

@@ -64,6 +64,7 @@ impl House {
             backup_every: None,
             drill_every: None,
             docker_in_jobs: false,
+            runner_lease: andon_line::LEASE_OF_RUNNERS,
             postgres: None,
         };
         let line = Line::open(settings, Box::new(SystemClock::default())).await.unwrap();
@@ -135,6 +136,7 @@ fn filled(path: &str) -> String {
         ("{*key}", "f"),
         ("{name}", "none.css"),
         ("{host}", "n1"),
+        ("{runner}", "r1"),
         ("{shell}", "1"),
         ("{secret}", "NPM_TOKEN"),
         ("{*folder}", "src"),

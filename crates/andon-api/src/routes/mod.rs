@@ -14,6 +14,7 @@ mod people;
 mod places;
 mod provenance;
 mod recovery;
+mod runners;
 mod runs;
 mod secrets;
 mod shells;
@@ -95,6 +96,9 @@ pub fn doors() -> Vec<Door> {
         read("/api/v1/traffic", get(traffic::traffic)),
         change("/api/v1/hosts", Owner, post(hosts::invite)),
         change("/api/v1/hosts/{host}/{command}", Owner, post(hosts::treat)),
+        read("/api/v1/runners", get(runners::runners)),
+        change("/api/v1/runners", Owner, post(runners::invite)),
+        change("/api/v1/runners/{runner}/{command}", Owner, post(runners::treat)),
         read("/api/v1/users", get(users)),
         change("/api/v1/users", Viewer, post(set_user)),
         change("/api/v1/tokens", Viewer, post(issue)),

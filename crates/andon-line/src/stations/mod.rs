@@ -19,6 +19,7 @@ pub mod provenance;
 mod recovery;
 pub mod release;
 pub mod routes;
+mod runners;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,6 +42,7 @@ pub async fn run(line: Arc<Line>, stop: CancellationToken) {
     let mut running = tokio::task::JoinSet::new();
     running.spawn(recovery::run(Arc::clone(&line), stop.clone()));
     running.spawn(hosts::run(Arc::clone(&line), stop.clone()));
+    running.spawn(runners::run(Arc::clone(&line), stop.clone()));
     let (listening, ended) = (Arc::clone(&line), stop.clone());
     running.spawn(async move {
         // None: the server stops; it never ends by itself.

@@ -123,6 +123,7 @@ fn the_page_of_a_run_escapes_what_tests_jobs_and_files_are_called() {
         log: true,
         asks: Some(AskRow { what: text(), who: text(), until: Time(0) }),
         steps: vec![step.clone(), step],
+        runner: Some(text()),
         isolation: JobIsolation { has: vec![text()], lacks: vec![(text(), text())] },
     };
     let view = view::RunView {

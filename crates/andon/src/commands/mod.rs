@@ -18,6 +18,7 @@ pub mod people;
 pub mod places;
 pub mod provenance;
 pub mod recovery;
+pub mod runners;
 pub mod secrets;
 pub mod shell;
 pub mod tests;
@@ -88,6 +89,9 @@ pub enum Ask {
     /// HAProxy as the data plane: its configuration, and whether it is up to date.
     #[command(subcommand)]
     Haproxy(haproxy::Haproxy),
+    /// Runners: the machines that jobs run on beside the server's own.
+    #[command(subcommand)]
+    Runner(runners::Runner),
     /// Infrastructure: states, versions, locks, plans.
     #[command(subcommand)]
     Infra(infra::Infra),
@@ -149,6 +153,7 @@ pub fn run(common: &Common, ask: Ask) -> Result<(), Failure> {
         Ask::Recovery => recovery::recovery(common),
         Ask::Host(host) => hosts::host(common, host),
         Ask::Haproxy(wanted) => haproxy::haproxy(common, wanted),
+        Ask::Runner(runner) => runners::runner(common, runner),
         Ask::Infra(infra) => infra::infra(common, infra),
         Ask::Data(data) => data::data(common, data),
         Ask::Release(release) => places::release(common, release),
