@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Holds requests for `/hold` until it is opened.
 type Gate = Arc<(Mutex<bool>, Condvar)>;
 
-/// A backend that says its name; `/fail` is answered with 500, `/hold` when its gate is open. Lives as long as the process.
+/// A backend that says its name; `/fail` is answered with 500, `/break` not at all, `/hold` when its gate is open. Lives as long as the process.
 struct Backend {
     addr: SocketAddr,
     gate: Gate,
@@ -62,6 +62,9 @@ fn serve(stream: TcpStream, says: &str, gate: &Gate) -> Option<()> {
             reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
         }
         let status = if first.contains("/fail") { "500 Sorry" } else { "200 OK" };
+        if first.contains("/break") {
+            return None;
+        }
         if first.contains("/hold") {
             let open = gate.0.lock().ok()?;
             drop(gate.1.wait_while(open, |open| !*open).ok()?);
@@ -199,6 +202,18 @@ pub fn keeps_its_word(plane: &Arc<dyn Plane>, users: SocketAddr) {
         let reached = |at: usize| sum(plane_ref, Arm::Candidate, |arm| arm.reached_errors[at]);
         assert_eq!((reached(0), reached(1), reached(2)), (2, 1, 0));
         assert_eq!(sum(plane_ref, Arm::Stable, |arm| arm.errors), 0);
+        // A revision that breaks down without a word is as bad as one that says 500.
+        let mut third: Vec<User> =
+            all.iter().filter(|(_, s)| s == "new").map(|(u, _)| u.clone()).skip(2).take(1).collect();
+        assert_eq!(third[0].ask(users, "/break").0, 502);
+        until("the broken answer is an error of its user", || reached(0) == 3);
+        let mut nowhere = canary(8000, 8);
+        nowhere.backends.insert(name("v2"), vec![([127, 0, 0, 1], 1).into()]);
+        put(plane_ref, nowhere);
+        let mut fourth = all.iter().filter(|(_, s)| s == "new").map(|(u, _)| u.clone()).nth(3).expect("four");
+        assert!(fourth.ask(users, "/").0 >= 500, "nobody is there");
+        until("no connection is an error of its user", || reached(0) == 4);
+        put(plane_ref, canary(8000, 8));
         let subjects = |epoch: u64, arm: Arm| {
             let signals = plane_ref.signals();
             let of = signals.iter().find(|s| s.epoch == epoch).expect("the epoch is known");
