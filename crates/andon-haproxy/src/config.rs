@@ -121,6 +121,21 @@ frontend andon
         text,
         "    http-after-response set-header x-andon-revision %[var(txn.revision)] if {{ var(txn.revision) -m found }}
     http-after-response add-header set-cookie \"{COOKIE}=%[var(txn.fresh)]; Path=/; HttpOnly; SameSite=Lax\" if {{ var(txn.fresh) -m found }}
+    http-request set-header x-andon-backend %[var(txn.backend)]
+    default_backend andon:within
+
+# Requests pass a second time, so that what HAProxy itself answers - no connection, half an answer, too late - is an answer like another to the rules above, and an error of its user.
+backend andon:within
+    timeout server 90s
+    # One connection each: on one that was used before, HAProxy ends a failed request without a word.
+    http-reuse never
+    option http-server-close
+    server within unix@{socket}.within
+
+frontend andon:within
+    bind unix@{socket}.within mode 600
+    http-request set-var(txn.backend) req.hdr(x-andon-backend)
+    http-request del-header x-andon-backend
     use_backend %[var(txn.backend)]
 "
     );

@@ -1,8 +1,7 @@
 //! HAProxy's counts as golden signals. Pure.
 //!
 //! They live in HAProxy under the name of release, epoch and weight that were in force for the request itself, so they outlive
-//! Andon, and belong together whenever they are read. What HAProxy answers by itself - no instance took the connection -
-//! is in no count by user: whether instances can be reached is asked by whoever looks after them.
+//! Andon, and belong together whenever they are read.
 
 use std::collections::BTreeMap;
 

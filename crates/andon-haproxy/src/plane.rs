@@ -149,8 +149,8 @@ impl Kept {
     fn note_use(&mut self, seen: &Seen) {
         let now = Instant::now();
         for route in &self.wanted.routes {
-            let named = |slot: &&str| seen.backends.get(&crate::config::backend(&route.service, slot));
-            let requests = crate::config::SLOTS.iter().filter_map(|slot| Some(named(&slot)?.requests)).sum();
+            let named = |slot: &str| seen.backends.get(&crate::config::backend(&route.service, slot));
+            let requests = crate::config::SLOTS.iter().filter_map(|slot| Some(named(slot)?.requests)).sum();
             let known = self.last_use.entry(route.service.clone()).or_insert((requests, None));
             if known.0 != requests {
                 *known = (requests, Some(now));

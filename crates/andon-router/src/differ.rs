@@ -4,6 +4,7 @@
 //! shown of a difference has passed `redact`.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::io::Read;
 
 use bytes::Bytes;
 use hyper::header::{HeaderMap, HeaderName};
@@ -30,6 +31,8 @@ const HEADERS: [&str; 14] = [
     "vary",
     "www-authenticate",
 ];
+/// The most of an unpacked body that is compared, in bytes.
+const UNPACKED: u64 = 4 << 20;
 /// What stands in for a field that is not there.
 const ABSENT: &str = "(absent)";
 
@@ -37,6 +40,8 @@ const ABSENT: &str = "(absent)";
 pub(crate) struct Answer {
     pub status: u16,
     pub json: bool,
+    /// Its body is packed with gzip.
+    pub gzip: bool,
     pub headers: Vec<(HeaderName, String)>,
     pub body: VecDeque<Bytes>,
 }
@@ -81,7 +86,7 @@ pub(crate) fn differ(primary: &Answer, shadow: &Answer) -> BTreeMap<String, Said
             found.insert(format!("header {name}"), Said { primary: show(a), shadow: show(b) });
         }
     }
-    let (a, b) = (joined(&primary.body), joined(&shadow.body));
+    let (a, b) = (said(primary), said(shadow));
     if a == b {
         return found;
     }
@@ -112,8 +117,15 @@ pub(crate) fn differ(primary: &Answer, shadow: &Answer) -> BTreeMap<String, Said
     found
 }
 
-fn joined(chunks: &VecDeque<Bytes>) -> Vec<u8> {
-    chunks.iter().flatten().copied().collect()
+/// The body as it was meant. One that cannot be unpacked, or is longer than is compared, stands as it came.
+fn said(answer: &Answer) -> Vec<u8> {
+    let sent: Vec<u8> = answer.body.iter().flatten().copied().collect();
+    if !answer.gzip {
+        return sent;
+    }
+    let mut meant = Vec::new();
+    let read = flate2::read::MultiGzDecoder::new(sent.as_slice()).take(UNPACKED + 1).read_to_end(&mut meant);
+    if read.is_ok() && meant.len() as u64 <= UNPACKED { meant } else { sent }
 }
 
 fn in_json(a: &Value, b: &Value, path: &mut String, name: &str, found: &mut BTreeMap<String, Said>) {
@@ -176,7 +188,7 @@ mod tests {
 
     fn answer(status: u16, json: bool, body: &'static str) -> Answer {
         let body = VecDeque::from([Bytes::from_static(body.as_bytes())]);
-        Answer { status, json, headers: Vec::new(), body }
+        Answer { status, json, gzip: false, headers: Vec::new(), body }
     }
 
     fn places(a: &Answer, b: &Answer) -> Vec<String> {
@@ -208,6 +220,25 @@ mod tests {
     }
 
     #[test]
+    fn a_packed_answer_is_compared_as_it_was_meant_and_a_bomb_is_not_unpacked() {
+        let packed = |text: &[u8]| {
+            let mut into = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            std::io::Write::write_all(&mut into, text).unwrap();
+            let body = VecDeque::from([Bytes::from(into.finish().unwrap())]);
+            Answer { status: 200, json: true, gzip: true, headers: Vec::new(), body }
+        };
+        let (a, b) = (packed(br#"{"a":1,"b":2}"#), packed(br#"{"b":3,"a":1}"#));
+        assert_eq!(places(&a, &b), ["body /b"]);
+        assert_eq!(
+            places(&a, &answer(200, true, r#"{"b":2,"a":1}"#)),
+            [""; 0],
+            "packed or not is no difference"
+        );
+        let bomb = vec![b' '; (UNPACKED + 1) as usize];
+        assert_eq!(places(&packed(&bomb), &a), ["body"]);
+    }
+
+    #[test]
     fn headers_that_speak_to_users_count_and_those_of_machines_do_not() {
         let with = |pairs: &[(&'static str, &'static str)]| {
             let mut headers = HeaderMap::new();
@@ -228,7 +259,7 @@ mod tests {
         let many = |value: u8| {
             let fields: Vec<String> = (0..5000).map(|n| format!("\"k{n}x\":{value}")).collect();
             let body = VecDeque::from([Bytes::from(format!("{{{}}}", fields.join(",")))]);
-            Answer { status: 200, json: true, headers: Vec::new(), body }
+            Answer { status: 200, json: true, gzip: false, headers: Vec::new(), body }
         };
         assert!(differ(&many(1), &many(2)).len() <= PLACES);
     }

@@ -105,7 +105,9 @@ impl Aimed {
 impl Answer {
     /// What is kept of one.
     pub fn new(status: u16, headers: &HeaderMap, body: VecDeque<Bytes>) -> Answer {
-        Answer { status, json: is_json(headers), headers: chosen(headers), body }
+        let packed = headers.get(CONTENT_ENCODING).and_then(|value| value.to_str().ok());
+        let gzip = packed.is_some_and(|packed| packed.trim().eq_ignore_ascii_case("gzip"));
+        Answer { status, json: is_json(headers), gzip, headers: chosen(headers), body }
     }
 }
 
@@ -190,9 +192,9 @@ impl Shadow {
     }
 }
 
-/// Whether a body is JSON as it stands.
+/// Whether a body is JSON, once it is unpacked.
 pub(crate) fn is_json(headers: &HeaderMap) -> bool {
     let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let kind = kind.split(';').next().unwrap_or_default().trim();
-    (kind == "application/json" || kind.ends_with("+json")) && !headers.contains_key(CONTENT_ENCODING)
+    kind == "application/json" || kind.ends_with("+json")
 }

@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Holds requests for `/hold` until it is opened.
 type Gate = Arc<(Mutex<bool>, Condvar)>;
 
-/// A backend that says its name; `/fail` is answered with 500, `/hold` when its gate is open. Lives as long as the process.
+/// A backend that says its name; `/fail` is answered with 500, `/break` not at all, `/hold` when its gate is open. Lives as long as the process.
 struct Backend {
     addr: SocketAddr,
     gate: Gate,
@@ -62,12 +62,17 @@ fn serve(stream: TcpStream, says: &str, gate: &Gate) -> Option<()> {
             reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
         }
         let status = if first.contains("/fail") { "500 Sorry" } else { "200 OK" };
+        if first.contains("/break") {
+            return None;
+        }
         if first.contains("/hold") {
             let open = gate.0.lock().ok()?;
             drop(gate.1.wait_while(open, |open| !*open).ok()?);
         }
         let length = says.len();
-        write!(writer, "HTTP/1.1 {status}\r\ncontent-length: {length}\r\n\r\n{says}").ok()?;
+        // In one piece: the second of two small writes waits for the other end.
+        let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\n\r\n{says}");
+        writer.write_all(answer.as_bytes()).ok()?;
     }
 }
 
@@ -83,21 +88,19 @@ impl User {
         let mut stream = TcpStream::connect(users).expect("the plane listens");
         stream.set_read_timeout(Some(PATIENCE)).expect("a time is no trouble");
         let cookie = self.cookie.as_ref().map_or(String::new(), |cookie| format!("cookie: {cookie}\r\n"));
-        write!(stream, "GET {path} HTTP/1.1\r\nhost: {HOST}\r\n{cookie}connection: close\r\n\r\n")
-            .expect("a request can be written");
+        let request = format!("GET {path} HTTP/1.1\r\nhost: {HOST}\r\n{cookie}connection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).expect("a request can be written");
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).expect("an answer in time");
         let answer = String::from_utf8_lossy(&answer).into_owned();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
-        for line in head.lines() {
-            if let Some(("set-cookie", set)) = line
-                .split_once(": ")
-                .map(|(n, v)| (n.to_lowercase(), v))
-                .as_ref()
-                .map(|(n, v)| (n.as_str(), *v))
-            {
-                self.cookie = set.split(';').next().map(str::to_owned);
-            }
+        let set = |line: &str| {
+            let (name, value) = line.split_once(": ")?;
+            let pair = value.split(';').next()?;
+            name.eq_ignore_ascii_case("set-cookie").then(|| pair.to_owned())
+        };
+        if let Some(cookie) = head.lines().find_map(set) {
+            self.cookie = Some(cookie);
         }
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
         (status, body.trim().to_owned())
@@ -199,6 +202,18 @@ pub fn keeps_its_word(plane: &Arc<dyn Plane>, users: SocketAddr) {
         let reached = |at: usize| sum(plane_ref, Arm::Candidate, |arm| arm.reached_errors[at]);
         assert_eq!((reached(0), reached(1), reached(2)), (2, 1, 0));
         assert_eq!(sum(plane_ref, Arm::Stable, |arm| arm.errors), 0);
+        // A revision that breaks down without a word is as bad as one that says 500.
+        let mut third: Vec<User> =
+            all.iter().filter(|(_, s)| s == "new").map(|(u, _)| u.clone()).skip(2).take(1).collect();
+        assert_eq!(third[0].ask(users, "/break").0, 502);
+        until("the broken answer is an error of its user", || reached(0) == 3);
+        let mut nowhere = canary(8000, 8);
+        nowhere.backends.insert(name("v2"), vec![([127, 0, 0, 1], 1).into()]);
+        put(plane_ref, nowhere);
+        let mut fourth = all.iter().filter(|(_, s)| s == "new").map(|(u, _)| u.clone()).nth(3).expect("four");
+        assert!(fourth.ask(users, "/").0 >= 500, "nobody is there");
+        until("no connection is an error of its user", || reached(0) == 4);
+        put(plane_ref, canary(8000, 8));
         let subjects = |epoch: u64, arm: Arm| {
             let signals = plane_ref.signals();
             let of = signals.iter().find(|s| s.epoch == epoch).expect("the epoch is known");
