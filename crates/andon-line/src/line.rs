@@ -124,7 +124,7 @@ pub struct Line {
     news: RwLock<broadcast::Sender<Arc<Recorded>>>,
     pub(crate) pushes: Mutex<HashMap<String, (ProjectName, Caller)>>,
     /// Held for the life of the process: one server per data directory.
-    _lock: File,
+    lock: File,
 }
 
 impl std::fmt::Debug for Line {
@@ -220,7 +220,7 @@ impl Line {
             news: RwLock::new(broadcast::Sender::new(NEWS)),
             pushes: Mutex::default(),
             settings,
-            _lock: lock,
+            lock,
         });
         // A failure that was recorded just before the server was killed: the rules answer only what is not answered yet.
         for project in line.projects() {
@@ -307,6 +307,11 @@ impl Line {
                 true
             }
         }
+    }
+
+    /// Lets another process have this data: nothing is recorded here any more once it has.
+    pub fn give_up(&self) -> Result<(), Refusal> {
+        Ok(rustix::fs::flock(&self.lock, rustix::fs::FlockOperation::Unlock).map_err(std::io::Error::from)?)
     }
 
     pub(crate) async fn journal_snapshot(&self, file: &std::path::Path) -> Result<(), Refusal> {
