@@ -60,9 +60,9 @@ const NEWS: usize = 4096;
 /// Events read from the journal at once.
 const PAGE: u32 = 10_000;
 /// Names that are addresses of the server itself.
-const RESERVED: [&str; 12] = [
-    "routers", "recovery", "hosts", "runners", "login", "logout", "enter", "account", "assets", "api",
-    "healthz", "favicon",
+const RESERVED: [&str; 13] = [
+    "metrics", "routers", "recovery", "hosts", "runners", "login", "logout", "enter", "account", "assets",
+    "api", "healthz", "favicon",
 ];
 /// The lease of whoever runs the controllers.
 const LEASE: &str = "controllers";

@@ -68,7 +68,7 @@ fn append(path: &Path) -> std::io::Result<BufWriter<File>> {
     Ok(BufWriter::new(OpenOptions::new().create(true).append(true).open(path)?))
 }
 
-fn write(waiting: &Receiver<Vec<u8>>, mut file: BufWriter<File>, path: &PathBuf) {
+fn write(waiting: &Receiver<Vec<u8>>, mut file: BufWriter<File>, path: &Path) {
     loop {
         let done = match waiting.recv_timeout(FLUSH) {
             Ok(line) => file.write_all(&line),

@@ -17,6 +17,7 @@ mod hygiene;
 mod load;
 mod mirror;
 mod pool;
+pub mod prometheus;
 mod proxy;
 mod router;
 mod serve;
