@@ -105,6 +105,9 @@ pub fn start(first: u16, backends: [u16; 2], room: &Path) -> Result<Vec<Proxy>, 
         let file = room.join(format!("{name}.{}", if name == "envoy" { "yaml" } else { "conf" }));
         let (text, args) = maker(port, backends, &file, room);
         std::fs::write(&file, text).map_err(|error| format!("{}: {error}", file.display()))?;
+        if TcpStream::connect(("127.0.0.1", port)).is_ok() {
+            return Err(format!("somebody listens on {port}: what is measured there would not be {name}"));
+        }
         match on_core("0", &program, &args).and_then(|child| proxy(name, port, child)) {
             Ok(started) => proxies.push(started),
             Err(why) => println!("○ not measured: {name} ({why})"),

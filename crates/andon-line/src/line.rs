@@ -76,9 +76,9 @@ const NEWS: usize = 4096;
 /// Events read from the journal at once.
 const PAGE: u32 = 10_000;
 /// Names that are addresses of the server itself.
-const RESERVED: [&str; 12] = [
-    "routers", "recovery", "hosts", "runners", "login", "logout", "enter", "account", "assets", "api",
-    "healthz", "favicon",
+const RESERVED: [&str; 13] = [
+    "metrics", "routers", "recovery", "hosts", "runners", "login", "logout", "enter", "account", "assets",
+    "api", "healthz", "favicon",
 ];
 /// The lease of whoever runs the controllers.
 const LEASE: &str = "controllers";
@@ -144,7 +144,7 @@ pub struct Line {
     news: RwLock<broadcast::Sender<Arc<Recorded>>>,
     pub(crate) pushes: Mutex<HashMap<String, (ProjectName, Caller)>>,
     /// Held for the life of the process: one server per data directory.
-    _lock: File,
+    lock: File,
 }
 
 impl std::fmt::Debug for Line {
@@ -242,7 +242,7 @@ impl Line {
             news: RwLock::new(broadcast::Sender::new(NEWS)),
             pushes: Mutex::default(),
             settings,
-            _lock: lock,
+            lock,
         });
         // A failure that was recorded just before the server was killed: the rules answer only what is not answered yet.
         for project in line.projects() {
@@ -329,6 +329,11 @@ impl Line {
                 true
             }
         }
+    }
+
+    /// Lets another process have this data: nothing is recorded here any more once it has.
+    pub fn give_up(&self) -> Result<(), Refusal> {
+        Ok(rustix::fs::flock(&self.lock, rustix::fs::FlockOperation::Unlock).map_err(std::io::Error::from)?)
     }
 
     pub(crate) async fn journal_snapshot(&self, file: &std::path::Path) -> Result<(), Refusal> {

@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -68,7 +68,7 @@ fn append(path: &Path) -> std::io::Result<BufWriter<File>> {
     Ok(BufWriter::new(OpenOptions::new().create(true).append(true).open(path)?))
 }
 
-fn write(waiting: &Receiver<Vec<u8>>, mut file: BufWriter<File>, path: &PathBuf) {
+fn write(waiting: &Receiver<Vec<u8>>, mut file: BufWriter<File>, path: &Path) {
     loop {
         let done = match waiting.recv_timeout(FLUSH) {
             Ok(line) => file.write_all(&line),

@@ -19,6 +19,7 @@ mod load;
 mod mirror;
 mod plane;
 mod pool;
+pub mod prometheus;
 mod proxy;
 mod redact;
 mod router;
@@ -28,8 +29,8 @@ pub mod subject;
 pub mod tls;
 
 pub use access::AccessLog;
-pub use apart::{Apart, Delta, Held, Report};
 pub use andon_traffic::{Difference, Differences, Field, signals, table};
+pub use apart::{Apart, Delta, Held, Report};
 pub use router::{Options, Router};
 pub use signals::{Arm, ArmSignals, Latency, ServiceSignals};
 pub use table::{By, Candidate, Forced, Mirror, Protocol, RevisionName, Route, RouteTable, TableError};

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::header::{
-    CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER, SET_COOKIE, TRANSFER_ENCODING,
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER, SET_COOKIE, TRANSFER_ENCODING,
 };
 use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
@@ -43,6 +43,13 @@ pub(crate) async fn answer(inner: Arc<Inner>, peer: Peer, request: Request<Incom
     let mut response = routed(inner, peer, request).await;
     if grpc && matches!(response.body(), ToClient::Own(Some(_))) {
         response = in_words_of_grpc(response);
+    }
+    // What cannot be read for certain may hide another request behind it.
+    if response.status() == StatusCode::BAD_REQUEST
+        && matches!(response.body(), ToClient::Own(_))
+        && version != Version::HTTP_2
+    {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     *response.version_mut() = if version == Version::HTTP_2 { version } else { Version::HTTP_11 };
     response

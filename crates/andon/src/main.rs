@@ -7,6 +7,7 @@ mod demo;
 mod router;
 mod say;
 mod serve;
+mod upgrade;
 
 use std::process::ExitCode;
 

@@ -97,6 +97,7 @@ pub fn doors() -> Vec<Door> {
         read("/api/v1/traffic", get(traffic::traffic)),
         change("/api/v1/hosts", Owner, post(hosts::invite)),
         change("/api/v1/hosts/{host}/{command}", Owner, post(hosts::treat)),
+        read("/metrics", get(routers::metrics)),
         Door::new(Method::GET, "/api/v1/routers/table", Owner, get(routers::table)),
         change("/api/v1/routers/counts", Owner, post(routers::report)).only_reads(),
         read("/api/v1/runners", get(runners::runners)),

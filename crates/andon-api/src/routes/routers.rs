@@ -1,4 +1,4 @@
-//! Routers apart from the server: the table they ask for, the counts they bring. They come with a token of an owner, since a table says where instances are.
+//! Routers: what they have counted, as Prometheus reads it; and of those apart from the server the table they ask for, the counts they bring. They come with a token of an owner, since a table says where instances are.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,4 +40,12 @@ pub(super) async fn report(
 ) -> Result<Json<Value>, Trouble> {
     line.hear_router(report)?;
     Ok(done())
+}
+
+/// For Prometheus, with a token of a viewer.
+pub(super) async fn metrics(
+    State(line): State<Arc<Line>>,
+) -> ([(http::HeaderName, &'static str); 1], String) {
+    let kind = "text/plain; version=0.0.4; charset=utf-8";
+    ([(http::header::CONTENT_TYPE, kind)], andon_router::prometheus::text(&line.signals()))
 }
