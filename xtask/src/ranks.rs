@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Ranks by crate. A crate may use crates of a lower rank only; those of one rank never see each other.
-const RANKS: [(&str, u32); 26] = [
+const RANKS: [(&str, u32); 28] = [
     ("andon-model", 0),
     ("andon-kit", 0),
     ("andon-sandbox", 0),
@@ -18,6 +18,7 @@ const RANKS: [(&str, u32); 26] = [
     ("andon-cord", 1),
     ("andon-flow", 1),
     ("andon-attest", 1),
+    ("andon-traffic", 1),
     ("andon-store", 2),
     ("andon-git", 2),
     ("andon-data", 2),
@@ -25,6 +26,7 @@ const RANKS: [(&str, u32); 26] = [
     ("andon-runner", 2),
     ("andon-runtime", 2),
     ("andon-router", 2),
+    ("andon-haproxy", 2),
     ("andon-certificates", 2),
     ("andon-line", 3),
     ("andon-api", 4),

@@ -23,7 +23,7 @@ pub mod view;
 pub mod words;
 
 pub use access::{Access, Caller};
-pub use line::{LEASE_OF_RUNNERS, Line, Settings};
+pub use line::{CertificateSettings, LEASE_OF_RUNNERS, Line, Settings};
 pub use project::Project;
 pub use refusal::Refusal;
 pub use state::State;

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use andon_attest::{Keys, Signer};
+use andon_certificates::Authority;
 use andon_environment::hosts::Hosts;
 use andon_git::Repository;
 use andon_kit::Clock;
@@ -14,12 +15,14 @@ use andon_model::event::KeyPurpose;
 use andon_model::event::{Event, Recorded, Role};
 use andon_model::{Actor, ProjectName, RunnerName, Span, Time};
 use andon_pipeline::Runners;
-use andon_router::Router;
+use andon_router::tls::Certificates;
+use andon_router::{AccessLog, Options, Router};
 use andon_runner::Runner;
 use andon_runner::remote::Crew;
 use andon_runtime::remote::Fleet;
 use andon_store::journal::{Batch, Fence, Journal, NewEvent};
 use andon_store::{Blobs, Derived, SqliteJournal, Vault};
+use andon_traffic::Plane;
 use tokio::sync::{Semaphore, broadcast};
 
 use crate::access::{Access, Caller};
@@ -51,6 +54,19 @@ pub struct Settings {
     pub runner_lease: Span,
     /// The PostgreSQL server that environments get their databases from.
     pub postgres: Option<Address>,
+    /// Where certificates of hosts come from, where users are served over TLS.
+    pub certificates: Option<CertificateSettings>,
+    /// Where the router writes a line for each answer.
+    pub access_log: Option<PathBuf>,
+}
+
+/// Where certificates of hosts come from.
+#[derive(Debug, Clone)]
+pub struct CertificateSettings {
+    /// The folder that they are read from and kept in.
+    pub folder: PathBuf,
+    /// Where they are ordered; none: only what is put into the folder is shown.
+    pub authority: Option<Authority>,
 }
 
 /// How long a runner may be silent unless somebody says otherwise.
@@ -90,6 +106,10 @@ pub struct Line {
     pub router: Router,
     /// Routers apart from this process.
     pub apart: andon_router::Apart,
+    /// What is shown to who comes over TLS.
+    pub certificates: Certificates,
+    /// What moves users instead of the router, once one is given.
+    pub(crate) plane: std::sync::OnceLock<Arc<dyn Plane>>,
     pub(crate) routing: Mutex<()>,
     pub(crate) backup_turn: tokio::sync::Mutex<()>,
     pub(crate) drill_turn: tokio::sync::Mutex<()>,
@@ -193,8 +213,10 @@ impl Line {
             derived,
             vault,
             runner,
-            router: Router::new(),
             apart: andon_router::Apart::default(),
+            router: router(&settings)?,
+            certificates: Certificates::default(),
+            plane: std::sync::OnceLock::new(),
             routing: Mutex::default(),
             backup_turn: tokio::sync::Mutex::default(),
             drill_turn: tokio::sync::Mutex::default(),
@@ -471,6 +493,11 @@ impl Line {
         self.announce(project.state().feed.back().cloned().into_iter().collect());
         Ok(project)
     }
+}
+
+fn router(settings: &Settings) -> Result<Router, Refusal> {
+    let access = settings.access_log.as_deref().map(AccessLog::open).transpose()?;
+    Ok(Router::with(Options { access, ..Options::default() }))
 }
 
 fn make_private(data: &std::path::Path) -> std::io::Result<()> {

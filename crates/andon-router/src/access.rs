@@ -35,19 +35,19 @@ pub(crate) struct Line<'a> {
 
 /// An open access log. Clones write to the same file.
 #[derive(Debug, Clone)]
-pub struct Access {
+pub struct AccessLog {
     lines: SyncSender<Vec<u8>>,
     lost: Arc<AtomicU64>,
 }
 
-impl Access {
+impl AccessLog {
     /// Appends to a file; it is opened anew when it was moved away, as log rotation does.
-    pub fn open(path: &Path) -> std::io::Result<Access> {
+    pub fn open(path: &Path) -> std::io::Result<AccessLog> {
         let file = append(path)?;
         let (lines, waiting) = sync_channel(WAITING);
         let path = path.to_owned();
         std::thread::Builder::new().name("access-log".into()).spawn(move || write(&waiting, file, &path))?;
-        Ok(Access { lines, lost: Arc::default() })
+        Ok(AccessLog { lines, lost: Arc::default() })
     }
 
     /// Lines that were left out.

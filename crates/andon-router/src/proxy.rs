@@ -15,13 +15,13 @@ use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 use hyper_util::rt::TokioIo;
 
-use crate::access::{self, Access};
+use crate::access::{self, AccessLog};
 use crate::body::{Copying, Relayed, ToBackend, ToClient};
 use crate::count::{Ended, Place};
 use crate::differ::Answer;
 use crate::forward::{Failure, forward};
 use crate::hygiene;
-use crate::mirror::{Shadow, Taps, is_json};
+use crate::mirror::{Shadow, Taps};
 use crate::pool::Lease;
 use crate::router::{Assigned, Busy, Inner, Plan, Service};
 use crate::signals::Arm;
@@ -242,7 +242,7 @@ async fn relay(
 
 /// What the access log says of a request, kept until its answer begins.
 struct Noted {
-    access: Access,
+    access: AccessLog,
     client: IpAddr,
     method: Method,
     host: HeaderValue,
@@ -250,7 +250,7 @@ struct Noted {
 }
 
 impl Noted {
-    fn of(access: &Access, head: &http::request::Parts, host: &HeaderValue, peer: Peer) -> Noted {
+    fn of(access: &AccessLog, head: &http::request::Parts, host: &HeaderValue, peer: Peer) -> Noted {
         Noted {
             access: access.clone(),
             client: peer.address.ip().to_canonical(),
@@ -297,12 +297,12 @@ struct Comparing(tokio::sync::oneshot::Sender<Answer>);
 
 impl Comparing {
     fn listen(self, response: &Response<Incoming>) -> Copying {
-        let (status, json) = (response.status().as_u16(), is_json(response.headers()));
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let (copying, body) = Copying::new();
         tokio::spawn(async move {
             if let Ok(body) = body.await {
                 // The mirror may have given up: then nobody wants to know.
-                let _ = self.0.send(Answer { status, json, body });
+                let _ = self.0.send(Answer::new(status, &headers, body));
             }
         });
         copying

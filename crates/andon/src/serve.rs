@@ -8,9 +8,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use andon_certificates::Authority;
 use andon_kit::SystemClock;
 use andon_line::stations::data::Address;
-use andon_line::{Line, Settings};
+use andon_line::{CertificateSettings, Line, Settings};
 use andon_model::Span;
 use clap::Args;
 use tokio::net::TcpListener;
@@ -36,6 +37,28 @@ pub struct Serve {
     /// Where users reach the services, by host name.
     #[arg(long, env = "ANDON_ROUTER", default_value = "127.0.0.1:7080")]
     router: SocketAddr,
+    /// Where users reach the services over TLS, with HTTP/2 where they speak it: 0.0.0.0:443.
+    #[arg(long, env = "ANDON_TLS")]
+    tls: Option<SocketAddr>,
+    /// Certificates for it: HOST.crt and HOST.key, with _.example.com for all names below; default: below the data directory.
+    #[arg(long, env = "ANDON_CERTIFICATES", requires = "tls")]
+    certificates: Option<PathBuf>,
+    /// Order certificates for the services' hosts at this authority, by its ACME directory: https://acme-v02.api.letsencrypt.org/directory. Its terms are agreed
+    /// to; it has to reach the router on port 80.
+    #[arg(long, env = "ANDON_ACME", requires = "tls")]
+    acme: Option<String>,
+    /// Where the authority writes to: mailto:ops@example.com.
+    #[arg(long, env = "ANDON_ACME_CONTACT", requires = "acme")]
+    acme_contact: Option<String>,
+    /// A root certificate, as PEM, that the authority's own door is known by; for an authority of your own.
+    #[arg(long, env = "ANDON_ACME_ROOT", requires = "acme")]
+    acme_root: Option<PathBuf>,
+    /// Write a line of JSON to this file for each answer to a user.
+    #[arg(long, env = "ANDON_ACCESS_LOG")]
+    access_log: Option<PathBuf>,
+    /// Let HAProxy move users instead of our own router: the path of its runtime socket. `andon haproxy config` prints what it needs.
+    #[arg(long, env = "ANDON_HAPROXY")]
+    haproxy: Option<PathBuf>,
     /// Let other machines join as hosts here; they have to reach this address.
     #[arg(long, env = "ANDON_HOSTS")]
     hosts: Option<SocketAddr>,
@@ -99,6 +122,10 @@ async fn serve(options: Serve) -> Result<(), String> {
     let mut sockets = Sockets::default();
     let listener = open(options.listen, upgrade::PAGES, &mut taken, &mut sockets).await?;
     let router = open(options.router, upgrade::USERS, &mut taken, &mut sockets).await?;
+    let secure = match options.tls {
+        Some(address) => Some(open(address, upgrade::SECURE, &mut taken, &mut sockets).await?),
+        None => None,
+    };
     let hosts = match options.hosts {
         Some(address) => Some(open(address, upgrade::HOSTS, &mut taken, &mut sockets).await?),
         None => None,
@@ -122,10 +149,26 @@ async fn serve(options: Serve) -> Result<(), String> {
         docker_in_jobs: options.docker_in_jobs,
         runner_lease: options.runner_lease,
         postgres: options.postgres.map(Address),
+        certificates: secure.is_some().then(|| CertificateSettings {
+            folder: options.certificates.clone().unwrap_or_else(|| options.data.join("certificates")),
+            authority: options.acme.clone().map(|directory| Authority {
+                directory,
+                contact: options.acme_contact.clone(),
+                root: options.acme_root.clone(),
+            }),
+        }),
+        access_log: options.access_log.clone(),
     };
     let line =
         Line::open(settings, Box::new(SystemClock::default())).await.map_err(|error| error.to_string())?;
     let stop = CancellationToken::new();
+    if let Some(socket) = options.haproxy {
+        let plane = Arc::new(andon_haproxy::HaProxy::new(socket, Some(users)));
+        let (driven, ended) = (Arc::clone(&plane), stop.clone());
+        line.use_plane(plane);
+        // None: the server stops; HAProxy keeps what it was told last.
+        tokio::spawn(async move { ended.run_until_cancelled(driven.run()).await });
+    }
     if let Some(hosts) = hosts {
         line.open_to_hosts(hosts, stop.clone()).map_err(|error| error.to_string())?;
     }
@@ -151,6 +194,12 @@ async fn serve(options: Serve) -> Result<(), String> {
     let users_end = CancellationToken::new();
     let (traffic, ended) = (Arc::clone(&line), users_end.clone());
     let traffic = tokio::spawn(async move { traffic.router.serve(router, ended.cancelled_owned()).await });
+    let secure = secure.map(|secure| {
+        let (over, ended) = (Arc::clone(&line), users_end.clone());
+        tokio::spawn(async move {
+            over.router.serve_tls(secure, over.certificates.config(), ended.cancelled_owned()).await;
+        })
+    });
     greet(&line, options.owner_link, users).await?;
     let stopped = stop.clone();
     let pages = tokio::spawn(async move {
@@ -177,6 +226,9 @@ async fn serve(options: Serve) -> Result<(), String> {
     };
     users_end.cancel();
     let _ = tokio::time::timeout(goodbye, traffic).await;
+    if let Some(secure) = secure {
+        let _ = tokio::time::timeout(goodbye, secure).await;
+    }
     Ok(())
 }
 

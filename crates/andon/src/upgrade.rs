@@ -24,6 +24,7 @@ const STARTS: Duration = Duration::from_secs(120);
 /// What a socket is for, as it travels.
 pub const PAGES: u8 = b'p';
 pub const USERS: u8 = b'u';
+pub const SECURE: u8 = b's';
 pub const HOSTS: u8 = b'h';
 pub const RUNNERS: u8 = b'r';
 

@@ -66,6 +66,8 @@ impl House {
             docker_in_jobs: false,
             runner_lease: andon_line::LEASE_OF_RUNNERS,
             postgres: None,
+            certificates: None,
+            access_log: None,
         };
         let line = Line::open(settings, Box::new(SystemClock::default())).await.unwrap();
         let session = line.enter(&line.owner_link().await.unwrap()).await.unwrap();

@@ -20,6 +20,7 @@ mod runs;
 mod secrets;
 mod shells;
 mod tests;
+mod traffic;
 
 use andon_model::event::Role;
 use axum::routing::{delete, get, post};
@@ -93,6 +94,7 @@ pub fn doors() -> Vec<Door> {
         Door::new(Method::GET, "/api/v1/backups/{name}", Owner, get(recovery::backup)),
         change("/api/v1/drills", Owner, post(recovery::drill)),
         read("/api/v1/hosts", get(hosts::hosts)),
+        read("/api/v1/traffic", get(traffic::traffic)),
         change("/api/v1/hosts", Owner, post(hosts::invite)),
         change("/api/v1/hosts/{host}/{command}", Owner, post(hosts::treat)),
         read("/metrics", get(routers::metrics)),

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
 use andon_environment::{Environment, Estate};
 use andon_model::event::{Event, Revision};
@@ -10,7 +10,7 @@ use andon_model::strategy::{Asked, Methods, Strategy};
 use andon_model::{EnvironmentName, ProjectName, ServiceName, Spoken};
 use andon_release::Release;
 use andon_release::sample::REACHED;
-use andon_router::{Arm, By, Candidate, Forced, Mirror, Protocol, Route, RouteTable, ServiceSignals};
+use andon_traffic::{Arm, By, Candidate, Forced, Mirror, Plane, Protocol, Route, RouteTable, ServiceSignals};
 
 use crate::{Line, Refusal, State};
 
@@ -144,17 +144,17 @@ const SILENT: std::time::Duration = std::time::Duration::from_secs(60);
 impl Line {
     /// What the router here and those apart have counted, added up.
     pub fn signals(&self) -> Vec<ServiceSignals> {
-        self.apart.with(self.router.signals())
+        self.apart.with(self.plane().signals())
     }
 
     /// Whether a router still has requests for a revision under way.
     pub(crate) fn in_use(&self, service: &str, revision: &Revision) -> bool {
-        self.router.in_flight(service, revision) > 0 || self.apart.uses(service, revision, SILENT)
+        self.plane().in_flight(service, revision) != Some(0) || self.apart.uses(service, revision, SILENT)
     }
 
     /// How long ago the last request for a service came; none: none came yet.
     pub(crate) fn unused_for(&self, service: &str) -> Option<std::time::Duration> {
-        self.router.idle(service).into_iter().chain(self.apart.idle(service)).min()
+        self.plane().idle(service).into_iter().chain(self.apart.idle(service)).min()
     }
 
     /// A router apart reports what it has counted.
@@ -169,6 +169,33 @@ impl Line {
     pub fn reroute(&self) {
         // One at a time: an older table must never be put over a newer one.
         let _turn = self.routing.lock().unwrap_or_else(PoisonError::into_inner);
+        let table = self.route_table();
+        if let Some(Err(error)) = self.plane.get().map(|plane| plane.set(&table)) {
+            tracing::error!(%error, "the data plane keeps its last table");
+        }
+        // The router has it, too, where another plane stands in front: it wakes who sleeps.
+        let told = table.clone();
+        if let Err(error) = self.router.set(table) {
+            tracing::error!(%error, "the router keeps its last table");
+        } else {
+            self.apart.tell(&told);
+        }
+    }
+
+    /// What moves users: our router, unless another plane was given.
+    pub fn plane(&self) -> &dyn Plane {
+        self.plane.get().map_or(&self.router as &dyn Plane, |plane| plane.as_ref())
+    }
+
+    /// Another data plane moves users from now on. The first one that is given stays.
+    pub fn use_plane(&self, plane: Arc<dyn Plane>) {
+        if self.plane.set(plane).is_ok() {
+            self.reroute();
+        }
+    }
+
+    /// The routes of all projects as they are recorded, whoever puts them into force. A host belongs to whom it came first.
+    pub fn route_table(&self) -> RouteTable {
         let mut routes: Vec<Route> = Vec::new();
         for project in self.projects() {
             routes.extend(self::routes(&project.name, &project.state()));
@@ -191,10 +218,6 @@ impl Line {
         for clash in clashes {
             tracing::warn!("{clash}");
         }
-        let table = RouteTable { routes };
-        match self.router.set(table.clone()) {
-            Ok(()) => self.apart.tell(&table),
-            Err(error) => tracing::error!(%error, "the router keeps its last table"),
-        }
+        RouteTable { routes }
     }
 }

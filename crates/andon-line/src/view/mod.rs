@@ -23,6 +23,7 @@ pub mod runners;
 pub mod secrets;
 pub mod shells;
 pub mod tests;
+pub mod traffic;
 pub mod wall;
 
 use andon_model::event::{JobEnd, Recorded, Verdict};
@@ -48,6 +49,7 @@ pub use run::RunView;
 pub use runners::RunnersView;
 pub use shells::ShellsView;
 pub use tests::TestsView;
+pub use traffic::TrafficView;
 pub use wall::WallView;
 
 /// A state's mark: shape and colour in the browser, a sign in the terminal.

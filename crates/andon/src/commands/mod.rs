@@ -7,6 +7,7 @@ pub mod data;
 pub mod environments;
 pub mod file;
 mod handout;
+pub mod haproxy;
 mod here;
 pub mod hosts;
 pub mod identity;
@@ -88,6 +89,9 @@ pub enum Ask {
     /// Runners: the machines that jobs run on beside the server's own.
     #[command(subcommand)]
     Runner(runners::Runner),
+    /// HAProxy as the data plane: its configuration, and whether it is up to date.
+    #[command(subcommand)]
+    Haproxy(haproxy::Haproxy),
     /// Infrastructure: states, versions, locks, plans.
     #[command(subcommand)]
     Infra(infra::Infra),
@@ -149,6 +153,7 @@ pub fn run(common: &Common, ask: Ask) -> Result<(), Failure> {
         Ask::Recovery => recovery::recovery(common),
         Ask::Host(host) => hosts::host(common, host),
         Ask::Runner(runner) => runners::runner(common, runner),
+        Ask::Haproxy(wanted) => haproxy::haproxy(common, wanted),
         Ask::Infra(infra) => infra::infra(common, infra),
         Ask::Data(data) => data::data(common, data),
         Ask::Release(release) => places::release(common, release),

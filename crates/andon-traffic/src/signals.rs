@@ -1,4 +1,4 @@
-//! Golden signals: what happened to whom, by service, revision and epoch. Types only; `count` fills them.
+//! Golden signals: what happened to whom, by service, revision and epoch. Types only; a plane fills them.
 //!
 //! Subjects are counted where requests are, because a user who fails ten times is one witness and not ten. Within one
 //! release (one salt) a subject counts **once** for each level it reaches - its first, third, tenth error, its first

@@ -1,10 +1,10 @@
-//! What the router is told: hosts, revisions, weights, backends. Checked here; put into force in `router`.
+//! What a data plane is told: hosts, revisions, weights, backends. Checked here; put into force by a plane.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 
-use hyper::header::HeaderName;
+use http::HeaderName;
 use serde::{Deserialize, Serialize};
 
 /// One deployed version of a service.
@@ -153,7 +153,7 @@ pub enum TableError {
 }
 
 /// A host as it is looked up: lower case, no port, no final dot.
-pub(crate) fn plain_host(host: &str) -> Cow<'_, str> {
+pub fn plain_host(host: &str) -> Cow<'_, str> {
     let name = match host.strip_prefix('[') {
         Some(rest) => rest.split(']').next().unwrap_or(rest),
         None => host.split(':').next().unwrap_or(host),
@@ -166,7 +166,7 @@ pub(crate) fn plain_host(host: &str) -> Cow<'_, str> {
 }
 
 /// Refuses what would send users somewhere by accident.
-pub(crate) fn check(table: &RouteTable) -> Result<(), TableError> {
+pub fn check(table: &RouteTable) -> Result<(), TableError> {
     let (mut hosts, mut services) = (HashSet::new(), HashSet::new());
     for route in &table.routes {
         let service = || route.service.clone();
