@@ -1,7 +1,8 @@
 //! `cargo xtask bench AREA`: measures one area and keeps its figures.
 
 use crate::{
-    containers, data, environments, line, logs, order, pipeline, recovery, release, states, traffic,
+    containers, data, environments, line, logs, order, pipeline, proxies, recovery, release, states,
+    traffic,
     validation,
 };
 
@@ -18,9 +19,10 @@ pub fn run(area: Option<&str>, more: &[String]) -> Result<(), String> {
         Some("recovery") => recovery::run(),
         Some("states") => states::run(),
         Some("router") => traffic::run(),
+        Some("proxies") => proxies::run(),
         Some("release") => release::run(more),
         Some("validation") => validation::run(),
-        _ => Err("usage: cargo xtask bench line|pipeline|logs|order FILE.csv...|router|release [RUNS [PART…]]|environments|docker|data|states|recovery|validation"
+        _ => Err("usage: cargo xtask bench line|pipeline|logs|order FILE.csv...|router|proxies|release [RUNS [PART…]]|environments|docker|data|states|recovery|validation"
             .to_owned()),
     }
 }

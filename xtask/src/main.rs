@@ -3,6 +3,7 @@
 
 #![allow(clippy::print_stdout, reason = "chores say what they found")]
 
+mod alone;
 mod bench;
 mod containers;
 mod data;
@@ -16,8 +17,11 @@ mod line;
 mod load;
 mod logs;
 mod order;
+mod peers;
 mod pipeline;
 mod plans;
+mod proxies;
+mod pump;
 mod ranks;
 mod recovery;
 mod release;
@@ -35,8 +39,11 @@ fn main() -> ExitCode {
             Some("bench") => bench::run(args.get(1).map(String::as_str), args.get(2..).unwrap_or_default()),
             Some("figures") => figures::run(args.iter().any(|arg| arg == "--cold")),
             Some("fuzz") => fuzz::run(args.get(1..).unwrap_or_default()),
+            Some("alone") => alone::run(args.get(1..).unwrap_or_default()),
+            Some("echo") => pump::echo(args.get(1).map(String::as_str), args.get(2).map(String::as_str)),
+            Some("pump") => pump::run(args.get(1).map(String::as_str), args.get(2).map(String::as_str)),
             Some("hello") => hello::run(args.get(1).map(String::as_str)),
-            _ => Err("usage: cargo xtask ranks | bench line|pipeline|logs|order FILE.csv...|router|release|environments|docker|data|states|recovery|validation | figures [--cold] | fuzz SECONDS [TARGET…]"
+            _ => Err("usage: cargo xtask ranks | bench line|pipeline|logs|order FILE.csv...|router|proxies|release|environments|docker|data|states|recovery|validation | figures [--cold] | fuzz SECONDS [TARGET…]"
                 .to_owned()),
         };
     match done {

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Ranks by crate. A crate may use crates of a lower rank only; those of one rank never see each other.
-const RANKS: [(&str, u32); 25] = [
+const RANKS: [(&str, u32); 28] = [
     ("andon-model", 0),
     ("andon-kit", 0),
     ("andon-sandbox", 0),
+    ("andon-dial", 0),
     ("andon-gate", 1),
     ("andon-pipeline", 1),
     ("andon-validation", 1),
@@ -17,6 +18,7 @@ const RANKS: [(&str, u32); 25] = [
     ("andon-cord", 1),
     ("andon-flow", 1),
     ("andon-attest", 1),
+    ("andon-traffic", 1),
     ("andon-store", 2),
     ("andon-git", 2),
     ("andon-data", 2),
@@ -24,6 +26,7 @@ const RANKS: [(&str, u32); 25] = [
     ("andon-runner", 2),
     ("andon-runtime", 2),
     ("andon-router", 2),
+    ("andon-haproxy", 2),
     ("andon-certificates", 2),
     ("andon-line", 3),
     ("andon-api", 4),
@@ -35,7 +38,7 @@ const RANKS: [(&str, u32); 25] = [
 /// Crates that hold decisions: they use no runtime, no sockets, no files.
 const PURE: u32 = 1;
 /// Of rank 0, and no decisions: they touch the machine.
-const MECHANISM: [&str; 2] = ["andon-kit", "andon-sandbox"];
+const MECHANISM: [&str; 3] = ["andon-kit", "andon-sandbox", "andon-dial"];
 /// What a pure crate never depends on.
 const IMPURE: [&str; 7] = ["tokio", "hyper", "axum", "sqlx", "ureq", "rustix", "tracing"];
 

@@ -332,6 +332,33 @@ impl Repository {
         output(command, "read-tree").await.map(drop)
     }
 
+    /// Makes a working copy of this commit stand alone: it has this one commit without what came before (shallow), and borrows nothing.
+    pub async fn stand_alone(&self, commit: &Oid, copy: &Path) -> Result<(), GitError> {
+        let git_dir = copy.join(".git");
+        let objects =
+            self.run(["rev-list", "--objects", "--no-object-names", "--no-walk", commit.as_str()]).await?;
+        let mut pack = git(&self.dir);
+        pack.current_dir(&self.dir)
+            .args(["pack-objects", "--quiet", "--threads=1"])
+            .arg(git_dir.join("objects/pack/pack"));
+        feed(pack, "pack-objects", objects.as_bytes()).await?;
+        let made = || -> std::io::Result<()> {
+            std::fs::write(git_dir.join("shallow"), format!("{commit}\n"))?;
+            // Branches and the address of where it was made mean nothing elsewhere.
+            for of_here in ["objects/info/alternates", "packed-refs"] {
+                match std::fs::remove_file(git_dir.join(of_here)) {
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                }
+            }
+            std::fs::write(
+                git_dir.join("config"),
+                "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = false\n",
+            )
+        };
+        made().map_err(GitError::Absent)
+    }
+
     /// Commits that `to` has beyond `from`, newest first, as (commit, title), at most `most`.
     pub async fn log(&self, from: Option<&Oid>, to: &Oid, most: u32) -> Result<Vec<(Oid, String)>, GitError> {
         let range = from.map_or_else(|| to.to_string(), |from| format!("{from}..{to}"));

@@ -71,7 +71,13 @@ impl Line {
         let key = self.settings.data.join("key");
         let archive = self.backups().join(name);
         backup::restore(&archive, Some(place), Some(&key), &self.settings.exe).await?;
-        let settings = Settings { data: place.to_owned(), slots: 1, ..self.settings.clone() };
+        let settings = Settings {
+            data: place.to_owned(),
+            slots: 1,
+            certificates: None,
+            access_log: None,
+            ..self.settings.clone()
+        };
         // Boxed: a server within a server would otherwise have no size.
         let second = Box::pin(Line::open(settings, Box::new(SystemClock::default()))).await?;
         let opened = self.now().since(began);

@@ -8,7 +8,7 @@ use andon_model::event::{Event, Role};
 use andon_model::{Actor, Digest, HostName, Span};
 use andon_runtime::Runtime;
 use andon_runtime::remote::trust::Identity;
-use andon_runtime::remote::{Admit, Entry, Refused};
+use andon_runtime::remote::{self, Admit, Entry, Refused};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -17,14 +17,14 @@ use crate::intake::plain;
 use crate::{Line, Project, Refusal};
 
 /// How long an invitation lasts, unless it says; and at most.
-const INVITED: Span = Span::secs(900);
-const INVITED_MOST: Span = Span::secs(7 * 86_400);
+pub(crate) const INVITED: Span = Span::secs(900);
+pub(crate) const INVITED_MOST: Span = Span::secs(7 * 86_400);
 /// More hosts than this are a mistake.
 const MOST: usize = 500;
 
 /// Where machines come in.
 pub struct Door {
-    identity: Identity,
+    pub(crate) identity: Identity,
     /// Host and port that they dial.
     pub server: String,
 }
@@ -81,7 +81,11 @@ impl Line {
             Ok((vec![Event::HostInvited { token, expires: now + lasts }], ()))
         })
         .await?;
-        Ok(Invitation { server: door.server.clone(), token: door.identity.token(&secret), lasts })
+        Ok(Invitation {
+            server: door.server.clone(),
+            token: door.identity.token(remote::PREFIX, &secret),
+            lasts,
+        })
     }
 
     /// Whether a machine may come in, and as which host.
@@ -211,7 +215,7 @@ impl Line {
 }
 
 /// What a machine dials: the address that is listened on, or, where that is all of them, the name in the server's own URL.
-fn dialled(url: &str, listens: SocketAddr) -> String {
+pub(crate) fn dialled(url: &str, listens: SocketAddr) -> String {
     if !listens.ip().is_unspecified() {
         return listens.to_string();
     }

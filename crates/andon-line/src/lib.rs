@@ -15,6 +15,7 @@ pub mod project;
 mod recording;
 pub mod recovery;
 pub mod refusal;
+pub mod runners;
 mod secrets;
 pub mod state;
 pub mod stations;
@@ -22,7 +23,7 @@ pub mod view;
 pub mod words;
 
 pub use access::{Access, Caller};
-pub use line::{Line, Settings};
+pub use line::{CertificateSettings, LEASE_OF_RUNNERS, Line, Settings};
 pub use project::Project;
 pub use refusal::Refusal;
 pub use state::State;

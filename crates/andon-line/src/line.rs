@@ -7,17 +7,22 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use andon_attest::{Keys, Signer};
+use andon_certificates::Authority;
 use andon_environment::hosts::Hosts;
 use andon_git::Repository;
 use andon_kit::Clock;
 use andon_model::event::KeyPurpose;
 use andon_model::event::{Event, Recorded, Role};
-use andon_model::{Actor, ProjectName, Span, Time};
-use andon_router::Router;
+use andon_model::{Actor, ProjectName, RunnerName, Span, Time};
+use andon_pipeline::Runners;
+use andon_router::tls::Certificates;
+use andon_router::{AccessLog, Options, Router};
 use andon_runner::Runner;
+use andon_runner::remote::Crew;
 use andon_runtime::remote::Fleet;
 use andon_store::journal::{Batch, Fence, Journal, NewEvent};
 use andon_store::{Blobs, Derived, SqliteJournal, Vault};
+use andon_traffic::Plane;
 use tokio::sync::{Semaphore, broadcast};
 
 use crate::access::{Access, Caller};
@@ -45,17 +50,36 @@ pub struct Settings {
     pub drill_every: Option<Span>,
     /// Jobs that ask for it reach the container engine.
     pub docker_in_jobs: bool,
+    /// How long a runner may be silent before what it had is run again elsewhere.
+    pub runner_lease: Span,
     /// The PostgreSQL server that environments get their databases from.
     pub postgres: Option<Address>,
+    /// Where certificates of hosts come from, where users are served over TLS.
+    pub certificates: Option<CertificateSettings>,
+    /// Where the router writes a line for each answer.
+    pub access_log: Option<PathBuf>,
 }
 
+/// Where certificates of hosts come from.
+#[derive(Debug, Clone)]
+pub struct CertificateSettings {
+    /// The folder that they are read from and kept in.
+    pub folder: PathBuf,
+    /// Where they are ordered; none: only what is put into the folder is shown.
+    pub authority: Option<Authority>,
+}
+
+/// How long a runner may be silent unless somebody says otherwise.
+pub const LEASE_OF_RUNNERS: Span = Span::secs(60);
 /// News kept for a listener that is slow; one that falls behind further is told so and reads the state again.
 const NEWS: usize = 4096;
 /// Events read from the journal at once.
 const PAGE: u32 = 10_000;
 /// Names that are addresses of the server itself.
-const RESERVED: [&str; 10] =
-    ["recovery", "hosts", "login", "logout", "enter", "account", "assets", "api", "healthz", "favicon"];
+const RESERVED: [&str; 13] = [
+    "metrics", "routers", "recovery", "hosts", "runners", "login", "logout", "enter", "account", "assets",
+    "api", "healthz", "favicon",
+];
 /// The lease of whoever runs the controllers.
 const LEASE: &str = "controllers";
 /// How long a lease lasts unless renewed.
@@ -80,6 +104,12 @@ pub struct Line {
     pub runner: Runner,
     /// Sends users to revisions.
     pub router: Router,
+    /// What is shown to who comes over TLS.
+    pub certificates: Certificates,
+    /// What moves users instead of the router, once one is given.
+    pub(crate) plane: std::sync::OnceLock<Arc<dyn Plane>>,
+    /// Routers apart from this process.
+    pub apart: andon_router::Apart,
     pub(crate) routing: Mutex<()>,
     pub(crate) backup_turn: tokio::sync::Mutex<()>,
     pub(crate) drill_turn: tokio::sync::Mutex<()>,
@@ -92,6 +122,13 @@ pub struct Line {
     pub(crate) fleet: Arc<Fleet>,
     /// Where they come in, once it is open.
     pub(crate) hosts_door: std::sync::OnceLock<crate::hosts::Door>,
+    runners: RwLock<Runners>,
+    /// Speaks with the runners that joined.
+    pub(crate) crew: Arc<Crew>,
+    /// Where they come in, once it is open.
+    pub(crate) runners_door: std::sync::OnceLock<crate::hosts::Door>,
+    /// Jobs that each runner has.
+    pub(crate) taken: Mutex<BTreeMap<RunnerName, usize>>,
     /// When this process began to watch.
     pub(crate) began: Time,
     /// Sleeping services that somebody asked for, and that their project has not heard of yet.
@@ -107,7 +144,7 @@ pub struct Line {
     news: RwLock<broadcast::Sender<Arc<Recorded>>>,
     pub(crate) pushes: Mutex<HashMap<String, (ProjectName, Caller)>>,
     /// Held for the life of the process: one server per data directory.
-    _lock: File,
+    lock: File,
 }
 
 impl std::fmt::Debug for Line {
@@ -130,7 +167,7 @@ impl Line {
             return Err(Refusal::Conflict("another server holds this journal's lease".into()));
         };
         let (mut access, mut version, mut recovery) = (Access::default(), 0, Recovery::default());
-        let (mut hosts, mut keys) = (Hosts::default(), Keys::default());
+        let (mut hosts, mut runners, mut keys) = (Hosts::default(), Runners::default(), Keys::default());
         let mut states: BTreeMap<ProjectName, State> = BTreeMap::new();
         let mut last = 0;
         loop {
@@ -143,6 +180,7 @@ impl Line {
                         access.evolve(recorded);
                         recovery.evolve(recorded);
                         hosts.evolve(recorded);
+                        runners.evolve(recorded);
                         keys.evolve(recorded);
                         version += 1;
                     }
@@ -175,7 +213,10 @@ impl Line {
             derived,
             vault,
             runner,
-            router: Router::new(),
+            router: router(&settings)?,
+            certificates: Certificates::default(),
+            plane: std::sync::OnceLock::new(),
+            apart: andon_router::Apart::default(),
             routing: Mutex::default(),
             backup_turn: tokio::sync::Mutex::default(),
             drill_turn: tokio::sync::Mutex::default(),
@@ -185,6 +226,10 @@ impl Line {
             signers: tokio::sync::Mutex::default(),
             fleet,
             hosts_door: std::sync::OnceLock::new(),
+            runners: RwLock::new(runners),
+            crew: Arc::default(),
+            runners_door: std::sync::OnceLock::new(),
+            taken: Mutex::default(),
             began: now,
             asked: Mutex::default(),
             slots: Arc::new(Semaphore::new(settings.slots)),
@@ -197,7 +242,7 @@ impl Line {
             news: RwLock::new(broadcast::Sender::new(NEWS)),
             pushes: Mutex::default(),
             settings,
-            _lock: lock,
+            lock,
         });
         // A failure that was recorded just before the server was killed: the rules answer only what is not answered yet.
         for project in line.projects() {
@@ -270,6 +315,11 @@ impl Line {
         self.hosts.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The machines that jobs run on.
+    pub fn runners(&self) -> RwLockReadGuard<'_, Runners> {
+        self.runners.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Keeps the lease; false: it was lost, and this process must stop.
     pub async fn renew(&self) -> bool {
         match self.journal.renew(&self.fence, self.now() + LEASE_LASTS).await {
@@ -279,6 +329,11 @@ impl Line {
                 true
             }
         }
+    }
+
+    /// Lets another process have this data: nothing is recorded here any more once it has.
+    pub fn give_up(&self) -> Result<(), Refusal> {
+        Ok(rustix::fs::flock(&self.lock, rustix::fs::FlockOperation::Unlock).map_err(std::io::Error::from)?)
     }
 
     pub(crate) async fn journal_snapshot(&self, file: &std::path::Path) -> Result<(), Refusal> {
@@ -383,6 +438,8 @@ impl Line {
                 recorded.iter().for_each(|event| known.evolve(event));
                 let mut hosts = self.hosts.write().unwrap_or_else(PoisonError::into_inner);
                 recorded.iter().for_each(|event| hosts.evolve(event));
+                let mut runners = self.runners.write().unwrap_or_else(PoisonError::into_inner);
+                recorded.iter().for_each(|event| runners.evolve(event));
                 let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
                 recorded.iter().for_each(|event| keys.evolve(event));
             }
@@ -436,6 +493,11 @@ impl Line {
         self.announce(project.state().feed.back().cloned().into_iter().collect());
         Ok(project)
     }
+}
+
+fn router(settings: &Settings) -> Result<Router, Refusal> {
+    let access = settings.access_log.as_deref().map(AccessLog::open).transpose()?;
+    Ok(Router::with(Options { access, ..Options::default() }))
 }
 
 fn make_private(data: &std::path::Path) -> std::io::Result<()> {

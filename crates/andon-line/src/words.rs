@@ -263,6 +263,21 @@ pub fn of(event: &Event) -> Option<(Mark, String, Option<String>)> {
         ),
         Event::HostBack { host } => (Mark::Go, format!("The host {host} is reached again."), None),
         Event::HostLeft { host, why } => (Mark::None, format!("The host {host} has left: {why}."), None),
+        Event::RunnerJoined { runner, labels, slots, .. } => {
+            let labels: Vec<&str> = labels.iter().map(andon_model::LabelName::as_str).collect();
+            let with = if labels.is_empty() { String::new() } else { format!(" ({})", labels.join(", ")) };
+            (Mark::Go, format!("The runner {runner}{with} joined; it takes {slots} jobs at once."), None)
+        }
+        Event::RunnerLeaving { runner, forget: true, why } => {
+            (Mark::Wait, format!("The runner {runner} leaves when its jobs are over: {why}."), None)
+        }
+        Event::RunnerLeaving { runner, why, .. } => {
+            (Mark::Wait, format!("The runner {runner} gets no more jobs: {why}."), None)
+        }
+        Event::RunnerStays { runner } => (Mark::Go, format!("The runner {runner} gets jobs again."), None),
+        Event::RunnerLeft { runner, why } => {
+            (Mark::None, format!("The runner {runner} has left: {why}."), None)
+        }
         Event::InstanceRetired { instance, why } if why.starts_with("moved") => {
             (Mark::Live, format!("{instance} gave way to one on another host: {why}."), None)
         }

@@ -24,7 +24,8 @@ pub use crate::service::{Limits, PlannedService, RuntimeKind};
 use crate::strategy::Strategy;
 use crate::{
     AndonId, ChangeId, DatabaseName, DeploymentId, Digest, EnvironmentName, GroupName, HostName, InstanceId,
-    JobName, Oid, Pins, ProjectName, ReleaseId, RunId, ServiceName, Span, Time, UserName,
+    JobName, LabelName, Oid, Pins, ProjectName, ReleaseId, RunId, RunnerName, ServiceName, Span, Time,
+    UserName,
 };
 use crate::{InfraRunId, SecretName, ShellId, StateName};
 
@@ -131,6 +132,19 @@ pub enum Event {
     /// It is no host any more.
     HostLeft { host: HostName, why: String },
 
+    // ── runners (the server's own stream) ──────────────────────────────
+    /// A machine may join as a runner, once, with the secret that has this digest; it gets these labels beside its own.
+    RunnerInvited { token: Digest, expires: Time, labels: Vec<LabelName> },
+    /// A machine runs jobs from now on, so many at once. `token`: what it came with, used up by this; `credential`: the digest of the
+    /// secret that it comes back with.
+    RunnerJoined { runner: RunnerName, labels: Vec<LabelName>, slots: u32, token: Digest, credential: Digest },
+    /// It gets no job any more; `forget`: it leaves for good when the last one is over.
+    RunnerLeaving { runner: RunnerName, forget: bool, why: String },
+    /// It gets jobs again.
+    RunnerStays { runner: RunnerName },
+    /// It is no runner any more.
+    RunnerLeft { runner: RunnerName, why: String },
+
     // ── intake ─────────────────────────────────────────────────────────
     /// A repository with a line of its own.
     ProjectCreated { trunk: String },
@@ -187,6 +201,8 @@ pub enum Event {
         #[serde(default)]
         isolation: JobIsolation,
     },
+    /// The attempt that was just begun is this runner's. Numbers of a project's assignments only grow: what comes of an older one is refused.
+    JobAssigned { run: RunId, job: JobName, attempt: u32, runner: RunnerName, number: u64 },
     /// A step of an attempt ended; steps count from 1. `log_at` is where its output begins in the attempt's, in bytes.
     StepFinished {
         run: RunId,
@@ -598,6 +614,9 @@ pub struct PlannedJob {
     /// It is run even if it was green before with the same inputs.
     #[serde(default)]
     pub fresh: bool,
+    /// Labels that a runner has to have; none: it runs anywhere.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub runs_on: Vec<LabelName>,
 }
 
 impl PlannedJob {
@@ -615,6 +634,7 @@ impl PlannedJob {
             not_needed: None,
             keyed: false,
             fresh: false,
+            runs_on: Vec::new(),
         }
     }
 }

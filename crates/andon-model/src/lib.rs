@@ -21,8 +21,8 @@ pub use hash::{Digest, Oid};
 pub use id::{AndonId, ChangeId, DeploymentId, InfraRunId, InstanceId, ReleaseId, RunId, ShellId};
 pub use infrastructure::StateName;
 pub use name::{
-    DatabaseName, EnvironmentName, GroupName, HostName, JobName, ProjectName, ServiceName, StageName,
-    StrategyName, TemplateName, UserName,
+    DatabaseName, EnvironmentName, GroupName, HostName, JobName, LabelName, ProjectName, RunnerName,
+    ServiceName, StageName, StrategyName, TemplateName, UserName,
 };
 pub use packages::Packages;
 pub use pins::Pins;

@@ -98,6 +98,10 @@ names! {
     EnvironmentName "an environment" false "^[a-z0-9][a-z0-9-]{0,39}$";
     /// A machine that runs instances.
     HostName "a host" false "^[a-z0-9][a-z0-9-]{0,39}$";
+    /// A machine that runs jobs.
+    RunnerName "a runner" false "^[a-z0-9][a-z0-9-]{0,39}$";
+    /// What a job asks of the machine that runs it.
+    LabelName "a label" true "^[a-z0-9][a-z0-9.-]{0,39}$";
     /// A database of a project's environments.
     DatabaseName "a database" false "^[a-z0-9][a-z0-9-]{0,39}$";
     /// A job of the pipeline.

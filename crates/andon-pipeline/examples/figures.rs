@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use andon_model::event::{Event, PlannedJob, Purpose, Recorded};
 use andon_model::{Actor, Oid, RunId, Time};
-use andon_pipeline::{Plan, Runs, plan};
+use andon_pipeline::{Places, Plan, Runs, plan};
 
 /// Jobs of the large run.
 const JOBS: usize = 10_000;
@@ -18,7 +18,7 @@ const LOOKS: usize = 40;
 
 fn main() -> Result<(), String> {
     let runs = large()?;
-    let looks = (0..LOOKS).map(|_| millis(|| plan(&runs, 4, Time(1)).len())).collect();
+    let looks = (0..LOOKS).map(|_| millis(|| plan(&runs, &Places::here(4), Time(1)).len())).collect();
     let written = many();
     let definition = andon_pipeline::read(&written).map_err(|problems| format!("{problems:?}"))?;
     let reads =

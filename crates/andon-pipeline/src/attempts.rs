@@ -1,7 +1,7 @@
 //! Where one job of a run stands, as its attempts left it. Decides nothing.
 
 use andon_model::event::{JobEnd, JobIsolation, PlannedJob, TestCounts};
-use andon_model::{Actor, Digest, RunId, Span, Time};
+use andon_model::{Actor, Digest, RunId, RunnerName, Span, Time};
 use serde::Serialize;
 
 /// Where a job of a run stands.
@@ -77,6 +77,8 @@ pub struct JobRun {
     pub steps: Vec<StepRun>,
     /// What separates the newest attempt from its neighbours and from the host.
     pub isolation: JobIsolation,
+    /// The runner that has or had the newest attempt, with the number of the assignment; none: the server's own machine.
+    pub runner: Option<(RunnerName, u64)>,
     /// Attempts that ended red.
     pub red: u32,
     /// Attempts whose infrastructure broke.
@@ -105,6 +107,7 @@ impl JobRun {
             lost: 0,
             steps: Vec::new(),
             isolation: JobIsolation::default(),
+            runner: None,
             red: 0,
             broken: 0,
             key: None,

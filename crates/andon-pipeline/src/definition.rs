@@ -100,7 +100,13 @@ pub struct Job {
     /// A token that says who it is, for services that trust this server: as `ANDON_ID_TOKEN`, and in the file `ANDON_ID_TOKEN_FILE`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub identity: Option<Identity>,
-    /// `true`: it reaches the container engine of the server's host, where the server was started with `--docker-in-jobs`.
+    /// It runs in a container of this image, `python:3.12-slim`, made for it on the engine of its machine. The image has `sh`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// Labels that the machine has to have on which it runs: `[gpu, arm64]`. Left out, it runs on the server's own or on any runner.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub runs_on: Vec<String>,
+    /// `true`: it reaches the container engine of its machine, where server or runner was started with `--docker-in-jobs`.
     #[serde(default)]
     pub docker: bool,
     /// `false`: it reaches nobody but itself.

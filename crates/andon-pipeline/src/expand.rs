@@ -192,6 +192,8 @@ fn over(job: Job, template: Job) -> Job {
         },
         // Either may take it away.
         network: job.network && template.network,
+        image: job.image.or(template.image),
+        runs_on: first(job.runs_on, template.runs_on),
         docker: job.docker || template.docker,
         identity: job.identity.or(template.identity),
         secrets: if job.secrets.is_empty() { template.secrets } else { job.secrets },
@@ -285,6 +287,8 @@ fn texts(job: &mut Job) -> Vec<&mut String> {
     all.extend(job.services.values_mut().flat_map(|service| service.env.values_mut()));
     all.extend(job.artifact.as_mut());
     all.extend(job.group.as_mut());
+    all.extend(job.image.as_mut());
+    all.extend(job.runs_on.iter_mut());
     all.extend(job.outputs.iter_mut());
     all.extend(job.reads.iter_mut());
     all.extend(job.reports.paths_mut());

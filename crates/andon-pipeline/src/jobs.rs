@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use andon_model::{GroupName, JobName, Span};
+use andon_model::{GroupName, JobName, LabelName, Span};
 use serde_saphyr::Location;
 
 use crate::Definition;
@@ -13,6 +13,8 @@ use crate::steps;
 
 /// The most times that something is run again.
 const RETRIES: u32 = 20;
+/// The most labels that a job may ask for.
+const LABELS: usize = 10;
 
 /// The most that one token is for.
 const AUDIENCES: usize = 10;
@@ -71,7 +73,7 @@ fn needs(definition: &Definition, name: &JobName, job: &Job) -> Vec<Problem> {
             ));
         }
     }
-    let only_gate: [(bool, &str); 7] = [
+    let only_gate: [(bool, &str); 8] = [
         (job.approve.is_some(), "approve"),
         (job.when.is_some(), "when"),
         (job.group.is_some(), "group"),
@@ -79,6 +81,7 @@ fn needs(definition: &Definition, name: &JobName, job: &Job) -> Vec<Problem> {
         (!job.outputs.is_empty(), "outputs"),
         (!job.takes.is_empty(), "takes"),
         (job.cache.is_some(), "cache"),
+        (!job.runs_on.is_empty(), "runs_on"),
     ];
     if environment(job)
         && let Some((_, key)) = only_gate.iter().find(|(said, _)| *said)
@@ -174,6 +177,38 @@ fn words(name: &JobName, job: &Job) -> Vec<Problem> {
         && let Err(error) = group.parse::<GroupName>()
     {
         bad(format!("group of job {name}: {error}"), "write it like group: deploy-db");
+    }
+    if let Some(image) = &job.image {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "._-/:@".contains(c);
+        if !image.starts_with(|c: char| c.is_ascii_alphanumeric())
+            || !image.chars().all(plain)
+            || image.len() > 255
+        {
+            bad(format!("{image:?} of job {name} is no image"), "write it like image: python:3.12-slim");
+        }
+        if job.docker {
+            bad(
+                format!("job {name} has an image and reaches the container engine"),
+                "take one of `image` and `docker` out: a container gets no engine",
+            );
+        }
+        if job.approve.is_some() {
+            bad(format!("job {name} asks a person and has an image"), "take it out: nothing runs there");
+        }
+    }
+    for label in &job.runs_on {
+        if let Err(error) = label.parse::<LabelName>() {
+            bad(format!("runs_on of job {name}: {error}"), "write it like runs_on: [gpu, arm64]");
+        }
+    }
+    if job.runs_on.len() > LABELS {
+        bad(
+            format!("job {name} asks for more than {LABELS} labels"),
+            "give that machine one label for all of them",
+        );
+    }
+    if job.approve.is_some() && !job.runs_on.is_empty() {
+        bad(format!("job {name} asks a person and says `runs_on`"), "take it out: nothing runs there");
     }
     if job.retries.is_some_and(|retries| retries.red > RETRIES || retries.broken > RETRIES) {
         bad(

@@ -1,4 +1,4 @@
-//! Which job to start next. Pure: all runs and the free slots in, decisions out.
+//! Which job to start next, and where. Pure: all runs and the places in, decisions out.
 //!
 //! The order among jobs that may start: older run first; then earlier stage; then what was never seen (it may fail in a new way); then the
 //! quicker one; then by name, so that the same state always gives the same plan.
@@ -6,8 +6,9 @@
 use std::collections::{BTreeSet, HashMap};
 
 use andon_model::event::JobEnd;
-use andon_model::{GroupName, JobName, RunId, Time};
+use andon_model::{GroupName, JobName, RunId, RunnerName, Time};
 
+use crate::runners::Places;
 use crate::runs::{JobRun, JobState, Run, Runs};
 
 /// What is to be done.
@@ -21,6 +22,8 @@ pub enum Decision {
         job: JobName,
         /// Counts from 1.
         attempt: u32,
+        /// None: the server's own machine.
+        on: Option<RunnerName>,
     },
     /// Ask people whether the run may go on.
     Ask {
@@ -65,8 +68,8 @@ pub enum Decision {
     },
 }
 
-/// The next decisions with this many free slots.
-pub fn plan(runs: &Runs, free: usize, now: Time) -> Vec<Decision> {
+/// The next decisions, where jobs may run on these places.
+pub fn plan(runs: &Runs, places: &Places, now: Time) -> Vec<Decision> {
     let mut decisions = Vec::new();
     let mut ready = Vec::new();
     for run in runs.open() {
@@ -106,22 +109,30 @@ pub fn plan(runs: &Runs, free: usize, now: Time) -> Vec<Decision> {
             .then_with(|| job.plan.name.cmp(&other.plan.name))
     });
     let mut held: BTreeSet<&GroupName> = holders(runs).map(|(group, ..)| group).collect();
-    let mut left = free;
+    let mut left = places.clone();
     for (run, _, job) in ready {
-        if left == 0 {
+        if left.is_full() {
             break;
         }
+        let Some(on) = left.choose(&job.plan.runs_on, broke_on(job)) else { continue };
         if job.plan.group.as_ref().is_some_and(|group| !held.insert(group)) {
             continue;
         }
-        left -= 1;
+        left.take(on.as_ref());
         decisions.push(Decision::Start {
             run: run.id,
             job: job.plan.name.clone(),
             attempt: job.attempts + 1,
+            on,
         });
     }
     decisions
+}
+
+/// The runner on which the last attempt broke: another one is better, where there is one.
+fn broke_on(job: &JobRun) -> Option<&RunnerName> {
+    let broke = matches!(job.state, JobState::Ended { end: JobEnd::Broken { .. }, .. });
+    job.runner.as_ref().filter(|_| broke).map(|(runner, _)| runner)
 }
 
 /// Every job that may start now, of runs that are not decided.
@@ -130,9 +141,9 @@ pub fn due_jobs(runs: &Runs) -> impl Iterator<Item = (&Run, &JobRun)> {
 }
 
 /// What a job that has not begun waits for, for people.
-pub fn waits_for(runs: &Runs, run: &Run, job: &JobRun) -> String {
+pub fn waits_for(runs: &Runs, places: &Places, run: &Run, job: &JobRun) -> String {
     if job.lost > 0 {
-        return "waits to be run again: the server stopped under it".into();
+        return "waits to be run again: the machine or the server stopped under it".into();
     }
     let missing = |need: &&JobName| !run.job(need).is_some_and(JobRun::passed);
     let needs: Vec<&str> = job.plan.needs.iter().filter(missing).map(JobName::as_str).collect();
@@ -149,7 +160,7 @@ pub fn waits_for(runs: &Runs, run: &Run, job: &JobRun) -> String {
     let holder = holders(runs).find(|(group, ..)| Some(*group) == job.plan.group.as_ref());
     match holder {
         Some((group, run, job)) => format!("waits for {run} {job}: one job of {group} at a time"),
-        None => "waits for a runner".into(),
+        None => places.waits_for(&job.plan.runs_on),
     }
 }
 

@@ -31,7 +31,7 @@ fn queued(runs: &mut Runs, run: u32, jobs: Vec<PlannedJob>) {
 }
 
 fn plan(runs: &Runs, free: usize) -> Vec<Decision> {
-    super::plan(runs, free, Time(1))
+    super::plan(runs, &Places::here(free), Time(1))
 }
 
 fn begins(runs: &mut Runs, run: u32, job: &str) {
@@ -192,7 +192,7 @@ fn jobs_of_a_group_run_one_at_a_time_in_order_and_none_is_dropped() {
         assert!(!started(&plan(&runs, 9)).contains(&"deploy".to_owned()));
         if run < 3 {
             let next = &runs.all[&RunId(run + 1)];
-            let words = waits_for(&runs, next, &next.jobs[0]);
+            let words = waits_for(&runs, &Places::here(0), next, &next.jobs[0]);
             assert_eq!(words, format!("waits for run-{run} deploy: one job of db at a time"));
         }
         runs_end(&mut runs, run, "deploy");
@@ -229,7 +229,7 @@ fn a_person_is_asked_when_it_is_due_and_the_run_goes_on_with_a_yes() {
     let job: JobName = "ask".parse().unwrap();
     evolve(&mut runs, Event::ApprovalGiven { run: RunId(1), job: job.clone(), why: "yes".into() });
     assert_eq!(started(&plan(&runs, 9)), ["c"]);
-    let late = super::plan(&runs, 0, Time(101));
+    let late = super::plan(&runs, &Places::here(0), Time(101));
     let [Decision::Expire { run: RunId(2), why, .. }] = &late[..] else { panic!("{late:?}") };
     evolve(&mut runs, Event::ApprovalRefused { run: RunId(2), job, why: why.clone() });
     assert!(plan(&runs, 9).iter().any(|d| matches!(d, Decision::Skip { run: RunId(2), .. })));

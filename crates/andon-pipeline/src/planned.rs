@@ -84,6 +84,8 @@ impl Plan {
                 }),
                 not_needed: spared.get(name).cloned(),
                 keyed: !job.reads.is_empty(),
+                // Checked when the file was read.
+                runs_on: job.runs_on.iter().filter_map(|label| label.parse().ok()).collect(),
                 ..PlannedJob::new(name.clone(), job.stage.as_str())
             }
         };

@@ -112,6 +112,8 @@ pub struct Runs {
     pub trunk_coverage: Option<f64>,
     /// Jobs that a runner has, also those of runs that are over.
     pub running: BTreeSet<(RunId, JobName)>,
+    /// The number of the last assignment to a runner.
+    pub assigned: u64,
     green: BTreeMap<(JobName, Digest), VecDeque<RunId>>,
     recent: BTreeMap<JobName, VecDeque<Span>>,
 }
@@ -160,8 +162,17 @@ impl Runs {
                     with(found, job, |j| {
                         (j.state, j.attempts) = (JobState::Running { since: at }, *attempt);
                         (j.steps, j.isolation) = (Vec::new(), isolation.clone());
+                        j.runner = None;
                     });
                 }
+            }
+            Event::JobAssigned { run, job, attempt, runner, number } => {
+                self.assigned = self.assigned.max(*number);
+                self.with(*run, job, |j| {
+                    if j.attempts == *attempt {
+                        j.runner = Some((runner.clone(), *number));
+                    }
+                });
             }
             Event::JobFinished { run, job, ended, took, log, tests, report, .. } => {
                 let (log, report) = (log.clone(), report.clone());
@@ -301,7 +312,7 @@ impl Runs {
         let Some(before) = self.all.get(&from).and_then(|run| run.job(job)).cloned() else { return };
         self.with(run, job, |j| {
             j.state = before.state;
-            (j.steps, j.isolation) = (before.steps, before.isolation);
+            (j.steps, j.isolation, j.runner) = (before.steps, before.isolation, before.runner);
             j.outputs = before.outputs;
             j.answered = before.answered;
             j.key = key.cloned();

@@ -9,7 +9,7 @@ use andon_model::event::{
 use andon_model::{Actor, JobName, Oid, RunId, Span, Time};
 use andon_pipeline::plan::{Decision, waits_for};
 use andon_pipeline::runs::JobState;
-use andon_pipeline::{Runs, plan};
+use andon_pipeline::{Places, Runs, plan};
 use proptest::prelude::*;
 
 /// What a job of the story is like; `needs` point to jobs before it.
@@ -73,7 +73,7 @@ impl World {
     /// What the controller does, with the rules that nothing may break.
     fn obey(&mut self, decision: Decision, slots: usize) {
         match decision {
-            Decision::Start { run, job, attempt } => {
+            Decision::Start { run, job, attempt, .. } => {
                 let found = self.job(run, &job);
                 assert_eq!(attempt, found.attempts + 1, "attempts count up");
                 assert!(
@@ -174,7 +174,7 @@ proptest! {
         let mut dice = dice.into_iter().cycle();
         // Lost attempts come back without using up anything: chance ends them, and this bound is far beyond it.
         for _ in 0..5_000 {
-            for decision in plan(&world.runs, slots - world.running.len(), Time(world.now)) {
+            for decision in plan(&world.runs, &Places::here(slots - world.running.len()), Time(world.now)) {
                 world.obey(decision, slots);
             }
             if world.runs.open().next().is_none() {
@@ -182,7 +182,7 @@ proptest! {
             }
             for run in world.runs.open() {
                 for job in run.jobs.iter().filter(|job| matches!(job.state, JobState::Waiting)) {
-                    prop_assert!(!waits_for(&world.runs, run, job).is_empty());
+                    prop_assert!(!waits_for(&world.runs, &Places::here(0), run, job).is_empty());
                 }
             }
             // The same dice for ever would lose an attempt for ever.

@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -35,19 +35,19 @@ pub(crate) struct Line<'a> {
 
 /// An open access log. Clones write to the same file.
 #[derive(Debug, Clone)]
-pub struct Access {
+pub struct AccessLog {
     lines: SyncSender<Vec<u8>>,
     lost: Arc<AtomicU64>,
 }
 
-impl Access {
+impl AccessLog {
     /// Appends to a file; it is opened anew when it was moved away, as log rotation does.
-    pub fn open(path: &Path) -> std::io::Result<Access> {
+    pub fn open(path: &Path) -> std::io::Result<AccessLog> {
         let file = append(path)?;
         let (lines, waiting) = sync_channel(WAITING);
         let path = path.to_owned();
         std::thread::Builder::new().name("access-log".into()).spawn(move || write(&waiting, file, &path))?;
-        Ok(Access { lines, lost: Arc::default() })
+        Ok(AccessLog { lines, lost: Arc::default() })
     }
 
     /// Lines that were left out.
@@ -68,7 +68,7 @@ fn append(path: &Path) -> std::io::Result<BufWriter<File>> {
     Ok(BufWriter::new(OpenOptions::new().create(true).append(true).open(path)?))
 }
 
-fn write(waiting: &Receiver<Vec<u8>>, mut file: BufWriter<File>, path: &PathBuf) {
+fn write(waiting: &Receiver<Vec<u8>>, mut file: BufWriter<File>, path: &Path) {
     loop {
         let done = match waiting.recv_timeout(FLUSH) {
             Ok(line) => file.write_all(&line),

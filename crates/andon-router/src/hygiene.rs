@@ -1,7 +1,9 @@
 //! Headers: what concerns one connection only is taken off, what the backend must know is put on.
 
+use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 
+use bytes::Bytes;
 use hyper::header::{
     CONNECTION, CONTENT_TYPE, COOKIE, EXPECT, FORWARDED, HeaderMap, HeaderName, HeaderValue, TE, TRAILER,
     TRANSFER_ENCODING, UPGRADE,
@@ -16,13 +18,12 @@ pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 /// Where the request stands in a trace (W3C Trace Context, level 1).
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
-const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// Headers of one hop (RFC 9110 section 7.6.1, and the old ones that are still sent).
-const HOP: [HeaderName; 8] = [
+const HOP: [HeaderName; 9] = [
     CONNECTION,
     TE,
     TRAILER,
@@ -31,7 +32,10 @@ const HOP: [HeaderName; 8] = [
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
     HeaderName::from_static("proxy-authorization"),
+    HeaderName::from_static("http2-settings"),
 ];
+/// How long their names are, as bits: a quick way to know that a name is none of them.
+const HOP_LENGTHS: u32 = 1 << 2 | 1 << 7 | 1 << 10 | 1 << 14 | 1 << 16 | 1 << 17 | 1 << 19;
 
 /// The protocol that the message asks to switch to, if it does so properly. HTTP/2 is not switched to (RFC 9113 section 3.1): behind a proxy that lets it pass,
 /// requests would go by nobody's rules.
@@ -88,19 +92,29 @@ pub(crate) fn name(headers: &mut HeaderMap, fresh: impl Fn() -> [u64; 2]) -> Hea
     if named.is_some() && traced {
         return named.unwrap_or(HeaderValue::from_static(""));
     }
+    // One piece of memory holds both: the name of the request is that of the trace. Neither half may be all zeros.
     let [high, low] = fresh();
-    let written = |text: String| HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("unnamed"));
-    let id = named.unwrap_or_else(|| written(format!("{high:016x}{low:016x}")));
+    let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
+    for (at, half) in [(3, high | 1), (19, low), (36, high.rotate_left(32) | 1)] {
+        hexadecimal(&mut text[at..at + 16], half);
+    }
+    let text = Bytes::copy_from_slice(&text);
+    let written =
+        |part: Bytes| HeaderValue::from_maybe_shared(part).unwrap_or(HeaderValue::from_static("unnamed"));
+    let id = named.unwrap_or_else(|| written(text.slice(3..35)));
     headers.insert(REQUEST_ID, id.clone());
     if !traced {
         headers.remove(TRACESTATE);
-        // Neither half may be all zeros.
-        headers.insert(
-            TRACEPARENT,
-            written(format!("00-{:016x}{low:016x}-{:016x}-00", high | 1, high.rotate_left(32) | 1)),
-        );
+        headers.insert(TRACEPARENT, written(text));
     }
     id
+}
+
+fn hexadecimal(into: &mut [u8], mut number: u64) {
+    for digit in into.iter_mut().rev() {
+        *digit = b"0123456789abcdef"[(number & 15) as usize];
+        number >>= 4;
+    }
 }
 
 /// `version-trace-parent-flags` in lower-case hexadecimal; neither trace nor parent is all zeros, and no version is `ff`.
@@ -138,10 +152,12 @@ pub(crate) fn strip_hop(headers: &mut HeaderMap) {
             headers.remove(name);
         }
     }
-    for name in &HOP {
-        headers.remove(name);
+    // Most messages have none of them.
+    if headers.keys().any(|name| HOP_LENGTHS & 1 << (name.as_str().len() & 31) != 0 && HOP.contains(name)) {
+        for name in &HOP {
+            headers.remove(name);
+        }
     }
-    headers.remove(HTTP2_SETTINGS);
 }
 
 /// Puts back a switch of protocol that was taken off with the rest.
@@ -161,28 +177,44 @@ pub(crate) fn forwarded(
     headers.remove(EXPECT); // we answer `100-continue` ourselves, when the backend begins to read
     headers.remove(SHADOW);
     let ip = peer.ip().to_canonical();
-    append(headers, FORWARDED_FOR, &ip.to_string());
+    let mut text = String::with_capacity(96 + host.len());
+    // Writing to memory cannot fail.
+    let _ = write!(text, "{ip}");
+    let address = text.len();
+    let _ = match ip {
+        IpAddr::V4(_) => write!(text, "for={ip}"),
+        IpAddr::V6(_) => write!(text, "for=\"[{ip}]\""),
+    };
+    if let Some(host) = host.to_str().ok().filter(|host| !host.contains(['"', '\\'])) {
+        let _ = write!(text, ";host=\"{host}\"");
+    }
+    let _ = write!(text, ";proto={scheme}");
+    let text = Bytes::from(text);
+    append(headers, FORWARDED_FOR, text.slice(..address));
     if !trusted || !headers.contains_key(FORWARDED_HOST) {
         headers.insert(FORWARDED_HOST, host.clone());
     }
     if !trusted || !headers.contains_key(FORWARDED_PROTO) {
         headers.insert(FORWARDED_PROTO, HeaderValue::from_static(scheme));
     }
-    let node = match ip {
-        IpAddr::V4(ip) => ip.to_string(),
-        IpAddr::V6(ip) => format!("\"[{ip}]\""),
-    };
-    let quotable = host.to_str().ok().filter(|host| !host.contains(['"', '\\']));
-    let host = quotable.map(|host| format!(";host=\"{host}\"")).unwrap_or_default();
-    append(headers, FORWARDED, &format!("for={node}{host};proto={scheme}"));
+    append(headers, FORWARDED, text.slice(address..));
 }
 
 /// Adds to a list header, keeping what stands there as one line.
-fn append(headers: &mut HeaderMap, name: HeaderName, entry: &str) {
-    let mut before: Vec<&str> =
-        headers.get_all(&name).iter().filter_map(|value| value.to_str().ok()).collect();
-    before.push(entry);
-    if let Ok(value) = HeaderValue::from_str(&before.join(", ")) {
+fn append(headers: &mut HeaderMap, name: HeaderName, entry: Bytes) {
+    let value = if headers.contains_key(&name) {
+        let before: Vec<&[u8]> = headers
+            .get_all(&name)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .map(str::as_bytes)
+            .chain([&entry[..]])
+            .collect();
+        HeaderValue::from_bytes(&before.join(&b", "[..]))
+    } else {
+        HeaderValue::from_maybe_shared(entry)
+    };
+    if let Ok(value) = value {
         headers.insert(name, value);
     }
 }

@@ -8,25 +8,29 @@
 //! (which connection) and comes back through `body` (counting, returning the connection).
 
 pub mod access;
+mod apart;
 mod body;
 mod count;
 mod differ;
+mod findings;
 mod forward;
 mod hygiene;
 mod load;
 mod mirror;
+mod plane;
 mod pool;
+pub mod prometheus;
 mod proxy;
+mod redact;
 mod router;
 mod serve;
-pub mod signals;
 mod sleep;
 pub mod subject;
-pub mod table;
 pub mod tls;
 
-pub use access::Access;
-pub use mirror::{Difference, Differences};
+pub use access::AccessLog;
+pub use andon_traffic::{Difference, Differences, Field, signals, table};
+pub use apart::{Apart, Delta, Held, Report};
 pub use router::{Options, Router};
 pub use signals::{Arm, ArmSignals, Latency, ServiceSignals};
 pub use table::{By, Candidate, Forced, Mirror, Protocol, RevisionName, Route, RouteTable, TableError};

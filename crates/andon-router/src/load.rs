@@ -110,11 +110,11 @@ impl Drop for Loaded {
 }
 
 /// The cheaper of two that `draw` chooses among those that were not tried and are not left alone. If all are left alone, trying one is better than refusing.
-pub(crate) fn pick<'a>(
-    backends: &'a [Arc<Backend>],
+pub(crate) fn pick(
+    backends: &[Arc<Backend>],
     tried: impl Fn(&Backend) -> bool,
     draw: u64,
-) -> Option<&'a Arc<Backend>> {
+) -> Option<&Arc<Backend>> {
     if let [only] = backends {
         return (!tried(only)).then_some(only);
     }

@@ -9,69 +9,35 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use andon_traffic::Differences;
 use bytes::Bytes;
 use http_body_util::BodyExt;
-use hyper::Request;
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap};
+use hyper::{Method, Request};
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::body::{COPY_MOST, ToBackend};
-use crate::differ::{Answer, Differs, differ};
+use crate::differ::{Answer, chosen, differ};
+use crate::findings::Findings;
 use crate::pool::Backend;
+use crate::redact;
 use crate::table::{Protocol, RevisionName};
 
 /// Copies under way at once, for each mirror.
 const AT_ONCE: usize = 64;
 /// From the connection to the last byte of a shadow's answer.
 const WITHIN: Duration = Duration::from_secs(5);
-/// Differences that are kept to be looked at.
-const KEPT: usize = 20;
-
-/// What a mirror has found.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Differences {
-    /// The revision that saw the copies.
-    pub revision: Option<RevisionName>,
-    /// Copies that were answered.
-    pub mirrored: u64,
-    /// Answers that were compared: both complete and at most 256 KB.
-    pub compared: u64,
-    /// Compared answers that said something else.
-    pub different: u64,
-    /// Copies not made: too long a body, or too many under way.
-    pub dropped: u64,
-    /// Copies that the shadow did not answer, or not within 5 s.
-    pub failed: u64,
-    /// The last 20 differences, oldest first.
-    pub last: Vec<Difference>,
-}
-
-/// One answer of the shadow that was another one than the user's.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Difference {
-    /// Of the request.
-    pub method: String,
-    /// Of the request, without its query, where secrets stand.
-    pub path: String,
-    /// What the user got.
-    pub primary_status: u16,
-    /// What the user would have got.
-    pub shadow_status: u16,
-    /// Where they differ: `status`, `body /items/0/price`, `body, byte 17`.
-    pub at: String,
-    /// What the user's answer says there.
-    pub primary: String,
-    /// What the shadow's answer says there.
-    pub shadow: String,
-}
 
 /// A mirror at work: its own connections, its counts.
 pub(crate) struct Shadow {
     pub revision: RevisionName,
-    backends: Mutex<Vec<Arc<Backend>>>,
-    turn: AtomicUsize,
+    /// Of the revision that sees the copies.
+    new: Aimed,
+    /// Of the revision that serves: apart from the connections of users.
+    old: Aimed,
     permits: Semaphore,
-    found: Mutex<Differences>,
+    counts: Mutex<Differences>,
+    findings: Mutex<Findings>,
 }
 
 /// Where the bodies for a copy arrive.
@@ -86,20 +52,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Shadow {
-    pub fn new(revision: RevisionName) -> Shadow {
-        let found = Differences { revision: Some(revision.clone()), ..Differences::default() };
-        Shadow {
-            revision,
-            backends: Mutex::default(),
-            turn: AtomicUsize::new(0),
-            permits: Semaphore::new(AT_ONCE),
-            found: Mutex::new(found),
-        }
-    }
+/// The instances of one revision, taken in turn.
+#[derive(Default)]
+struct Aimed {
+    backends: Mutex<Vec<Arc<Backend>>>,
+    turn: AtomicUsize,
+}
 
-    /// Sends copies to these addresses from now on.
-    pub fn aim(&self, addrs: &[SocketAddr], protocol: Protocol) {
+impl Aimed {
+    fn aim(&self, addrs: &[SocketAddr], protocol: Protocol) {
         let mut backends = lock(&self.backends);
         let known = std::mem::take(&mut *backends);
         let stays = |backend: &&Arc<Backend>| addrs.contains(&backend.addr) && backend.protocol == protocol;
@@ -112,8 +73,67 @@ impl Shadow {
         }
     }
 
+    /// Status and, unless its body is too long, the answer.
+    async fn ask(&self, request: Request<ToBackend>) -> Option<Option<Answer>> {
+        let backend = {
+            let backends = lock(&self.backends);
+            let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+            backends.get(turn % backends.len().max(1))?.clone()
+        };
+        let mut lease = backend.lease(false, WITHIN).await.ok()?;
+        let response = lease.sender.send(request).await.ok()?;
+        let (head, mut stream) = response.into_parts();
+        let (mut body, mut size) = (VecDeque::new(), 0);
+        while let Some(frame) = stream.frame().await {
+            let Ok(data) = frame.ok()?.into_data() else { continue };
+            size += data.len();
+            if size > COPY_MOST {
+                return Some(None);
+            }
+            body.push_back(data);
+        }
+        lease.put_back();
+        Some(Some(Answer::new(head.status.as_u16(), &head.headers, body)))
+    }
+
+    /// The same, or nothing within the time.
+    async fn ask_within(&self, request: Request<ToBackend>) -> Option<Option<Answer>> {
+        tokio::time::timeout(WITHIN, self.ask(request)).await.ok().flatten()
+    }
+}
+
+impl Answer {
+    /// What is kept of one.
+    pub fn new(status: u16, headers: &HeaderMap, body: VecDeque<Bytes>) -> Answer {
+        let packed = headers.get(CONTENT_ENCODING).and_then(|value| value.to_str().ok());
+        let gzip = packed.is_some_and(|packed| packed.trim().eq_ignore_ascii_case("gzip"));
+        Answer { status, json: is_json(headers), gzip, headers: chosen(headers), body }
+    }
+}
+
+impl Shadow {
+    pub fn new(revision: RevisionName) -> Shadow {
+        let counts = Differences { revision: Some(revision.clone()), ..Differences::default() };
+        Shadow {
+            revision,
+            new: Aimed::default(),
+            old: Aimed::default(),
+            permits: Semaphore::new(AT_ONCE),
+            counts: Mutex::new(counts),
+            findings: Mutex::default(),
+        }
+    }
+
+    /// Sends copies to these addresses from now on, and second copies to those of the revision that serves.
+    pub fn aim(&self, new: &[SocketAddr], old: &[SocketAddr], protocol: Protocol) {
+        self.new.aim(new, protocol);
+        self.old.aim(old, protocol);
+    }
+
     pub fn read(&self) -> Differences {
-        lock(&self.found).clone()
+        let mut told = lock(&self.counts).clone();
+        lock(&self.findings).tell(&mut told);
+        told
     }
 
     /// Makes a copy and compares, in a task of its own.
@@ -126,70 +146,55 @@ impl Shadow {
         if let Some(body) = taps.request {
             match body.await {
                 Ok(body) => *request.body_mut() = ToBackend::Kept(body),
-                Err(_) => return lock(&self.found).dropped += 1,
+                Err(_) => return lock(&self.counts).dropped += 1,
             }
         }
-        let (method, path) = (request.method().to_string(), request.uri().path().to_owned());
-        let answer = {
-            let Ok(_permit) = self.permits.try_acquire() else { return lock(&self.found).dropped += 1 };
-            tokio::time::timeout(WITHIN, self.ask(request)).await
-        };
-        let shadow = match answer {
-            Ok(Some((status, body))) => {
-                lock(&self.found).mirrored += 1;
-                body.map(|(json, body)| Answer { status, json, body })
+        let (method, path) = (request.method().to_string(), redact::path(request.uri().path()));
+        let (answered, again) = {
+            let Ok(_permit) = self.permits.try_acquire() else { return lock(&self.counts).dropped += 1 };
+            match taps.answer.as_ref().and_then(|_| self.second(&request)) {
+                None => (self.new.ask_within(request).await, None),
+                Some(second) => {
+                    let (new, old) = tokio::join!(self.new.ask_within(request), self.old.ask_within(second));
+                    (new, old.flatten())
+                }
             }
-            _ => return lock(&self.found).failed += 1,
         };
-        let (Some(tap), Some(shadow)) = (taps.answer, shadow) else { return };
+        match answered {
+            Some(_) => lock(&self.counts).mirrored += 1,
+            None => return lock(&self.counts).failed += 1,
+        }
+        let (Some(tap), Some(shadow)) = (taps.answer, answered.flatten()) else { return };
         let Ok(primary) = tap.await else { return };
-        let differs = differ(&primary, &shadow);
-        let mut found = lock(&self.found);
-        found.compared += 1;
-        let Some(Differs { at, primary: said, shadow: would_say }) = differs else { return };
-        found.different += 1;
-        if found.last.len() == KEPT {
-            found.last.remove(0);
+        let found = differ(&primary, &shadow);
+        let noise = again.map(|again| differ(&primary, &again));
+        let mut findings = lock(&self.findings);
+        if let Some(noise) = noise {
+            findings.noise(noise);
         }
-        let (primary_status, shadow_status) = (primary.status, shadow.status);
-        found.last.push(Difference {
-            method,
-            path,
-            primary_status,
-            shadow_status,
-            at,
-            primary: said,
-            shadow: would_say,
-        });
+        findings.compared(&method, &path, found);
     }
 
-    /// Status and, unless it is too long, whether it is JSON and the body.
-    async fn ask(&self, request: Request<ToBackend>) -> Option<(u16, Option<(bool, VecDeque<Bytes>)>)> {
-        let backend = {
-            let backends = lock(&self.backends);
-            let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-            backends.get(turn % backends.len().max(1))?.clone()
-        };
-        let mut lease = backend.lease(false, WITHIN).await.ok()?;
-        let response = lease.sender.send(request).await.ok()?;
-        let (head, mut body) = response.into_parts();
-        let (mut chunks, mut size) = (VecDeque::new(), 0);
-        while let Some(frame) = body.frame().await {
-            let Ok(data) = frame.ok()?.into_data() else { continue };
-            size += data.len();
-            if size > COPY_MOST {
-                return Some((head.status.as_u16(), None));
-            }
-            chunks.push_back(data);
+    /// The request once more, for the revision that serves. Only what changes nothing there is asked twice.
+    fn second(&self, request: &Request<ToBackend>) -> Option<Request<ToBackend>> {
+        let safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+        let body = request.body();
+        let turn = self.old.turn.load(Ordering::Relaxed).wrapping_add(self.new.turn.load(Ordering::Relaxed));
+        if !safe || !matches!(body, ToBackend::Empty) || !lock(&self.findings).wants_pair(turn) {
+            return None;
         }
-        lease.put_back();
-        Some((head.status.as_u16(), Some((is_json(&head.headers), chunks))))
+        let mut second = Request::new(ToBackend::Empty);
+        *second.method_mut() = request.method().clone();
+        *second.uri_mut() = request.uri().clone();
+        *second.version_mut() = request.version();
+        *second.headers_mut() = request.headers().clone();
+        Some(second)
     }
 }
 
-/// Whether a body is JSON as it stands.
+/// Whether a body is JSON, once it is unpacked.
 pub(crate) fn is_json(headers: &HeaderMap) -> bool {
     let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let kind = kind.split(';').next().unwrap_or_default().trim();
-    (kind == "application/json" || kind.ends_with("+json")) && !headers.contains_key(CONTENT_ENCODING)
+    kind == "application/json" || kind.ends_with("+json")
 }

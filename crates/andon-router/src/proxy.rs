@@ -9,19 +9,19 @@ use bytes::Bytes;
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::header::{
-    CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER, SET_COOKIE, TRANSFER_ENCODING,
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER, SET_COOKIE, TRANSFER_ENCODING,
 };
 use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 use hyper_util::rt::TokioIo;
 
-use crate::access::{self, Access};
+use crate::access::{self, AccessLog};
 use crate::body::{Copying, Relayed, ToBackend, ToClient};
 use crate::count::{Ended, Place};
 use crate::differ::Answer;
 use crate::forward::{Failure, forward};
 use crate::hygiene;
-use crate::mirror::{Shadow, Taps, is_json};
+use crate::mirror::{Shadow, Taps};
 use crate::pool::Lease;
 use crate::router::{Assigned, Busy, Inner, Plan, Service};
 use crate::signals::Arm;
@@ -43,6 +43,13 @@ pub(crate) async fn answer(inner: Arc<Inner>, peer: Peer, request: Request<Incom
     let mut response = routed(inner, peer, request).await;
     if grpc && matches!(response.body(), ToClient::Own(Some(_))) {
         response = in_words_of_grpc(response);
+    }
+    // What cannot be read for certain may hide another request behind it.
+    if response.status() == StatusCode::BAD_REQUEST
+        && matches!(response.body(), ToClient::Own(_))
+        && version != Version::HTTP_2
+    {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     *response.version_mut() = if version == Version::HTTP_2 { version } else { Version::HTTP_11 };
     response
@@ -69,13 +76,7 @@ async fn routed(inner: Arc<Inner>, peer: Peer, mut request: Request<Incoming>) -
     }
     let name = table::plain_host(host.to_str().unwrap_or_default());
     inner.awake(&name).await;
-    let assigned = inner.assign(&name, |plan| {
-        let subject = Subject::of(plan, &request);
-        match plan.forced(request.headers()) {
-            Some(arm) => (arm, Subject { forced: true, ..subject }),
-            None => (subject.arm(plan), subject),
-        }
-    });
+    let assigned = inner.assign(&name, |plan| Subject::of(plan, &request, inner.fingerprint_key));
     match assigned {
         None => own(
             404,
@@ -89,31 +90,29 @@ async fn routed(inner: Arc<Inner>, peer: Peer, mut request: Request<Incoming>) -
 
 /// Whom a request belongs to.
 struct Subject {
-    name: String,
-    /// It came without a cookie, and takes one away.
-    new: bool,
+    /// What is remembered of it.
+    fingerprint: u64,
+    /// It came without a cookie, and takes one with this value away.
+    new: Option<String>,
     /// It asked for its revision: it was not drawn, and is no witness.
     forced: bool,
 }
 
 impl Subject {
-    fn of(plan: &Plan, request: &Request<Incoming>) -> Subject {
+    /// And which side it gets.
+    fn of(plan: &Plan, request: &Request<Incoming>, key: (u64, u64)) -> (Arm, Subject) {
         let headers = request.headers();
         let named = plan.subject_header.as_ref().and_then(|name| headers.get(name)?.to_str().ok());
-        if let Some(name) = named.filter(|name| !name.is_empty()) {
-            return Subject { name: name.to_owned(), new: false, forced: false };
-        }
-        match subject::from_cookie(headers) {
-            Some(name) => Subject { name: name.to_owned(), new: false, forced: false },
-            None => Subject { name: subject::fresh(), new: true, forced: false },
-        }
-    }
-
-    fn arm(&self, plan: &Plan) -> Arm {
-        match &plan.candidate {
-            Some((_, weight, salt)) if subject::gets_candidate(salt, &self.name, *weight) => Arm::Candidate,
+        let known = named.filter(|name| !name.is_empty()).or_else(|| subject::from_cookie(headers));
+        let new = known.is_none().then(subject::fresh);
+        let name = known.or(new.as_deref()).unwrap_or_default();
+        let forced = plan.forced(headers);
+        let drawn = match &plan.candidate {
+            Some((_, weight, salt)) if subject::gets_candidate(salt, name, *weight) => Arm::Candidate,
             _ => Arm::Stable,
-        }
+        };
+        let fingerprint = subject::fingerprint(key, name);
+        (forced.unwrap_or(drawn), Subject { fingerprint, new, forced: forced.is_some() })
     }
 }
 
@@ -151,9 +150,8 @@ async fn relay(
     let Assigned { plan, arm, busy } = assigned;
     plan.service.last_use.touch(inner.began);
     let side = plan.side(arm);
-    let fingerprint = subject::fingerprint(inner.fingerprint_key, &subject.name);
     let key = if subject.forced { Place::NOWHERE } else { plan.key };
-    let place = Place { key, arm, subject: fingerprint };
+    let place = Place { key, arm, subject: subject.fingerprint };
     let mut counting = Counting { service: plan.service.clone(), place, began: Instant::now(), done: false };
 
     let client = hyper::upgrade::on(&mut request);
@@ -164,6 +162,8 @@ async fn relay(
     let (mut head, body) = request.into_parts();
     let noted = inner.options.access.as_ref().map(|access| Noted::of(access, &head, &host, peer));
     head.extensions.clear();
+    // Room for what is said to the backend, made once.
+    head.headers.reserve(8);
     let trailers = hygiene::takes_trailers(&head.headers);
     hygiene::strip_hop(&mut head.headers);
     hygiene::forwarded(&mut head.headers, peer.address, peer.scheme, &host, inner.options.behind_proxy);
@@ -231,8 +231,8 @@ async fn relay(
         noted.say(&response, &plan.service.name, &id, counting.began);
     }
     response.headers_mut().insert(hygiene::REQUEST_ID, id);
-    if subject.new {
-        let cookie = format!("{}={}; Path=/; HttpOnly; SameSite=Lax", subject::COOKIE_NAME, subject.name);
+    if let Some(name) = subject.new {
+        let cookie = format!("{}={name}; Path=/; HttpOnly; SameSite=Lax", subject::COOKIE_NAME);
         if let Ok(cookie) = HeaderValue::from_str(&cookie) {
             response.headers_mut().append(SET_COOKIE, cookie);
         }
@@ -242,7 +242,7 @@ async fn relay(
 
 /// What the access log says of a request, kept until its answer begins.
 struct Noted {
-    access: Access,
+    access: AccessLog,
     client: IpAddr,
     method: Method,
     host: HeaderValue,
@@ -250,7 +250,7 @@ struct Noted {
 }
 
 impl Noted {
-    fn of(access: &Access, head: &http::request::Parts, host: &HeaderValue, peer: Peer) -> Noted {
+    fn of(access: &AccessLog, head: &http::request::Parts, host: &HeaderValue, peer: Peer) -> Noted {
         Noted {
             access: access.clone(),
             client: peer.address.ip().to_canonical(),
@@ -297,12 +297,12 @@ struct Comparing(tokio::sync::oneshot::Sender<Answer>);
 
 impl Comparing {
     fn listen(self, response: &Response<Incoming>) -> Copying {
-        let (status, json) = (response.status().as_u16(), is_json(response.headers()));
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let (copying, body) = Copying::new();
         tokio::spawn(async move {
             if let Ok(body) = body.await {
                 // The mirror may have given up: then nobody wants to know.
-                let _ = self.0.send(Answer { status, json, body });
+                let _ = self.0.send(Answer::new(status, &headers, body));
             }
         });
         copying

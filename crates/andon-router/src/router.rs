@@ -16,9 +16,11 @@ use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use siphasher::sip::SipHasher13;
 use tokio::sync::Notify;
 
-use crate::access::Access;
+use andon_traffic::Differences;
+
+use crate::access::AccessLog;
 use crate::count::{Signals, Tally};
-use crate::mirror::{Differences, Shadow};
+use crate::mirror::Shadow;
 use crate::pool::Backend;
 use crate::signals::{Arm, ServiceSignals};
 use crate::sleep::{LastUse, Sleep};
@@ -48,7 +50,7 @@ pub struct Options {
     /// Requests under way at once on one connection of HTTP/2.
     pub max_streams: u32,
     /// Where answers are written down.
-    pub access: Option<Access>,
+    pub access: Option<AccessLog>,
     /// Something that ends TLS stands in front: `x-forwarded-host` and `-proto` of a request are kept.
     pub behind_proxy: bool,
 }
@@ -203,7 +205,7 @@ impl Router {
             let new = || Arc::new(Service { name: route.service.clone(), ..Service::default() });
             let service = services.entry(route.service.clone()).or_insert_with(new).clone();
             let plan = Arc::new(Plan::new(service, route));
-            hosts.extend(route.hosts.iter().map(|host| (table::plain_host(host), plan.clone())));
+            hosts.extend(route.hosts.iter().map(|host| (table::plain_host(host).into_owned(), plan.clone())));
         }
         self.inner.table.store(Arc::new(Table { hosts }));
         self.inner.version.fetch_add(1, Ordering::SeqCst);
@@ -343,11 +345,11 @@ impl Plan {
             .as_ref()
             .map(|c| (side(Arm::Candidate, &c.revision), c.weight_bp, c.salt.clone()));
         let mirror = route.mirror.as_ref().map(|mirror| {
-            let addrs = route.backends.get(&mirror.revision).map(Vec::as_slice).unwrap_or_default();
+            let addrs = |name| route.backends.get(name).map(Vec::as_slice).unwrap_or_default();
             let mut shadow = lock(&service.shadow);
             let same = shadow.take().filter(|shadow| shadow.revision == mirror.revision);
             let same = same.unwrap_or_else(|| Arc::new(Shadow::new(mirror.revision.clone())));
-            same.aim(addrs, route.protocol);
+            same.aim(addrs(&mirror.revision), addrs(&route.stable), route.protocol);
             *shadow = Some(same.clone());
             (same, mirror.clone())
         });

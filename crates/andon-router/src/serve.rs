@@ -6,10 +6,12 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use hyper::StatusCode;
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -28,6 +30,8 @@ use crate::router::Router;
 const HTTP2: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// For a connection on which nothing is under way to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(5);
+/// For a request that was sent when the server was told to end, on a connection that is kept.
+const CROSSING: Duration = Duration::from_secs(1);
 /// Streams that a client may open and take back before they were looked at; more ends its connection (CVE-2023-44487).
 const TAKEN_BACK: usize = 50;
 
@@ -127,9 +131,16 @@ impl Router {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let options = &self.inner.options;
+        let leaving = Arc::new(AtomicBool::new(false));
         let service = service_fn(|request| {
-            let inner = self.inner.clone();
-            async move { Ok::<_, Infallible>(proxy::answer(inner, peer, request).await) }
+            let (inner, leaving) = (self.inner.clone(), leaving.clone());
+            async move {
+                let mut answer = proxy::answer(inner, peer, request).await;
+                if leaving.load(Ordering::Relaxed) && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+                    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
+                Ok::<_, Infallible>(answer)
+            }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -143,14 +154,16 @@ impl Router {
             result = connection.as_mut() => Some(result),
             () = over(ended) => None,
         };
-        let result = match early {
-            Some(result) => result,
-            None => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
-            }
-        };
-        say(result);
+        if let Some(result) = early {
+            return say(result);
+        }
+        // Closing at once would cross a request that is on its way: whoever asks soon is told with the answer.
+        leaving.store(true, Ordering::Relaxed);
+        if let Ok(result) = timeout(CROSSING, connection.as_mut()).await {
+            return say(result);
+        }
+        connection.as_mut().graceful_shutdown();
+        say(connection.await);
     }
 
     async fn http2<S>(self, stream: S, peer: Peer, ended: watch::Receiver<bool>)

@@ -45,12 +45,11 @@ async fn a_shadow_that_answers_otherwise_is_found_out() {
     until("both were compared", || served.router.differences(SERVICE).is_some_and(|d| d.compared == 2)).await;
     let found = served.router.differences(SERVICE).unwrap();
     assert_eq!((found.mirrored, found.different, found.dropped, found.failed), (2, 1, 0, 0));
-    let last = &found.last[0];
-    assert_eq!(
-        (last.method.as_str(), last.path.as_str(), last.at.as_str()),
-        ("GET", "/other", "body /price")
-    );
-    assert_eq!((last.primary.as_str(), last.shadow.as_str()), ("10", "12"));
+    let field = &found.fields[0];
+    assert_eq!((field.at.as_str(), field.count, field.noise), ("body /price", 1, false));
+    let sample = &field.samples[0];
+    assert_eq!((sample.method.as_str(), sample.path.as_str()), ("GET", "/other"));
+    assert_eq!((sample.primary.as_str(), sample.shadow.as_str()), ("10", "12"));
     assert_eq!(*marks.lock().unwrap(), [true, true], "a copy says that it is one");
     assert_eq!(served.sum("b", |arm| arm.requests), 0, "a copy is nobody's request");
 }

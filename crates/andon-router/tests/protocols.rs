@@ -162,7 +162,7 @@ async fn whoever_asks_for_a_revision_gets_it_and_is_no_witness() {
 async fn answers_name_their_request_and_the_log_says_one_line_of_each() {
     let room = tempfile::tempdir().unwrap();
     let file = room.path().join("access.log");
-    let access = andon_router::Access::open(&file).unwrap();
+    let access = andon_router::AccessLog::open(&file).unwrap();
     let a = Backend::saying("a").await;
     let served = Served::with(Options { access: Some(access), ..Options::default() }).await;
     served.set(one(a.addr));

@@ -171,6 +171,7 @@ fn order(room: &Path, name: &str, script: &str, steps: usize) -> Done<Order> {
         secrets: Vec::new(),
         log_limit: 1 << 30,
         limits: Bounds::default(),
+        image: None,
         network: true,
         reads: Vec::new(),
         writes: Vec::new(),

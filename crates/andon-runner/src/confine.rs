@@ -23,9 +23,24 @@ const HOMES: [(&str, Option<&str>); 5] = [
     ("GOROOT", None),
 ];
 
-/// Variables of the server's own environment that its jobs need to find the tools of its machine; the home of a job is another one.
-/// `variable` reads them.
-pub fn tool_homes(variable: impl Fn(&str) -> Option<String>) -> BTreeMap<String, String> {
+/// Of a machine's own environment, what jobs need to find programs and networks.
+const OF_MACHINE: [&str; 8] =
+    ["PATH", "LANG", "LC_ALL", "USER", "SSL_CERT_FILE", "http_proxy", "https_proxy", "no_proxy"];
+
+/// What every job on this machine has in its environment to find programs and networks, without a home. `variable` reads the machine's own.
+pub fn machine_env(variable: impl Fn(&str) -> Option<String>) -> BTreeMap<String, String> {
+    let machine = OF_MACHINE.iter().filter_map(|key| Some(((*key).to_owned(), variable(key)?)));
+    let mut env: BTreeMap<String, String> = machine.collect();
+    env.extend(tool_homes(variable));
+    if rustix::process::geteuid().is_root() {
+        // Without its capabilities root cannot give files away, which tar would try.
+        env.insert("TAR_OPTIONS".into(), "--no-same-owner".into());
+    }
+    env
+}
+
+/// Variables of the machine's own environment that its jobs need to find its tools; the home of a job is another one.
+fn tool_homes(variable: impl Fn(&str) -> Option<String>) -> BTreeMap<String, String> {
     let home = variable("HOME").map(PathBuf::from);
     let found = |(name, below): &(&str, Option<&str>)| {
         let usual = || Some(home.as_ref()?.join((*below)?).to_str()?.to_owned());
@@ -76,6 +91,21 @@ pub(crate) fn plan(order: &Order, means: &Means, hide: &[PathBuf]) -> Result<Pla
         memory_each: memory.filter(|_| !groups.has(Controller::Memory)),
         processes: processes.filter(|_| !groups.has(Controller::Pids)).map(u64::from),
     })
+}
+
+/// The same for one in a container, which the engine confines.
+pub(crate) fn isolation_in(image: &str, limits: &Bounds, network: bool) -> JobIsolation {
+    let declared = [
+        (limits.memory.is_some(), "memory limit"),
+        (limits.cpu_millis.is_some(), "processor limit"),
+        (limits.processes.is_some(), "limit of processes"),
+        (!network, "no network"),
+    ];
+    let declared = declared.into_iter().filter(|(declared, _)| *declared).map(|(_, what)| what.to_owned());
+    JobIsolation {
+        has: [format!("a container of {image}")].into_iter().chain(declared).collect(),
+        lacks: Vec::new(),
+    }
 }
 
 /// What separates an attempt from everything else, in the words of people.

@@ -1,5 +1,6 @@
 //! Attempts from the server's side: started, followed, adopted after a restart, stopped, swept. Knows no pipeline.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use andon_model::event::JobIsolation;
 use andon_sandbox::process::table;
-use andon_sandbox::{Bounds, Means};
+use andon_sandbox::{Bounds, Groups, Means, Plan};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -19,6 +20,7 @@ use tokio::process::{Child, ChildStdout, Command};
 use crate::confine;
 use crate::order::{End, Order, StepEnd};
 use crate::room::{Reading, Room};
+use crate::shim::contained::{self, Contained};
 use crate::shim::{Job, MARK, REHEARSE, STAGE};
 
 /// How often the record of an attempt is looked at whose shim tells nobody any more.
@@ -107,14 +109,21 @@ impl Runner {
     }
 
     /// What separates an attempt with these limits from everything else. Blocks when it is asked first.
-    pub fn isolation(&self, limits: &Bounds, network: bool) -> JobIsolation {
-        confine::isolation(self.means(), limits, network)
+    pub fn isolation(&self, limits: &Bounds, network: bool, image: Option<&str>) -> JobIsolation {
+        match image {
+            None => confine::isolation(self.means(), limits, network),
+            Some(image) => confine::isolation_in(image, limits, network),
+        }
     }
 
     /// Begins an attempt. Whatever becomes of it stands in its room. The order is heard by the shim alone and never written.
     pub async fn start(&self, order: &Order) -> Result<Running, String> {
         let hide = [self.hide.clone()];
-        let plan = confine::plan(order, self.means(), &hide)?;
+        let container = order.image.as_ref().map(|image| self.contained(order, image));
+        let plan = match &container {
+            None => confine::plan(order, self.means(), &hide)?,
+            Some(_) => Plan::default(),
+        };
         let words = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
         let room = Room::at(&order.room);
         for dir in [room.root(), room.tmp()] {
@@ -126,7 +135,10 @@ impl Runner {
             name: order.name.clone(),
             steps: order.steps.clone(),
             workdir: order.workdir.clone(),
-            env: order.env.clone().into_iter().collect(),
+            env: match &container {
+                None => order.env.clone().into_iter().collect(),
+                Some(_) => without_machine(&order.env),
+            },
             secrets: order.secrets.clone(),
             timeout_ms: millis(order.timeout),
             quiet_ms: order.quiet.map(millis),
@@ -134,8 +146,10 @@ impl Runner {
             log: order.log.clone(),
             log_limit: order.log_limit,
             limits: order.limits,
-            groups: self.means().groups.clone(),
+            // The engine limits a container.
+            groups: if container.is_some() { Groups::default() } else { self.means().groups.clone() },
             plan,
+            container,
         };
         let mut line = serde_json::to_vec(&job).map_err(|error| error.to_string())?;
         line.push(b'\n');
@@ -157,6 +171,21 @@ impl Runner {
         let told = child.stdout.take();
         let watched = Watched::Child(Box::new(child));
         Ok(Running { room, reading: Reading::default(), watched, told, stopped: false })
+    }
+
+    fn contained(&self, order: &Order, image: &str) -> Contained {
+        Contained {
+            // Names of attempts are good for an engine: letters, digits, `.` and `-`.
+            name: format!("{}-{}", self.name, order.name),
+            owner: self.name.clone(),
+            image: image.to_owned(),
+            host: contained::host(),
+            network: order.network,
+            reads: order.reads.clone(),
+            writes: [order.workdir.clone()].into_iter().chain(order.writes.iter().cloned()).collect(),
+            tmp: Room::at(&order.room).tmp(),
+            limits: order.limits,
+        }
     }
 
     /// Takes up an attempt that an earlier server began, wherever it stands. None: nobody knows how it ended, and nothing of it is left.
@@ -356,9 +385,20 @@ fn watched(handle: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::new(handle)
 }
 
+/// The environment of an order without what this machine put into it: an image has tools of its own.
+fn without_machine(env: &BTreeMap<String, String>) -> Vec<(String, String)> {
+    let machine = confine::machine_env(|name| std::env::var(name).ok());
+    let own = env.iter().filter(|(name, value)| machine.get(*name) != Some(*value));
+    own.map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
 /// Ends what an attempt without a shim has left: usually nothing, since its first process ends with its shim.
 fn end_left(room: &Room) -> Result<(), String> {
-    let group = room.state().ok().flatten().map(|state| state.group).unwrap_or_default();
+    let state = room.state().ok().flatten();
+    let (group, container) = state.map(|state| (state.group, state.container)).unwrap_or_default();
+    if let Some(container) = container {
+        contained::remove(&container).map_err(|why| format!("its container cannot be removed: {why}"))?;
+    }
     let named = room.dir().to_string_lossy();
     let mut left = Vec::new();
     for _ in 0..LOOKS {

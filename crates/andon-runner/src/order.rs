@@ -34,6 +34,8 @@ pub struct Order {
     pub log_limit: u64,
     /// What all its processes may use together.
     pub limits: Bounds,
+    /// It runs in a container of this image; none: in a sandbox of this machine's own.
+    pub image: Option<String>,
     /// Whether it reaches others than itself.
     pub network: bool,
     /// What it may read beside the system, its working copy and the tools on its PATH.
@@ -93,7 +95,7 @@ pub enum End {
 }
 
 /// A step that ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepEnd {
     /// Counts from 1.
     pub step: u32,

@@ -63,6 +63,21 @@ pub fn narrow(workdir: &Path, patterns: &[String]) -> io::Result<()> {
     Ok(())
 }
 
+/// Takes out of a working copy what the patterns name.
+pub fn clear(workdir: &Path, patterns: &[String]) -> io::Result<()> {
+    let root = workdir.canonicalize()?;
+    // What is in a folder comes behind it, and so goes before it.
+    for path in named(&root, patterns)?.0.into_iter().rev() {
+        if path.symlink_metadata()?.is_dir() {
+            // Only what has become empty goes.
+            let _ = std::fs::remove_dir(&path);
+        } else {
+            std::fs::remove_file(&path)?;
+        }
+    }
+    Ok(())
+}
+
 /// All paths that the patterns name, sorted, folders before what is in them; and patterns that name nothing.
 fn named(root: &Path, patterns: &[String]) -> io::Result<(Vec<PathBuf>, Vec<String>)> {
     let (mut found, mut missing) = (Vec::new(), Vec::new());

@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::order::{End, StepEnd};
+use crate::shim::contained::Left;
 
 const LOCK: &str = "lock";
 const STATE: &str = "state.json";
@@ -33,6 +34,9 @@ pub(crate) struct State {
     /// What its processes are counted and ended in.
     #[serde(default)]
     pub group: Group,
+    /// The container that it runs in.
+    #[serde(default)]
+    pub container: Option<Left>,
 }
 
 /// A line of the record.

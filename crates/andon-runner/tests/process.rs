@@ -9,7 +9,7 @@ mod support;
 use std::future::{pending, ready};
 
 use andon_model::Span;
-use andon_runner::{End, News, Room, Step};
+use andon_runner::{End, News, Room, Service, Step};
 use support::{Cases, House, Kind, alive, block_on, until};
 
 const CASES: &Cases = &[
@@ -22,6 +22,7 @@ const CASES: &Cases = &[
     ("a_job_that_says_nothing_for_too_long_is_stopped_and_one_that_speaks_is_not", quiet),
     ("a_cancelled_job_leaves_nothing_behind_even_what_ignores_the_request", cancelled),
     ("a_job_that_is_asked_to_end_may_tidy_up_and_only_its_main_process_is_asked", tidies_up),
+    ("a_job_that_is_asked_to_end_while_a_service_starts_does_not_wait_for_it", stopped_early),
     ("what_a_green_job_leaves_running_is_ended_too", leftovers),
     ("a_job_that_prints_without_end_is_stopped_and_memory_stays_flat", too_much),
     ("what_is_printed_to_the_error_output_by_its_name_is_kept", by_name),
@@ -140,6 +141,17 @@ fn tidies_up(house: &House) {
     let begun = until(order.workdir.join("begun"));
     assert_eq!(house.run(&order, begun), End::Cancelled);
     assert_eq!(house.log(&order), "tidy\n");
+}
+
+fn stopped_early(house: &House) {
+    let mut order = house.order("trap 'echo tidy; exit 0' TERM; touch begun; while true; do sleep 0.1; done");
+    order.steps[0].service = Some(Service { variable: "NEVER_PORT".into(), port: None, within_ms: 60_000 });
+    order.grace = Span::secs(20);
+    let begun = until(order.workdir.join("begun"));
+    assert_eq!(house.run(&order, begun), End::Cancelled);
+    let log = house.log(&order);
+    assert!(log.starts_with("tidy\n"), "{log}");
+    assert_eq!(house.left(&order), Vec::<String>::new());
 }
 
 fn leftovers(house: &House) {

@@ -7,8 +7,9 @@ mod station;
 
 use std::io::{self, Read};
 
+use andon_dial::greeting::Greeting;
 use andon_runtime::remote::trust::Identity;
-use andon_runtime::remote::wire::{Greeting, Hello};
+use andon_runtime::remote::wire::Hello;
 use andon_runtime::remote::{self, Joining};
 use andon_runtime::{RuntimeError, Spec};
 use bytes::Bytes;
@@ -97,7 +98,7 @@ fn noise_from_the_other_end_moves_nothing_and_ends_nobody() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let joining = Joining {
             server: listener.local_addr().unwrap().to_string(),
-            token: identity.token(&"0".repeat(32)),
+            token: identity.token(remote::PREFIX, &"0".repeat(32)),
             name: "n1".parse().unwrap(),
             address: Some([127, 0, 0, 1].into()),
             labels: Default::default(),
@@ -114,7 +115,7 @@ fn noise_from_the_other_end_moves_nothing_and_ends_nobody() {
         stream.read_exact(&mut hello).await.unwrap();
         let hello: Hello = serde_json::from_slice(&hello).unwrap();
         assert!(hello.isolation.lacks.iter().any(|(what, _)| what == "network of its own"), "{hello:?}");
-        let welcome = serde_json::to_vec(&Greeting::Welcome("n1".parse().unwrap())).unwrap();
+        let welcome = serde_json::to_vec(&Greeting::Welcome("n1")).unwrap();
         stream.write_u32(welcome.len() as u32).await.unwrap();
         stream.write_all(&welcome).await.unwrap();
         stream.flush().await.unwrap();

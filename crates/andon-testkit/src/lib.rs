@@ -2,4 +2,6 @@
 
 pub mod journal;
 pub mod leaks;
+pub mod pebble;
+pub mod plane;
 pub mod postgres;

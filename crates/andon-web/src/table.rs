@@ -67,6 +67,7 @@ pub fn pages() -> Vec<Page> {
         form("/recovery/drill", Owner, post(act::drill)),
         see("/hosts", get(hosts::show)),
         form("/hosts/{host}/{command}", Owner, post(hosts::treat)),
+        form("/runners/{runner}/{command}", Owner, post(hosts::treat_runner)),
         see("/account", get(account::account)),
         form("/account/password", Viewer, post(account::password)),
         form("/account/tokens", Viewer, post(account::issue)),

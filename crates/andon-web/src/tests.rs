@@ -39,7 +39,10 @@ async fn house(roles: &[Role]) -> House {
         backup_every: None,
         drill_every: None,
         docker_in_jobs: false,
+        runner_lease: andon_line::LEASE_OF_RUNNERS,
         postgres: None,
+        certificates: None,
+        access_log: None,
     };
     let line = Line::open(settings, Box::new(SystemClock::default())).await.unwrap();
     line.create_project(&caller(&[Role::Owner]), "shop".parse().unwrap(), "main").await.unwrap();

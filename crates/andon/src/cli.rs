@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::client::Failure;
-use crate::{commands, demo, serve};
+use crate::{commands, demo, router, serve};
 
 /// Continuous delivery in one binary: test what will land, land what is green, release it watched, take it back when it hurts.
 #[derive(Debug, Parser)]
@@ -38,6 +38,8 @@ pub struct Common {
 enum Command {
     /// Run the server.
     Serve(serve::Serve),
+    /// Send users to services as a server elsewhere says, and go on with it while that server is away.
+    Router(router::Apart),
     /// See everything at work on a small shop: two minutes, nothing to set up.
     Demo(demo::Demo),
     #[command(flatten)]
@@ -49,6 +51,7 @@ pub fn run() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command {
         Command::Serve(options) => serve::run(options).map_err(Failure::from),
+        Command::Router(options) => router::run(&cli.common, options),
         Command::Demo(options) => demo::run(&cli.common, options),
         Command::Ask(ask) => commands::run(&cli.common, ask),
     };

@@ -96,6 +96,12 @@ impl Client {
         Client { login, agent: config.into() }
     }
 
+    /// With a known login; an answer that takes longer than this is none.
+    pub fn within(login: Login, longest: std::time::Duration) -> Client {
+        let config = ureq::Agent::config_builder().http_status_as_error(false).max_redirects(0);
+        Client { login, agent: config.timeout_global(Some(longest)).build().into() }
+    }
+
     /// Reads.
     pub fn get(&self, path: &str) -> Result<Value, Failure> {
         let request = self.agent.get(self.url(path)).header("authorization", self.bearer());

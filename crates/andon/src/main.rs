@@ -4,8 +4,10 @@ mod cli;
 mod client;
 mod commands;
 mod demo;
+mod router;
 mod say;
 mod serve;
+mod upgrade;
 
 use std::process::ExitCode;
 

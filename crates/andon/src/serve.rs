@@ -1,19 +1,21 @@
 //! `andon serve`: everything in one process. Wires the parts together; decides nothing.
 
 use crate::say::say;
+use crate::upgrade::{self, Next, Offer, Sockets};
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use andon_certificates::Authority;
 use andon_kit::SystemClock;
 use andon_line::stations::data::Address;
-use andon_line::{Line, Settings};
+use andon_line::{CertificateSettings, Line, Settings};
 use andon_model::Span;
 use clap::Args;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 /// How often the lease is renewed: three times in its life.
@@ -23,6 +25,8 @@ const HELD: Duration = Duration::from_secs(1);
 const AGAIN: Duration = Duration::from_millis(5);
 /// How long running requests may take to end when the server stops.
 const GOODBYE: Duration = Duration::from_secs(5);
+/// The same when another server took over, and nobody waits for this one to end.
+const DRAIN: Duration = Duration::from_secs(60);
 
 /// Options of `andon serve`.
 #[derive(Debug, Args)]
@@ -33,9 +37,37 @@ pub struct Serve {
     /// Where users reach the services, by host name.
     #[arg(long, env = "ANDON_ROUTER", default_value = "127.0.0.1:7080")]
     router: SocketAddr,
+    /// Where users reach the services over TLS, with HTTP/2 where they speak it: 0.0.0.0:443.
+    #[arg(long, env = "ANDON_TLS")]
+    tls: Option<SocketAddr>,
+    /// Certificates for it: HOST.crt and HOST.key, with _.example.com for all names below; default: below the data directory.
+    #[arg(long, env = "ANDON_CERTIFICATES", requires = "tls")]
+    certificates: Option<PathBuf>,
+    /// Order certificates for the services' hosts at this authority, by its ACME directory: https://acme-v02.api.letsencrypt.org/directory. Its terms are agreed
+    /// to; it has to reach the router on port 80.
+    #[arg(long, env = "ANDON_ACME", requires = "tls")]
+    acme: Option<String>,
+    /// Where the authority writes to: mailto:ops@example.com.
+    #[arg(long, env = "ANDON_ACME_CONTACT", requires = "acme")]
+    acme_contact: Option<String>,
+    /// A root certificate, as PEM, that the authority's own door is known by; for an authority of your own.
+    #[arg(long, env = "ANDON_ACME_ROOT", requires = "acme")]
+    acme_root: Option<PathBuf>,
+    /// Write a line of JSON to this file for each answer to a user.
+    #[arg(long, env = "ANDON_ACCESS_LOG")]
+    access_log: Option<PathBuf>,
+    /// Let HAProxy move users instead of our own router: the path of its runtime socket. `andon haproxy config` prints what it needs.
+    #[arg(long, env = "ANDON_HAPROXY")]
+    haproxy: Option<PathBuf>,
     /// Let other machines join as hosts here; they have to reach this address.
     #[arg(long, env = "ANDON_HOSTS")]
     hosts: Option<SocketAddr>,
+    /// Let other machines join as runners of jobs here; they have to reach this address.
+    #[arg(long, env = "ANDON_RUNNERS")]
+    runners: Option<SocketAddr>,
+    /// A runner that is silent for longer has lost its jobs: they are run again elsewhere.
+    #[arg(long, env = "ANDON_RUNNER_LEASE", default_value = "1m")]
+    runner_lease: Span,
     /// Where everything is kept.
     #[arg(long, env = "ANDON_DATA", default_value = "andon-data")]
     data: PathBuf,
@@ -57,6 +89,9 @@ pub struct Serve {
     /// An administrator's address of the PostgreSQL server that environments get their databases from; they have to reach it there too.
     #[arg(long, env = "ANDON_POSTGRES", hide_env_values = true)]
     postgres: Option<String>,
+    /// Take over from the server that runs on the same data, without refusing or losing a request: how Andon is upgraded.
+    #[arg(long)]
+    take_over: bool,
     /// Print a one-time owner link even if the owner has a password.
     #[arg(long)]
     owner_link: bool,
@@ -80,10 +115,23 @@ fn cores() -> usize {
 }
 
 async fn serve(options: Serve) -> Result<(), String> {
-    let listener = bind(options.listen).await?;
-    let router = bind(options.router).await?;
+    let (before, mut taken) = match options.take_over {
+        true => upgrade::take_over(&options.data).map(|(before, taken)| (Some(before), taken))?,
+        false => (None, Sockets::default()),
+    };
+    let mut sockets = Sockets::default();
+    let listener = open(options.listen, upgrade::PAGES, &mut taken, &mut sockets).await?;
+    let router = open(options.router, upgrade::USERS, &mut taken, &mut sockets).await?;
+    let secure = match options.tls {
+        Some(address) => Some(open(address, upgrade::SECURE, &mut taken, &mut sockets).await?),
+        None => None,
+    };
     let hosts = match options.hosts {
-        Some(address) => Some(bind(address).await?),
+        Some(address) => Some(open(address, upgrade::HOSTS, &mut taken, &mut sockets).await?),
+        None => None,
+    };
+    let runners = match options.runners {
+        Some(address) => Some(open(address, upgrade::RUNNERS, &mut taken, &mut sockets).await?),
         None => None,
     };
     let here = listener.local_addr().map_err(|error| error.to_string())?;
@@ -99,13 +147,33 @@ async fn serve(options: Serve) -> Result<(), String> {
         backup_every: options.backup_every,
         drill_every: options.drill_every,
         docker_in_jobs: options.docker_in_jobs,
+        runner_lease: options.runner_lease,
         postgres: options.postgres.map(Address),
+        certificates: secure.is_some().then(|| CertificateSettings {
+            folder: options.certificates.clone().unwrap_or_else(|| options.data.join("certificates")),
+            authority: options.acme.clone().map(|directory| Authority {
+                directory,
+                contact: options.acme_contact.clone(),
+                root: options.acme_root.clone(),
+            }),
+        }),
+        access_log: options.access_log.clone(),
     };
     let line =
         Line::open(settings, Box::new(SystemClock::default())).await.map_err(|error| error.to_string())?;
     let stop = CancellationToken::new();
+    if let Some(socket) = options.haproxy {
+        let plane = Arc::new(andon_haproxy::HaProxy::new(socket, Some(users)));
+        let (driven, ended) = (Arc::clone(&plane), stop.clone());
+        line.use_plane(plane);
+        // None: the server stops; HAProxy keeps what it was told last.
+        tokio::spawn(async move { ended.run_until_cancelled(driven.run()).await });
+    }
     if let Some(hosts) = hosts {
         line.open_to_hosts(hosts, stop.clone()).map_err(|error| error.to_string())?;
+    }
+    if let Some(runners) = runners {
+        line.open_to_runners(runners, stop.clone()).map_err(|error| error.to_string())?;
     }
     let mut doors = andon_api::routes::doors();
     doors.extend(andon_api::git::doors());
@@ -122,20 +190,95 @@ async fn serve(options: Serve) -> Result<(), String> {
             tracing::error!(%error, "pushes cannot be taken");
         }
     });
-    let (traffic, ended) = (Arc::clone(&line), stop.clone());
+    // Users are served on while another server takes over.
+    let users_end = CancellationToken::new();
+    let (traffic, ended) = (Arc::clone(&line), users_end.clone());
     let traffic = tokio::spawn(async move { traffic.router.serve(router, ended.cancelled_owned()).await });
+    let secure = secure.map(|secure| {
+        let (over, ended) = (Arc::clone(&line), users_end.clone());
+        tokio::spawn(async move {
+            over.router.serve_tls(secure, over.certificates.config(), ended.cancelled_owned()).await;
+        })
+    });
     greet(&line, options.owner_link, users).await?;
     let stopped = stop.clone();
     let pages = tokio::spawn(async move {
         axum::serve(listener, service).with_graceful_shutdown(stopped.cancelled_owned()).await
     });
-    told_to_stop(&stop).await;
+    let offer = Offer::open(&line.settings.data).map_err(|error| format!("upgrade.sock: {error}"))?;
+    if let Some(before) = before {
+        before.ready().map_err(|error| format!("the server before is gone: {error}"))?;
+    }
+    let next = tokio::select! {
+        () = told_to_stop(&stop) => None,
+        next = offer.asked() => Some(next.map_err(|error| error.to_string())?),
+    };
     stop.cancel();
     let _ = tokio::time::timeout(GOODBYE, stations).await;
     line.end_news();
     let _ = tokio::time::timeout(GOODBYE, pages).await;
-    let _ = tokio::time::timeout(GOODBYE, traffic).await;
+    let goodbye = match next {
+        Some(next) => {
+            give_way(&line, next, offer, sockets).await?;
+            DRAIN
+        }
+        None => GOODBYE,
+    };
+    users_end.cancel();
+    let _ = tokio::time::timeout(goodbye, traffic).await;
+    if let Some(secure) = secure {
+        let _ = tokio::time::timeout(goodbye, secure).await;
+    }
     Ok(())
+}
+
+/// Gives the data and the sockets to the next server and returns when it is ready. Until one is, users go on by the last table.
+async fn give_way(line: &Line, mut next: Next, offer: Offer, sockets: Sockets) -> Result<(), String> {
+    line.give_up().map_err(|error| error.to_string())?;
+    let sockets = Arc::new(sockets);
+    loop {
+        let handed = Arc::clone(&sockets);
+        let ready = tokio::task::spawn_blocking(move || next.hand_over(&handed)).await;
+        match ready.map_err(|error| error.to_string())? {
+            Ok(()) => {
+                tracing::info!("another server took over: this one ends when its last request has");
+                offer.leave();
+                return Ok(());
+            }
+            Err(error) => tracing::error!(
+                %error,
+                "the server that was to take over did not become ready; users are served, nothing else is done. hint: andon serve --take-over again"
+            ),
+        }
+        let (mut term, mut int) = signals().map_err(|error| error.to_string())?;
+        next = tokio::select! {
+            next = offer.asked() => next.map_err(|error| error.to_string())?,
+            _ = term.recv() => return Ok(()),
+            _ = int.recv() => return Ok(()),
+        };
+    }
+}
+
+fn signals() -> std::io::Result<(Signal, Signal)> {
+    Ok((signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?))
+}
+
+/// The socket that was taken over for this, else one of our own; another handle of it is kept for who takes over from us.
+async fn open(
+    address: SocketAddr,
+    what: u8,
+    taken: &mut Sockets,
+    kept: &mut Sockets,
+) -> Result<TcpListener, String> {
+    let listener = match taken.take(what) {
+        Some(taken) => {
+            taken.set_nonblocking(true).map_err(|error| error.to_string())?;
+            TcpListener::from_std(taken).map_err(|error| error.to_string())?
+        }
+        None => bind(address).await?,
+    };
+    kept.keep(what, &listener).map_err(|error| error.to_string())?;
+    Ok(listener)
 }
 
 /// A page stands behind the same guard as everything else.
@@ -162,10 +305,7 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, String> {
 }
 
 async fn told_to_stop(stop: &CancellationToken) {
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        return;
-    };
+    let Ok((mut term, mut int)) = signals() else { return };
     tokio::select! {
         _ = term.recv() => {}
         _ = int.recv() => {}

@@ -64,7 +64,10 @@ impl House {
             backup_every: None,
             drill_every: None,
             docker_in_jobs: false,
+            runner_lease: andon_line::LEASE_OF_RUNNERS,
             postgres: None,
+            certificates: None,
+            access_log: None,
         };
         let line = Line::open(settings, Box::new(SystemClock::default())).await.unwrap();
         let session = line.enter(&line.owner_link().await.unwrap()).await.unwrap();
@@ -135,6 +138,7 @@ fn filled(path: &str) -> String {
         ("{*key}", "f"),
         ("{name}", "none.css"),
         ("{host}", "n1"),
+        ("{runner}", "r1"),
         ("{shell}", "1"),
         ("{secret}", "NPM_TOKEN"),
         ("{*folder}", "src"),

@@ -14,10 +14,13 @@ mod people;
 mod places;
 mod provenance;
 mod recovery;
+mod routers;
+mod runners;
 mod runs;
 mod secrets;
 mod shells;
 mod tests;
+mod traffic;
 
 use andon_model::event::Role;
 use axum::routing::{delete, get, post};
@@ -91,8 +94,15 @@ pub fn doors() -> Vec<Door> {
         Door::new(Method::GET, "/api/v1/backups/{name}", Owner, get(recovery::backup)),
         change("/api/v1/drills", Owner, post(recovery::drill)),
         read("/api/v1/hosts", get(hosts::hosts)),
+        read("/api/v1/traffic", get(traffic::traffic)),
         change("/api/v1/hosts", Owner, post(hosts::invite)),
         change("/api/v1/hosts/{host}/{command}", Owner, post(hosts::treat)),
+        read("/metrics", get(routers::metrics)),
+        Door::new(Method::GET, "/api/v1/routers/table", Owner, get(routers::table)),
+        change("/api/v1/routers/counts", Owner, post(routers::report)).only_reads(),
+        read("/api/v1/runners", get(runners::runners)),
+        change("/api/v1/runners", Owner, post(runners::invite)),
+        change("/api/v1/runners/{runner}/{command}", Owner, post(runners::treat)),
         read("/api/v1/users", get(users)),
         change("/api/v1/users", Viewer, post(set_user)),
         change("/api/v1/tokens", Viewer, post(issue)),

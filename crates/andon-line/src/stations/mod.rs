@@ -1,6 +1,8 @@
 //! One controller per station. Each is a loop that wakes on news of its project, and by the clock for what time alone decides.
 
+mod certificates;
 pub mod cord;
+pub mod dark;
 pub mod data;
 pub(crate) mod definition;
 
@@ -18,6 +20,7 @@ pub mod provenance;
 mod recovery;
 pub mod release;
 pub mod routes;
+mod runners;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,6 +43,8 @@ pub async fn run(line: Arc<Line>, stop: CancellationToken) {
     let mut running = tokio::task::JoinSet::new();
     running.spawn(recovery::run(Arc::clone(&line), stop.clone()));
     running.spawn(hosts::run(Arc::clone(&line), stop.clone()));
+    running.spawn(certificates::run(Arc::clone(&line), stop.clone()));
+    running.spawn(runners::run(Arc::clone(&line), stop.clone()));
     let (listening, ended) = (Arc::clone(&line), stop.clone());
     running.spawn(async move {
         // None: the server stops; it never ends by itself.

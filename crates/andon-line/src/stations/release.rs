@@ -8,15 +8,16 @@ use std::time::Duration;
 use andon_environment::DeploymentState;
 use andon_model::event::{Event, Revision, Role};
 use andon_model::strategy::Strategy;
-use andon_model::{Actor, EnvironmentName, ReleaseId, ServiceName, Time};
+use andon_model::{Actor, EnvironmentName, ReleaseId, ServiceName, Span, Time};
 use andon_release::command::{self, WayBack};
 use andon_release::plan::plan;
 use andon_release::state::{Fact, ROLL_BACK};
 use andon_release::{ArmCounts, Decision, EpochCounts, Explanation, Observed, Release, Sample, look};
-use andon_router::{Arm, ArmSignals, Router};
+use andon_traffic::{Arm, ArmSignals};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
+use super::dark::{self, Mirrored, mirrored};
 use super::{Pulse, routes};
 use crate::{Caller, Line, Project, Refusal, State};
 
@@ -26,6 +27,8 @@ const RELEASE: &str = "release";
 const IMMUNE: &str = "immune system";
 /// Time between two looks.
 const LOOK: Duration = Duration::from_secs(1);
+/// Between two times that what mirrors found is put aside.
+const ASIDE: Span = Span::secs(5);
 /// Points kept of a release's curve: half an hour of looks.
 const POINTS: usize = 1800;
 /// Answers of the old revision below which its quantiles say nothing.
@@ -53,12 +56,22 @@ pub struct Watched {
     pub looks: BTreeMap<ReleaseId, Explanation>,
     /// The curve of each.
     pub curves: BTreeMap<ReleaseId, VecDeque<Point>>,
+    /// What mirrors had found when this server started.
+    pub(super) before: BTreeMap<ReleaseId, Mirrored>,
 }
 
 pub(super) async fn run(line: Arc<Line>, project: Arc<Project>, stop: CancellationToken) {
     let mut pulse = Pulse::new(&line, &project, stop, LOOK);
+    if let Err(error) = dark::remember(&line, &project).await {
+        tracing::warn!(%error, "dark launches are counted anew");
+    }
+    let mut aside = line.now();
     loop {
-        let done = step(&line, &project).await;
+        let mut done = step(&line, &project).await;
+        if done.is_ok() && line.now().since(aside) >= ASIDE {
+            aside = line.now();
+            done = dark::put_aside(&line, &project).await;
+        }
         let watching = project.state().releases.under_way().next().is_some();
         pulse.every(if watching { LOOK } else { Duration::from_secs(30) });
         if !pulse.beat(done, RELEASE).await {
@@ -125,7 +138,7 @@ async fn begin(line: &Line, project: &Project) -> Result<(), Refusal> {
                     deployment: deployment.id,
                     environment: environment.name.clone(),
                     service: service.name.clone(),
-                    limits_us: from.as_ref().map(|from| limits(&line.router, &key, from)).unwrap_or_default(),
+                    limits_us: from.as_ref().map(|from| limits(line, &key, from)).unwrap_or_default(),
                     from,
                     to: deployment.revision(),
                     strategy: strategy.clone(),
@@ -140,8 +153,8 @@ async fn begin(line: &Line, project: &Project) -> Result<(), Refusal> {
 }
 
 /// Quantiles of what a revision answered lately, in microseconds.
-fn limits(router: &Router, key: &str, revision: &Revision) -> Vec<u64> {
-    let signals = router.signals();
+fn limits(line: &Line, key: &str, revision: &Revision) -> Vec<u64> {
+    let signals = line.signals();
     let newest = signals.iter().rev().filter(|s| s.service == key).find_map(|service| {
         service
             .arms
@@ -156,7 +169,7 @@ fn limits(router: &Router, key: &str, revision: &Revision) -> Vec<u64> {
 fn watch(line: &Line, project: &Project) {
     let now = line.now();
     let releases: Vec<Release> = project.state().releases.under_way().cloned().collect();
-    let signals = if releases.is_empty() { Vec::new() } else { line.router.signals() };
+    let signals = if releases.is_empty() { Vec::new() } else { line.signals() };
     let mut watched = project.watched.lock().unwrap_or_else(PoisonError::into_inner);
     for release in &releases {
         let Some(guard) = release.strategy.guard() else { continue };
@@ -231,66 +244,6 @@ pub fn observe(line: &Line, project: &Project, state: &State, release: &Release)
         candidate_healthy: healthy(&release.to),
         stable_healthy: release.from.as_ref().is_some_and(healthy),
         held,
-    }
-}
-
-/// What the mirror of a dark launch has found.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Mirrored {
-    /// Answers that were compared.
-    pub compared: u64,
-    /// Those that said something else.
-    pub different: u64,
-    /// The last differences, oldest first.
-    #[serde(default)]
-    pub last: Vec<DifferenceRow>,
-}
-
-/// An answer that differed.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct DifferenceRow {
-    /// `GET /total`.
-    pub request: String,
-    /// Status of the one that serves, and of the new one.
-    pub status: (u16, u16),
-    /// Where they differ.
-    pub at: String,
-    /// What the one that serves said there.
-    pub stable: String,
-    /// What the new one said.
-    pub canary: String,
-}
-
-/// What the mirror of a dark launch has found so far; none of other releases, and none without a mirror at work.
-fn mirrored(line: &Line, project: &Project, release: &Release) -> Option<Mirrored> {
-    if !matches!(release.strategy, Strategy::Dark(_)) {
-        return None;
-    }
-    let key = routes::key(&project.name, &release.environment, &release.service);
-    let found = line.router.differences(&key).filter(|found| found.revision.as_ref() == Some(&release.to))?;
-    let row = |d: &andon_router::Difference| DifferenceRow {
-        request: format!("{} {}", d.method, d.path),
-        status: (d.primary_status, d.shadow_status),
-        at: d.at.clone(),
-        stable: d.primary.clone(),
-        canary: d.shadow.clone(),
-    };
-    Some(Mirrored {
-        compared: found.compared,
-        different: found.different,
-        last: found.last.iter().map(row).collect(),
-    })
-}
-
-/// The same of a release at any time: what its mirror finds, or what was kept when it ended.
-pub fn differences(line: &Line, project: &Project, state: &State, release: &Release) -> Option<Mirrored> {
-    let kept = || match release.strategy {
-        Strategy::Dark(_) => serde_json::from_value(state.explanations.get(&release.id)?.clone()).ok(),
-        _ => None,
-    };
-    match release.ended {
-        Some(_) => kept(),
-        None => mirrored(line, project, release),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
 use andon_environment::{Environment, Estate};
 use andon_model::event::{Event, Revision};
@@ -10,9 +10,9 @@ use andon_model::strategy::{Asked, Methods, Strategy};
 use andon_model::{EnvironmentName, ProjectName, ServiceName, Spoken};
 use andon_release::Release;
 use andon_release::sample::REACHED;
-use andon_router::{Arm, By, Candidate, Forced, Mirror, Protocol, Route, RouteTable};
+use andon_traffic::{Arm, By, Candidate, Forced, Mirror, Plane, Protocol, Route, RouteTable, ServiceSignals};
 
-use crate::{Line, State};
+use crate::{Line, Refusal, State};
 
 const _: () = assert!(REACHED.len() == 3, "the router and the analysis count the same levels of errors");
 
@@ -138,11 +138,62 @@ pub fn moves_users(event: &Event) -> bool {
     )
 }
 
+/// A router apart that is silent for so long holds up nothing any more: it may be gone for good.
+const SILENT: std::time::Duration = std::time::Duration::from_secs(60);
+
 impl Line {
+    /// What the router here and those apart have counted, added up.
+    pub fn signals(&self) -> Vec<ServiceSignals> {
+        self.apart.with(self.plane().signals())
+    }
+
+    /// Whether a router still has requests for a revision under way.
+    pub(crate) fn in_use(&self, service: &str, revision: &Revision) -> bool {
+        self.plane().in_flight(service, revision) != Some(0) || self.apart.uses(service, revision, SILENT)
+    }
+
+    /// How long ago the last request for a service came; none: none came yet.
+    pub(crate) fn unused_for(&self, service: &str) -> Option<std::time::Duration> {
+        self.plane().idle(service).into_iter().chain(self.apart.idle(service)).min()
+    }
+
+    /// A router apart reports what it has counted.
+    pub fn hear_router(&self, report: andon_router::Report) -> Result<(), Refusal> {
+        let asked = report.asked.clone();
+        self.apart.hear(report).map_err(Refusal::Bad)?;
+        self.knocked(asked);
+        Ok(())
+    }
+
     /// Puts what is recorded into force: after every record that [`moves_users`]. The same table again changes nothing.
     pub fn reroute(&self) {
         // One at a time: an older table must never be put over a newer one.
         let _turn = self.routing.lock().unwrap_or_else(PoisonError::into_inner);
+        let table = self.route_table();
+        if let Some(Err(error)) = self.plane.get().map(|plane| plane.set(&table)) {
+            tracing::error!(%error, "the data plane keeps its last table");
+        }
+        // The router has it, too, where another plane stands in front: it wakes who sleeps.
+        match self.router.set(table.clone()) {
+            Ok(()) => self.apart.tell(&table),
+            Err(error) => tracing::error!(%error, "the router keeps its last table"),
+        }
+    }
+
+    /// What moves users: our router, unless another plane was given.
+    pub fn plane(&self) -> &dyn Plane {
+        self.plane.get().map_or(&self.router as &dyn Plane, |plane| plane.as_ref())
+    }
+
+    /// Another data plane moves users from now on. The first one that is given stays.
+    pub fn use_plane(&self, plane: Arc<dyn Plane>) {
+        if self.plane.set(plane).is_ok() {
+            self.reroute();
+        }
+    }
+
+    /// The routes of all projects as they are recorded, whoever puts them into force. A host belongs to whom it came first.
+    pub fn route_table(&self) -> RouteTable {
         let mut routes: Vec<Route> = Vec::new();
         for project in self.projects() {
             routes.extend(self::routes(&project.name, &project.state()));
@@ -165,8 +216,6 @@ impl Line {
         for clash in clashes {
             tracing::warn!("{clash}");
         }
-        if let Err(error) = self.router.set(RouteTable { routes }) {
-            tracing::error!(%error, "the router keeps its last table");
-        }
+        RouteTable { routes }
     }
 }

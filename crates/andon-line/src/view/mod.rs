@@ -19,9 +19,11 @@ pub mod queue;
 pub mod recovery;
 pub mod release;
 pub mod run;
+pub mod runners;
 pub mod secrets;
 pub mod shells;
 pub mod tests;
+pub mod traffic;
 pub mod wall;
 
 use andon_model::event::{JobEnd, Recorded, Verdict};
@@ -44,8 +46,10 @@ pub use queue::{ChangeRow, QueueView};
 pub use recovery::RecoveryView;
 pub use release::{ReleaseView, ReleasesView};
 pub use run::RunView;
+pub use runners::RunnersView;
 pub use shells::ShellsView;
 pub use tests::TestsView;
+pub use traffic::TrafficView;
 pub use wall::WallView;
 
 /// A state's mark: shape and colour in the browser, a sign in the terminal.
@@ -281,7 +285,7 @@ impl crate::Line {
         };
         let state = project.state();
         let found = state.runs.all.get(&id).ok_or_else(unknown)?;
-        Ok(run::run(&state, project.name.as_str(), found, report.as_ref(), self.now()))
+        Ok(run::run(&state, &self.job_places(), project.name.as_str(), found, report.as_ref(), self.now()))
     }
 
     /// The steps of a job's newest attempt that are over, with the byte at which the output of each begins.

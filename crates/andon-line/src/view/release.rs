@@ -3,15 +3,18 @@
 use std::sync::PoisonError;
 
 use andon_model::event::{Event, ReleaseEnd};
+use andon_model::strategy::Strategy;
 use andon_model::{ReleaseId, Time};
 use andon_release::analysis::Metric;
 use andon_release::state::stages;
 use andon_release::{Explanation, Outcome, Release, waits_for};
+use andon_traffic::Lack;
 use serde::{Deserialize, Serialize};
 
 use super::{Fact, Frame, Mark, Moment, ago, count, fact, frame, moments};
-pub use crate::stations::release::DifferenceRow;
-use crate::stations::release::{Point, differences, observe};
+use crate::stations::dark::differences;
+pub use crate::stations::dark::{DifferenceRow, Sample};
+use crate::stations::release::{Point, observe};
 use crate::words::percent;
 use crate::{Line, Project, Refusal, State};
 
@@ -93,7 +96,7 @@ pub struct ReleaseView {
     pub evidence: Option<(f64, f64)>,
     /// One point a second.
     pub curve: Vec<Point>,
-    /// Answers that differed in a dark launch: method and path, status before and after, excerpts.
+    /// Where answers differ in a dark launch, field by field, with samples.
     pub differences: Vec<DifferenceRow>,
     /// What can be done now: `promote`, `pause`, `resume`, `approve`, `abort`, `rollback`.
     pub commands: Vec<String>,
@@ -205,6 +208,10 @@ pub fn release(line: &Line, project: &Project, id: ReleaseId) -> Result<ReleaseV
             mark,
             ..fact(found.different.to_string(), format!("of {} mirrored answers differ", found.compared))
         });
+        let more =
+            [(found.noisy, "differ by themselves: noise"), (found.unanswered, "copies without an answer")];
+        let more = more.into_iter().filter(|(number, _)| *number > 0);
+        facts.extend(more.map(|(number, what)| fact(number.to_string(), what)));
     }
     let about = |event: &&andon_model::Recorded| match &event.event {
         Event::ReleaseStarted { release, .. }
@@ -226,7 +233,7 @@ pub fn release(line: &Line, project: &Project, id: ReleaseId) -> Result<ReleaseV
             ago(now, found.started),
             capital(&row.words),
             if found.frozen.is_some() { FORWARD } else { "" }
-        ),
+        ) + &through(line, found),
         changes,
         facts,
         steps: steps(found),
@@ -235,11 +242,29 @@ pub fn release(line: &Line, project: &Project, id: ReleaseId) -> Result<ReleaseV
         evidence: look.as_ref().map(|look| (look.highest, look.evidence_needed)),
         look: look.and_then(|look| serde_json::to_value(look).ok()),
         curve,
-        differences: differing.map(|found| found.last).unwrap_or_default(),
+        differences: differing.map(|found| found.fields).unwrap_or_default(),
         commands: commands(found),
         timeline: moments(state.feed.iter().filter(about), 100),
         row,
     })
+}
+
+/// What a plane that is not our router does not do for this release, and what keeps it from doing what it should.
+fn through(line: &Line, release: &Release) -> String {
+    if release.ended.is_some() {
+        return String::new();
+    }
+    let (plane, dark) = (line.plane(), matches!(release.strategy, Strategy::Dark(_)));
+    let asked = release.strategy.guard().is_some_and(|guard| !guard.routes.is_empty());
+    let matters = |lack: &&Lack| match lack {
+        Lack::Mirror => dark,
+        Lack::Asked => asked,
+        Lack::Users | Lack::Latency => release.strategy.guard().is_some(),
+    };
+    let lacks =
+        plane.lacks().iter().filter(matters).map(|lack| format!(" Through {}: {lack}.", plane.name()));
+    let behind = plane.behind().map(|why| format!(" {} is behind: {why}.", plane.name()));
+    lacks.chain(behind).collect()
 }
 
 fn capital(text: &str) -> String {

@@ -4,7 +4,7 @@ use andon_model::Time;
 use andon_model::event::{Attestation, JobEnd, JobIsolation, Purpose};
 use andon_pipeline::plan::waits_for;
 use andon_pipeline::runs::{JobRun, Run, StepRun};
-use andon_pipeline::{JobState, Runs};
+use andon_pipeline::{JobState, Places, Runs};
 use andon_validation::RunReport;
 use andon_validation::findings::Finding;
 use andon_validation::pyramid::LayerLine;
@@ -107,6 +107,9 @@ pub struct JobRow {
     /// Steps of the attempt that ended, in order.
     #[serde(default)]
     pub steps: Vec<StepRow>,
+    /// The runner that has or had the attempt; none: the server's own machine.
+    #[serde(default)]
+    pub runner: Option<String>,
     /// What separates the attempt from its neighbours and from the host.
     #[serde(default)]
     pub isolation: JobIsolation,
@@ -161,7 +164,14 @@ pub struct FileRow {
 }
 
 /// The view at this moment.
-pub fn run(state: &State, project: &str, run: &Run, report: Option<&RunReport>, now: Time) -> RunView {
+pub fn run(
+    state: &State,
+    places: &Places,
+    project: &str,
+    run: &Run,
+    report: Option<&RunReport>,
+    now: Time,
+) -> RunView {
     let (subject, change) = match run.purpose {
         Purpose::Gate { change, patch_set } => {
             let title = state.queue.changes.get(&change).map(|c| c.push.title.clone()).unwrap_or_default();
@@ -228,7 +238,7 @@ pub fn run(state: &State, project: &str, run: &Run, report: Option<&RunReport>, 
         verdict: name.into(),
         reasons,
         facts,
-        jobs: run.jobs.iter().map(|job| job_row(&state.runs, run, job, now)).collect(),
+        jobs: run.jobs.iter().map(|job| job_row(&state.runs, places, run, job, now)).collect(),
         red: report.map(red).unwrap_or_default(),
         breaches: report
             .map(|r| {
@@ -263,11 +273,11 @@ fn may_again(state: &State, run: &Run) -> bool {
     }
 }
 
-fn job_row(runs: &Runs, run: &Run, job: &JobRun, now: Time) -> JobRow {
+fn job_row(runs: &Runs, places: &Places, run: &Run, job: &JobRun, now: Time) -> JobRow {
     let usual = runs.usual.get(&job.plan.name).map(|usual| andon_model::Span(usual.millis as u64));
     let mut tests = (0, 0, 0);
     let (mark, words, log) = match &job.state {
-        JobState::Waiting => (Mark::Wait, waits_for(runs, run, job), job.lost > 0),
+        JobState::Waiting => (Mark::Wait, waits_for(runs, places, run, job), job.lost > 0),
         JobState::Asked { until, .. } => {
             let who = job.plan.approve.as_ref().map(asked).unwrap_or_default();
             (Mark::Wait, format!("waits for {who}, {} left", until.since(now)), false)
@@ -304,6 +314,7 @@ fn job_row(runs: &Runs, run: &Run, job: &JobRun, now: Time) -> JobRow {
         log,
         asks: asks(job),
         steps: job.steps.iter().map(step_row).collect(),
+        runner: job.runner.as_ref().map(|(runner, _)| runner.to_string()),
         isolation: job.isolation.clone(),
     }
 }

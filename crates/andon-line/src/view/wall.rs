@@ -354,7 +354,7 @@ pub fn signals(
     service: &ServiceName,
 ) -> Option<(String, String)> {
     let key = routes::key(&project.name, environment, service);
-    let all = line.router.signals();
+    let all = line.signals();
     let newest = all.iter().rev().find(|signals| signals.service == key)?;
     let (requests, errors) =
         newest.arms.iter().fold((0, 0), |(r, e), arm| (r + arm.requests, e + arm.errors));

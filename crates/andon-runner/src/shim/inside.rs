@@ -40,11 +40,22 @@ pub(super) enum Say {
     Stop,
 }
 
-/// Its whole life.
-pub(super) fn main() -> i32 {
+/// The same in a container, which confines it: it takes over what it is handed first.
+pub(super) fn main_in_container() -> i32 {
+    match super::contained::take_over() {
+        Ok(()) => main(Some(super::contained::env_of_image())),
+        Err(why) => {
+            let _ = writeln!(io::stderr(), "{why}");
+            1
+        }
+    }
+}
+
+/// Its whole life. `image`: it is in a container, whose image has this environment.
+pub(super) fn main(image: Option<Vec<(String, String)>>) -> i32 {
     let Ok(socket) = io::stdin().as_fd().try_clone_to_owned() else { return 1 };
     let mut shim = BufReader::new(UnixStream::from(socket));
-    match run(&mut shim) {
+    match run(&mut shim, image) {
         Ok(()) => 0,
         Err(why) => {
             // Nobody left to tell if this fails.
@@ -80,13 +91,20 @@ struct Inside {
     wake: UnixStream,
 }
 
-fn run(shim: &mut BufReader<UnixStream>) -> Result<(), String> {
+fn run(shim: &mut BufReader<UnixStream>, image: Option<Vec<(String, String)>>) -> Result<(), String> {
     let Some(Say::Enter { plan, workdir, env }) = hear(shim)? else { return Ok(()) };
     let failed = |error: io::Error| format!("cannot hear of its children: {error}");
     let (wake, waker) = UnixStream::pair().map_err(failed)?;
     wake.set_nonblocking(true).map_err(failed)?;
     signal_hook::low_level::pipe::register(SIGCHLD, waker).map_err(failed)?;
-    enter(&plan, loopback)?;
+    let env = match image {
+        None => {
+            enter(&plan, loopback)?;
+            env
+        }
+        // What the job says comes behind what its image says.
+        Some(image) => image.into_iter().chain(env).collect(),
+    };
     // Of the same user as its job: the job is not to look into it.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .map_err(|error| format!("cannot keep its memory to itself: {error}"))?;
@@ -144,7 +162,7 @@ impl Inside {
                 None => return Ok(()),
                 Some(Say::Enter { .. }) => return Err("it was told to enter twice".into()),
                 Some(Say::Run(Step { service: Some(service), script, env, .. })) => {
-                    let ready = self.beside(&service, &script, &env);
+                    let ready = self.beside(shim, &service, &script, &env);
                     if let Err(why) = &ready {
                         // Where whoever looks for the reason looks.
                         let _ = writeln!(io::stdout(), "andon: {why}");
@@ -185,6 +203,7 @@ impl Inside {
     /// Starts what runs beside the steps, and waits until it can be reached. It is ended with everything else of the attempt.
     fn beside(
         &mut self,
+        shim: &mut BufReader<UnixStream>,
         service: &Service,
         script: &str,
         env: &BTreeMap<String, String>,
@@ -219,8 +238,19 @@ impl Inside {
                     service.within_ms
                 ));
             }
+            if !shim.buffer().is_empty() || can_read(shim.get_ref()) {
+                match hear(shim)? {
+                    Some(Say::Stop) => {
+                        // Its end is seen like any other; one that will not go is killed when the grace is over.
+                        let _ = child.map(|child| kill_process(child, Signal::TERM));
+                    }
+                    Some(_) => return Err("it was told to run something before the service was there".into()),
+                    None => return Err("its shim is gone".into()),
+                }
+            }
             // Nothing tells when a port is listened on.
-            wait_for(&[&self.wake], Some(LOOK)).map_err(|error| format!("cannot wait: {error}"))?;
+            wait_for(&[&self.wake, shim.get_ref()], Some(LOOK))
+                .map_err(|error| format!("cannot wait: {error}"))?;
             let mut signs = [0; 64];
             while matches!(self.wake.read(&mut signs), Ok(1..)) {}
         }

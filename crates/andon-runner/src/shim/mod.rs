@@ -5,6 +5,7 @@
 //! the server says so by TERM, when their time is over, or when they are done. Its last word is written when nothing of them is left. It has
 //! no threads and no runtime. On its standard output a line tells whoever listens that the record has grown; that nobody listens is no harm.
 
+pub(crate) mod contained;
 mod inside;
 mod output;
 mod poll;
@@ -23,6 +24,7 @@ use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 use signal_hook::consts::{SIGCHLD, SIGINT, SIGTERM};
 
+use self::contained::Contained;
 use self::inside::Say;
 use self::output::Output;
 use self::watch::Watch;
@@ -32,6 +34,10 @@ use crate::room::{Room, State};
 /// Tells the later stages from the first: none, or one of these.
 pub(crate) const STAGE: &str = "ANDON_JOB_STAGE";
 const INSIDE: &str = "inside";
+/// Makes a container and hands over to what runs inside.
+const CONTAINER: &str = "container";
+/// The first process in one.
+const INSIDE_CONTAINER: &str = "inside-container";
 /// Tries what the host permits.
 pub(crate) const REHEARSE: &str = "rehearse";
 const REHEARSE_INSIDE: &str = "rehearse-inside";
@@ -58,12 +64,17 @@ pub(crate) struct Job {
     pub limits: Bounds,
     pub groups: Groups,
     pub plan: Plan,
+    /// It runs in a container, and the engine confines it.
+    #[serde(default)]
+    pub container: Option<Contained>,
 }
 
 /// The shim's whole life. Returns its exit status, which nobody needs: how the attempt ended stands in its room.
 pub fn main(room: &Path) -> i32 {
     match std::env::var(STAGE).as_deref() {
-        Ok(INSIDE) => return inside::main(),
+        Ok(INSIDE) => return inside::main(None),
+        Ok(CONTAINER) => return contained::main(room),
+        Ok(INSIDE_CONTAINER) => return inside::main_in_container(),
         Ok(REHEARSE) => return rehearse(room),
         Ok(_) => return rehearse_inside(),
         Err(_) => {}
@@ -104,11 +115,20 @@ fn run(room: &Room) -> Result<(), String> {
     let end = match launch(room, &job) {
         Ok(launched) => {
             let Launched { mut watch, group } = launched;
-            let end = watch.steps(&job, &mut record);
+            let mut end = watch.steps(&job, &mut record);
+            if let Some(container) = &job.container {
+                // Before its output is closed: until then somebody in it may print.
+                end = contained::end(container, end);
+            }
             watch.end(end, &job, &group)
         }
         Err(why) => {
             andon_kit::tree::kill_all();
+            if let Some(Err(why)) =
+                job.container.as_ref().map(|container| contained::remove(&container.left()))
+            {
+                note("its container stays", why);
+            }
             End::Broken(why)
         }
     };
@@ -135,7 +155,8 @@ fn launch(room: &Room, job: &Job) -> Result<Launched, String> {
     }
     let shim = Process::own().map_err(words("cannot read /proc"))?;
     // Written before it is made: whoever finds the room can end what is in it.
-    let state = State { shim, group: job.groups.least(&job.name, &job.limits) };
+    let container = job.container.as_ref().map(Contained::left);
+    let state = State { shim, group: job.groups.least(&job.name, &job.limits), container };
     room.keep_state(&state).map_err(words("cannot write its state"))?;
     let group = job.groups.make_least(&job.name, &job.limits)?;
     let made = enter(room, job, wake, ending, &group);
@@ -158,12 +179,17 @@ fn enter(
     let (output, writer) = Output::open(&job.log, &job.secrets).map_err(words("cannot open its log"))?;
     let (told, theirs) = UnixStream::pair().map_err(words("cannot open a pipe"))?;
     leave(&job.plan)?;
+    if let Some(container) = &job.container {
+        let spec = serde_json::to_vec(container).map_err(|error| error.to_string())?;
+        std::fs::write(room.dir().join(contained::SPEC), spec)
+            .map_err(words("cannot write what container it is to be"))?;
+    }
     // By what runs and not by its name: the file may be another version by now.
     let inside = Command::new("/proc/self/exe")
         .arg("job-shim")
         .arg(room.dir())
         .env_clear()
-        .env(STAGE, INSIDE)
+        .env(STAGE, if job.container.is_some() { CONTAINER } else { INSIDE })
         .env(MARK, room.dir())
         .current_dir("/")
         .stdin(OwnedFd::from(theirs))

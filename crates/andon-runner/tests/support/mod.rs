@@ -135,6 +135,7 @@ impl House {
             secrets: Vec::new(),
             log_limit: 1 << 30,
             limits: Bounds::default(),
+            image: None,
             network: true,
             reads: Vec::new(),
             writes: Vec::new(),

@@ -1,24 +1,19 @@
 //! The server's end of all connections to hosts, and a runtime for each project on each of them. Lets nobody in; chooses no host.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::convert::Infallible;
 use std::io::{self, Read};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use andon_dial::{Body, Peer, one};
 use andon_model::{EnvironmentName, HostName, Packages, ProjectName, RuntimeKind};
 use bytes::Bytes;
-use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full, Limited, StreamBody};
-use hyper::Request;
+use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
-use hyper::client::conn::http2::SendRequest;
 use serde::de::DeserializeOwned;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
-use tokio_util::sync::CancellationToken;
 
 use super::wire::{ANSWER_BYTES, Ask, Wrong};
 use crate::error::RuntimeError;
@@ -39,8 +34,6 @@ const AGAIN: Duration = Duration::from_secs(1);
 const PIECE: usize = 64 * 1024;
 const PIECES: usize = 4;
 
-pub(super) type Body = UnsyncBoxBody<Bytes, io::Error>;
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -51,21 +44,11 @@ pub struct Fleet {
     links: Mutex<BTreeMap<HostName, Arc<Link>>>,
 }
 
-/// A connection in use.
-#[derive(Clone)]
-struct Wire {
-    number: u64,
-    sender: SendRequest<Body>,
-    /// Cancelled when another one takes its place.
-    end: CancellationToken,
-}
-
 /// One host, connected or not.
 struct Link {
     host: HostName,
     handle: Handle,
-    wire: watch::Sender<Option<Wire>>,
-    silent_since: Mutex<Option<Instant>>,
+    peer: Arc<Peer>,
     isolation: Mutex<Isolation>,
     runtimes: Mutex<BTreeMap<ProjectName, Arc<RemoteRuntime>>>,
 }
@@ -82,8 +65,7 @@ impl Fleet {
             Arc::new(Link {
                 host: host.clone(),
                 handle: self.handle.clone(),
-                wire: watch::Sender::new(None),
-                silent_since: Mutex::new(Some(Instant::now())),
+                peer: Arc::default(),
                 isolation: Mutex::default(),
                 runtimes: Mutex::default(),
             })
@@ -108,7 +90,7 @@ impl Fleet {
 
     /// For how long a host has not been connected; none: it is.
     pub fn silent_for(&self, host: &HostName) -> Option<Duration> {
-        lock(&self.link(host).silent_since).map(|since| since.elapsed())
+        self.link(host).peer.silent_for()
     }
 
     /// Whether it is connected.
@@ -121,36 +103,11 @@ impl Fleet {
         lock(&self.link(host).isolation).clone()
     }
 
-    /// A host came: its connection until it is cancelled or another one takes its place. One that was there before ends.
-    pub(super) fn connect(
-        &self,
-        host: &HostName,
-        sender: SendRequest<Body>,
-        isolation: Isolation,
-    ) -> (u64, CancellationToken) {
-        static NUMBERS: AtomicU64 = AtomicU64::new(1);
+    /// A host came: its connection is for this.
+    pub(super) fn greeted(&self, host: &HostName, isolation: Isolation) -> Arc<Peer> {
         let link = self.link(host);
-        let (number, end) = (NUMBERS.fetch_add(1, Ordering::Relaxed), CancellationToken::new());
         *lock(&link.isolation) = isolation;
-        *lock(&link.silent_since) = None;
-        let before = link.wire.send_replace(Some(Wire { number, sender, end: end.clone() }));
-        if let Some(before) = before {
-            before.end.cancel();
-        }
-        (number, end)
-    }
-
-    /// That connection is gone.
-    pub(super) fn disconnect(&self, host: &HostName, number: u64) {
-        let Some(link) = lock(&self.links).get(host).cloned() else { return };
-        link.wire.send_if_modified(|wire| {
-            let own = wire.as_ref().is_some_and(|wire| wire.number == number);
-            if own {
-                *wire = None;
-                *lock(&link.silent_since) = Some(Instant::now());
-            }
-            own
-        });
+        Arc::clone(&link.peer)
     }
 
     /// Tells a host that it is none any more: it ends and removes everything that it ran for this server. Blocks.
@@ -162,14 +119,8 @@ impl Fleet {
     pub fn forget(&self, host: &HostName) {
         let Some(link) = lock(&self.links).remove(host) else { return };
         lock(&link.runtimes).clear();
-        if let Some(wire) = link.wire.send_replace(None) {
-            wire.end.cancel();
-        }
+        link.peer.close();
     }
-}
-
-fn one(bytes: Bytes) -> Body {
-    Full::new(bytes).map_err(|never: Infallible| match never {}).boxed_unsync()
 }
 
 impl Link {
@@ -188,31 +139,17 @@ impl Link {
         body: Body,
         within: Duration,
     ) -> Result<T, RuntimeError> {
-        let wire = self.wire.borrow().clone();
-        let mut sender = wire.ok_or_else(|| self.silent("it is not connected"))?.sender;
-        let request = Request::post(format!("http://host{path}")).body(body);
-        let request = request.map_err(|error| self.silent(error.to_string()))?;
-        let asked = async {
-            sender.ready().await.map_err(|error| self.silent(error.to_string()))?;
-            let answer =
-                sender.send_request(request).await.map_err(|error| self.silent(error.to_string()))?;
-            let status = answer.status();
-            let body = Limited::new(answer.into_body(), ANSWER_BYTES).collect().await;
-            let body = body.map_err(|error| self.silent(error.to_string()))?.to_bytes();
-            if !status.is_success() {
-                let why: String = String::from_utf8_lossy(&body).chars().take(400).collect();
-                return Err(RuntimeError::OnHost { host: self.host.to_string(), why });
-            }
-            let answer: Result<T, Wrong> = serde_json::from_slice(&body).map_err(|error| {
-                let why = format!("its answer is not understood: {error}; is it of the same version?");
-                RuntimeError::OnHost { host: self.host.to_string(), why }
-            })?;
-            answer.map_err(|wrong| wrong.on(&self.host))
-        };
-        match tokio::time::timeout(within, asked).await {
-            Ok(answer) => answer,
-            Err(_) => Err(self.silent(format!("no answer within {within:?}"))),
+        let (status, body) =
+            self.peer.ask(path, body, ANSWER_BYTES, within).await.map_err(|why| self.silent(why))?;
+        if !status.is_success() {
+            let why: String = String::from_utf8_lossy(&body).chars().take(400).collect();
+            return Err(RuntimeError::OnHost { host: self.host.to_string(), why });
         }
+        let answer: Result<T, Wrong> = serde_json::from_slice(&body).map_err(|error| {
+            let why = format!("its answer is not understood: {error}; is it of the same version?");
+            RuntimeError::OnHost { host: self.host.to_string(), why }
+        })?;
+        answer.map_err(|wrong| wrong.on(&self.host))
     }
 }
 
@@ -237,7 +174,7 @@ impl RemoteRuntime {
     }
 
     fn ask<T: DeserializeOwned>(&self, ask: &Ask, within: Duration) -> Result<T, RuntimeError> {
-        self.link.put(&self.path(), one(self.question(ask)?.into()), within)
+        self.link.put(&self.path(), one(self.question(ask)?), within)
     }
 }
 
@@ -332,7 +269,7 @@ impl Runtime for RemoteRuntime {
     }
 
     fn touched(&self) -> Option<BTreeSet<String>> {
-        let number = self.link.wire.borrow().as_ref()?.number;
+        let number = self.link.peer.number()?;
         let told = self.ask::<Option<BTreeSet<String>>>(&Ask::Touched, QUICK).ok()??;
         let before = std::mem::replace(&mut *lock(&self.told_on), number);
         (before == number).then_some(told)
@@ -363,7 +300,7 @@ impl Runtime for RemoteRuntime {
 
 /// Counts up whenever the host says that something changed, and when it comes back, until nobody wants to know.
 async fn listen(link: Arc<Link>, path: String, changed: watch::Sender<u64>) {
-    let mut wires = link.wire.subscribe();
+    let mut wires = link.peer.connections();
     let (mut seen, mut on) = (0_u64, 0_u64);
     let hear = async {
         loop {
@@ -379,7 +316,7 @@ async fn listen(link: Arc<Link>, path: String, changed: watch::Sender<u64>) {
             line.push(b'\n');
             // A question on its way keeps its connection open: it is given up with that.
             let answer = tokio::select! {
-                answer = link.ask::<Option<u64>>(&path, one(line.into()), THINKS) => answer,
+                answer = link.ask::<Option<u64>>(&path, one(line), THINKS) => answer,
                 _ = wires.wait_for(|wire| wire.as_ref().is_none_or(|wire| wire.number != number)) => continue,
             };
             match answer {

@@ -1,24 +1,18 @@
-//! What server and agent say to each other: the greeting, the questions, the troubles. Sends nothing.
+//! What server and agent say to each other: the agent's first words, the questions, the troubles. Sends nothing.
 //!
-//! The greeting is a length of four bytes, most significant first, and so many bytes of JSON, once in each direction. A question is one
-//! line of JSON in the body of a POST to `/PROJECT`; the answer is JSON too.
+//! A question is one line of JSON in the body of a POST to `/PROJECT`; the answer is JSON too.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use andon_model::{Digest, EnvironmentName, HostName};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::error::RuntimeError;
 use crate::{Isolation, Process, Spec};
 
 /// What this version speaks.
 pub const VERSION: u32 = 1;
-/// The longest greeting, in bytes.
-const GREETING_BYTES: u32 = 64 * 1024;
 /// The longest question, in bytes.
 pub(super) const ASK_BYTES: usize = 4 << 20;
 /// The longest answer, in bytes.
@@ -91,54 +85,6 @@ impl Entry {
             format!("its labels cannot be kept\nhint: at most {LABELS}, each of at most {LABEL} characters")
         })
     }
-}
-
-/// The server's first words.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Greeting {
-    /// It is this host.
-    Welcome(HostName),
-    /// It is not let in.
-    Refused(Refused),
-}
-
-/// Why a machine is not let in.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Refused {
-    /// In words.
-    pub why: String,
-    /// It was a host and is none any more: what still runs there is to be ended.
-    #[serde(default)]
-    pub left: bool,
-}
-
-impl Refused {
-    /// For this reason.
-    pub fn because(why: impl Into<String>) -> Refused {
-        Refused { why: why.into(), left: false }
-    }
-}
-
-/// Says it.
-pub(super) async fn say<T: Serialize>(to: &mut (impl AsyncWrite + Unpin), words: &T) -> io::Result<()> {
-    let text = serde_json::to_vec(words)?;
-    let length = u32::try_from(text.len()).ok().filter(|length| *length <= GREETING_BYTES);
-    let length = length.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "too long a greeting"))?;
-    to.write_all(&length.to_be_bytes()).await?;
-    to.write_all(&text).await?;
-    to.flush().await
-}
-
-/// Hears it.
-pub(super) async fn hear<T: DeserializeOwned>(from: &mut (impl AsyncRead + Unpin)) -> io::Result<T> {
-    let length = from.read_u32().await?;
-    if length > GREETING_BYTES {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "what it says is no greeting"));
-    }
-    let mut text = vec![0; length as usize];
-    from.read_exact(&mut text).await?;
-    Ok(serde_json::from_slice(&text)?)
 }
 
 /// What is asked of a host for one project.
@@ -232,25 +178,6 @@ impl Wrong {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[tokio::test]
-    async fn a_greeting_is_heard_as_it_was_said_and_noise_is_refused() {
-        let hello = Hello {
-            version: VERSION,
-            isolation: Isolation { has: vec!["memory limit".into()], lacks: vec![] },
-            entry: Entry::Back { secret: "s".into() },
-        };
-        let mut said = Vec::new();
-        say(&mut said, &hello).await.unwrap();
-        assert_eq!(hear::<Hello>(&mut &said[..]).await.unwrap(), hello);
-        for cut in 0..said.len() {
-            assert!(hear::<Hello>(&mut &said[..cut]).await.is_err(), "{cut} bytes were enough");
-        }
-        for noise in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0xff; 64], &[0, 0, 0, 2, b'{', b'}'], b"\x16\x03\x01"]
-        {
-            assert!(hear::<Hello>(&mut &noise[..]).await.is_err(), "{noise:?}");
-        }
-    }
 
     #[test]
     fn an_address_that_is_none_and_labels_without_end_are_refused() {

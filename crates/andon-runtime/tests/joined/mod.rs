@@ -50,7 +50,7 @@ impl Joined {
             })
         });
         let (stop, data) = (CancellationToken::new(), room.join("host"));
-        let token = identity.token(&"0".repeat(32));
+        let token = identity.token("andon_host_", &"0".repeat(32));
         tokio.spawn(Arc::clone(&fleet).serve(listener, identity, admit, stop.clone()));
         let joined = Joined { tokio, fleet, host: host.clone(), data, agent: Mutex::default(), stop };
         let address = Some([127, 0, 0, 1].into());

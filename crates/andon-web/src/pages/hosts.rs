@@ -1,19 +1,28 @@
-//! The machines that instances run on: which take some, what is on each, and what one that is emptied waits for.
+//! The machines that instances and jobs run on: which take some, what is on each, and what one that is emptied waits for.
 
 use andon_line::Caller;
-use andon_line::view::HostsView;
 use andon_line::view::hosts::HostRow;
+use andon_line::view::runners::RunnerRow;
+use andon_line::view::{HostsView, RunnersView};
 use andon_model::event::Role;
 use maud::{Markup, html};
 
 use crate::parts::{Ask, day, facts, head, may, sheet, state, text};
 
 /// The page.
-pub fn hosts(view: &HostsView, caller: &Caller) -> Markup {
+pub fn hosts(view: &HostsView, runners: &RunnersView, caller: &Caller) -> Markup {
     html! {
         (head(&view.heading, &view.sentence, html! {}))
         (facts(&view.facts))
         (sheet("hosts", "Hosts", html! { @for host in &view.hosts { (self::host(host, caller)) } }))
+        (sheet("runners", &runners.heading, html! {
+            @for runner in &runners.runners { (self::runner(runner, caller)) }
+            @if runners.dial.is_some() {
+                p.small.soft { "On the server, " code { "andon runner token" } " prints the command for one more; a job asks for its labels with " code { "runs_on" } "." }
+            } @else {
+                p.small.soft { code { "andon serve --runners ADDRESS:PORT" } " lets other machines run jobs." }
+            }
+        }))
         (sheet("join", "One more", html! {
             @if view.dial.is_some() {
                 p { "On the server, " code { "andon host token" } " prints the command for the new machine: good once, for a quarter of an hour. Its instances bind " code { "$HOST" } "." }
@@ -62,6 +71,35 @@ fn acts(host: &HostRow) -> Markup {
         }
         @if !own {
             (Ask { id: &id("leave"), label: "Let it leave", look: "danger", action: &leave, what: "It is emptied, then it is no host any more. To come back it has to join again.", yes: "Let it leave" }.with(why()))
+        }
+    }
+}
+
+fn runner(runner: &RunnerRow, caller: &Caller) -> Markup {
+    let to = |what: &str| format!("/runners/{}/{what}", runner.name);
+    let why = || text("why", "Why", "a new disk", false);
+    let (drain, resume, leave) = (to("drain"), to("resume"), to("leave"));
+    let id = |what: &str| format!("runner-{what}-{}", runner.name);
+    html! {
+        article.service id={ "runner-" (runner.name) } {
+            div.head {
+                div {
+                    h3 { (runner.name) }
+                    p { (state(runner.mark, &runner.words)) }
+                    p.small.soft { "joined " (day(runner.joined)) @if !runner.labels.is_empty() { ", " (runner.labels.join(", ")) } }
+                }
+                @if may(caller, Role::Owner) {
+                    div.acts {
+                        @if runner.leaving {
+                            (Ask { id: &id("resume"), label: "Give it jobs again", look: "go", action: &resume, what: "It gets jobs as before.", yes: "Give them" }.with(html! {}))
+                        } @else {
+                            (Ask { id: &id("drain"), label: "No more jobs", look: "", action: &drain, what: "What it has is run to its end.", yes: "No more" }.with(why()))
+                        }
+                        (Ask { id: &id("leave"), label: "Let it leave", look: "danger", action: &leave, what: "What it has is run to its end, then it is no runner any more. To come back it has to join again.", yes: "Let it leave" }.with(why()))
+                    }
+                }
+            }
+            @if !runner.jobs.is_empty() { ul.rows { @for job in &runner.jobs { li.row { (job) } } } }
         }
     }
 }

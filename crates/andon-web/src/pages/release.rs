@@ -121,11 +121,18 @@ fn signals(rows: &[SignalRow], old: &str, new: &str) -> Markup {
 
 fn differences(rows: &[DifferenceRow], old: &str, new: &str) -> Markup {
     html! {
-        p.soft { "Users got the answer of " code { (old) } "; the same requests were sent to " code { (new) } " and only compared." }
+        p.soft { "Users got the answer of " code { (old) } "; the same requests were sent to " code { (new) } " and only compared. What differs between two answers of " code { (old) } ", too, is noise and does not count." }
         div.scroll { table {
-            thead { tr { th scope="col" { "Request" } th scope="col" { "Where" } th.old scope="col" { code { (old) } } th.new scope="col" { code { (new) } } } }
+            thead { tr { th scope="col" { "Field" } th.num scope="col" { "Answers" } th.num scope="col" { "Share" } th scope="col" { "Request" } th.old scope="col" { code { (old) } } th.new scope="col" { code { (new) } } } }
             tbody { @for row in rows {
-                tr { th scope="row" { code { (row.request) } } td { (row.at) } td { span.small.soft { (row.status.0) } pre { (row.stable) } } td { span.small.soft { (row.status.1) } pre { (row.canary) } } }
+                @let samples = row.samples.iter().rev();
+                @for (at, sample) in samples.enumerate() { tr {
+                    @if at == 0 {
+                        th scope="row" { (state(if row.noise { andon_line::view::Mark::None } else { andon_line::view::Mark::Stop }, &row.at)) @if row.noise { span.small.soft { " noise" } } }
+                        td.num { (row.count) } td.num { (row.percent) " %" }
+                    } @else { td {} td {} td {} }
+                    td { code { (sample.request) } } td { pre { (sample.stable) } } td { pre { (sample.canary) } }
+                } }
             } }
         } }
     }

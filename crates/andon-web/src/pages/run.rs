@@ -235,12 +235,19 @@ pub fn job(view: &RunView, name: &str) -> Result<Markup, Refusal> {
         @if job.steps.len() > 1 { (sheet("steps", "Steps", steps(job))) }
         @let red: Vec<&TestRow> = view.red.iter().filter(|test| test.job == name).collect();
         @if !red.is_empty() { (sheet("red", "Red tests", html! { @for (n, test) in red.iter().enumerate() { (self::red(n, test, project, view.number)) } })) }
-        @if !job.isolation.has.is_empty() || !job.isolation.lacks.is_empty() { (sheet("isolation", "What separates it", isolation(job))) }
+        @if !job.isolation.has.is_empty() || !job.isolation.lacks.is_empty() { (sheet("isolation", &where_and_what(job), isolation(job))) }
     })
 }
 
 fn steps(job: &JobRow) -> Markup {
     html! { ol.rows { @for step in &job.steps { li.row { b { (step.name) } (state(step.mark, &step.words)) } } } }
+}
+
+fn where_and_what(job: &JobRow) -> String {
+    match &job.runner {
+        Some(runner) => format!("What separates it on the runner {runner}"),
+        None => "What separates it".to_owned(),
+    }
 }
 
 fn isolation(job: &JobRow) -> Markup {

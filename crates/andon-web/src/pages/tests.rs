@@ -5,7 +5,7 @@ use andon_line::view::change::{DefinitionView, Proof, RunLine};
 use andon_line::view::environment::{DeploymentRow, DriftRow, EnvironmentRow, InstanceRow, ServicePlace};
 use andon_line::view::flags::FlagRow;
 use andon_line::view::flow::{StageRow, WayRow};
-use andon_line::view::release::{DifferenceRow, ReleaseRow, SignalRow};
+use andon_line::view::release::{DifferenceRow, ReleaseRow, Sample, SignalRow};
 use andon_line::view::run::{AskRow, FileRow, JobRow, StepRow, TestRow};
 use andon_line::view::wall::{Car, Cell, ServiceRow, Station};
 use andon_line::view::{self, Fact, Frame, Mark, Moment, fact};
@@ -123,6 +123,7 @@ fn the_page_of_a_run_escapes_what_tests_jobs_and_files_are_called() {
         log: true,
         asks: Some(AskRow { what: text(), who: text(), until: Time(0) }),
         steps: vec![step.clone(), step],
+        runner: Some(text()),
         isolation: JobIsolation { has: vec![text()], lacks: vec![(text(), text())] },
     };
     let view = view::RunView {
@@ -192,8 +193,8 @@ fn the_page_of_a_release_escapes_the_answers_that_services_gave() {
         mark: Mark::Live,
         says: text(),
     };
-    let differs =
-        DifferenceRow { request: text(), status: (200, 500), at: text(), stable: text(), canary: text() };
+    let sample = Sample { request: text(), stable: text(), canary: text() };
+    let differs = DifferenceRow { at: text(), count: 3, percent: 1.5, noise: false, samples: vec![sample] };
     let all =
         view::ReleasesView { frame: frame(), heading: text(), sentence: text(), rows: vec![row.clone()] };
     let point = Point { at: Time(0), weight_bp: 1000, stable: (1, 900), canary: (2, 100), evidence_ln: 1.0 };

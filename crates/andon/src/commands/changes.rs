@@ -247,6 +247,9 @@ fn show_run(view: &RunView) {
         for step in job.steps.iter().filter(|_| job.steps.len() > 1) {
             say!("      {} {}: {}", step.mark.sign(), step.name, step.words);
         }
+        if let Some(runner) = &job.runner {
+            say!("      on the runner {runner}");
+        }
         for (what, why) in &job.isolation.lacks {
             say!("      lacking: {what} ({why})");
         }

@@ -170,22 +170,22 @@ fn join(common: &Common, options: Join) -> Result<(), Failure> {
 }
 
 /// The machine's own name, in the letters that a name may have.
-fn named() -> Result<HostName, Failure> {
+pub(super) fn named<N: std::str::FromStr>() -> Result<N, Failure> {
     let text = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let letter = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
     let made: String = text.trim().chars().map(letter).take(40).collect();
-    let name = made.trim_matches('-').parse::<HostName>();
+    let name = made.trim_matches('-').parse::<N>();
     name.map_err(|_| {
-        Failure::from("this machine has no name that a host may have\nhint: give one with --name")
+        Failure::from("this machine has no name that can be taken over\nhint: give one with --name")
     })
 }
 
-fn told(words: String) {
+pub(super) fn told(words: String) {
     say!("● {words}");
 }
 
 /// Runs the agent until it ends or is told to stop.
-fn attend<F>(life: impl FnOnce(PathBuf, CancellationToken) -> F) -> Result<(), Failure>
+pub(super) fn attend<F>(life: impl FnOnce(PathBuf, CancellationToken) -> F) -> Result<(), Failure>
 where
     F: Future<Output = Result<(), String>>,
 {

@@ -9,11 +9,11 @@ use std::sync::Arc;
 use andon_git::Repository;
 use andon_line::stations::pipeline::{Gathered, gather_reports, job_end, plain_env, plain_order};
 use andon_line::view;
-use andon_model::event::{Event, JobEnd, Purpose, Recorded, TestCounts, Verdict};
+use andon_model::event::{Event, JobEnd, PlannedJob, Purpose, Recorded, TestCounts, Verdict};
 use andon_model::{Actor, Digest, JobName, RunId, Span, Time};
 use andon_pipeline::definition::Job;
 use andon_pipeline::plan::{Decision, plan};
-use andon_pipeline::{JobState, Plan, Runs};
+use andon_pipeline::{JobState, Places, Plan, Runs};
 use andon_runner::{Room, Runner, parcel};
 use andon_validation::{JobResult, RunReport, verdict};
 use clap::Args;
@@ -178,7 +178,7 @@ struct Done {
 impl World {
     async fn execute(
         self: Arc<World>,
-        jobs: Vec<andon_model::event::PlannedJob>,
+        jobs: Vec<PlannedJob>,
         hash: Digest,
         slots: usize,
     ) -> Result<(Runs, RunReport), Failure> {
@@ -195,6 +195,8 @@ impl World {
             });
         };
         let (commit, tree) = (self.here.commit.clone(), self.here.tree.clone());
+        // There is one machine, whatever its labels would be.
+        let jobs = jobs.into_iter().map(|job| PlannedJob { runs_on: Vec::new(), ..job }).collect();
         let (purpose, plan_hash) = (Purpose::Trunk, Some(hash));
         let queued = Event::RunQueued {
             run: RUN,
@@ -213,7 +215,7 @@ impl World {
         let mut results: BTreeMap<JobName, (JobEnd, Gathered)> = BTreeMap::new();
         loop {
             let mut judged = false;
-            for decision in plan(&runs, slots.saturating_sub(running.len()), now()) {
+            for decision in plan(&runs, &Places::here(slots.saturating_sub(running.len())), now()) {
                 match decision {
                     Decision::Start { job, attempt, .. } if !stop.is_cancelled() => {
                         tell(
@@ -345,7 +347,7 @@ impl World {
         order.reads.push(self.here.objects.join("objects"));
         order.writes.push(home);
         let end = job_end(self.runner.run(&order, stop.cancelled_owned()).await);
-        let mut gathered = gather_reports(&tree, &job);
+        let mut gathered = gather_reports(&tree, &tree, &job);
         if end == JobEnd::Passed && !job.outputs.is_empty() {
             let file = self
                 .outputs(&name)

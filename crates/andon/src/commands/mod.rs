@@ -7,6 +7,7 @@ pub mod data;
 pub mod environments;
 pub mod file;
 mod handout;
+pub mod haproxy;
 mod here;
 pub mod hosts;
 pub mod identity;
@@ -17,6 +18,7 @@ pub mod people;
 pub mod places;
 pub mod provenance;
 pub mod recovery;
+pub mod runners;
 pub mod secrets;
 pub mod shell;
 pub mod tests;
@@ -84,6 +86,12 @@ pub enum Ask {
     /// Hosts: the machines that instances run on.
     #[command(subcommand)]
     Host(hosts::Host),
+    /// Runners: the machines that jobs run on beside the server's own.
+    #[command(subcommand)]
+    Runner(runners::Runner),
+    /// HAProxy as the data plane: its configuration, and whether it is up to date.
+    #[command(subcommand)]
+    Haproxy(haproxy::Haproxy),
     /// Infrastructure: states, versions, locks, plans.
     #[command(subcommand)]
     Infra(infra::Infra),
@@ -144,6 +152,8 @@ pub fn run(common: &Common, ask: Ask) -> Result<(), Failure> {
         Ask::Drill => recovery::drill(common),
         Ask::Recovery => recovery::recovery(common),
         Ask::Host(host) => hosts::host(common, host),
+        Ask::Runner(runner) => runners::runner(common, runner),
+        Ask::Haproxy(wanted) => haproxy::haproxy(common, wanted),
         Ask::Infra(infra) => infra::infra(common, infra),
         Ask::Data(data) => data::data(common, data),
         Ask::Release(release) => places::release(common, release),

@@ -130,14 +130,13 @@ pub fn release(common: &Common, release: Release) -> Result<(), Failure> {
                         "  evidence that it is worse: {evidence:.1} : 1; it is taken back at {needed:.0} : 1"
                     );
                 }
-                for difference in &view.differences {
-                    say!(
-                        "  ■ {} differs at {}: {} became {}",
-                        difference.request,
-                        difference.at,
-                        difference.stable,
-                        difference.canary
-                    );
+                for field in &view.differences {
+                    let (sign, noise) =
+                        if field.noise { ("○", ", noise: it counts nothing") } else { ("■", "") };
+                    say!("  {sign} {}: {} answers, {} %{noise}", field.at, field.count, field.percent);
+                    for sample in field.samples.iter().filter(|_| !field.noise) {
+                        say!("      {}: {} became {}", sample.request, sample.stable, sample.canary);
+                    }
                 }
             })
             .map(drop),

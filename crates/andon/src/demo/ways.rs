@@ -91,7 +91,10 @@ pub fn dark(world: &mut World, left: &mut Left) -> Result<Value, String> {
     must(seen.failures == 0, || format!("{} requests failed: {:?}", seen.failures, seen.words))?;
     must(!differences.is_empty(), || "the differences are not shown any more".into())?;
     let first = &differences[0];
-    let text = |key: &str| first[key].as_str().unwrap_or_default().to_owned();
+    let text = |key: &str| {
+        let known = first[key].as_str().or_else(|| first["samples"][0][key].as_str());
+        known.unwrap_or_default().to_owned()
+    };
     world.report.step(&format!(
         "{} at {}: {} became {}",
         text("request"),

@@ -143,6 +143,10 @@ impl Server {
 
     /// Starts the binary on the same data and ports; returns when it says that it is ready.
     pub fn start(&mut self) {
+        self.begin(false);
+    }
+
+    fn begin(&mut self, take_over: bool) {
         let begun = Instant::now();
         let mut child = Command::new(andon())
             .args([
@@ -154,6 +158,7 @@ impl Server {
                 "--data",
             ])
             .arg(self.room.path().join("data"))
+            .args(take_over.then_some("--take-over"))
             .envs(self.env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -180,6 +185,13 @@ impl Server {
         self.once =
             rest.iter().find_map(|line| line.split_once("once=").map(|(_, once)| once.trim().to_owned()));
         self.child = Some(child);
+    }
+
+    /// When another process takes over from the one that runs, which then ends by itself.
+    pub fn take_over(&mut self) {
+        let mut before = self.child.take().unwrap();
+        self.begin(true);
+        assert!(before.wait().unwrap().success(), "{}", self.stderr());
     }
 
     /// From its next start on the server has this variable in its environment.

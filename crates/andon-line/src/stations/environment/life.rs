@@ -60,7 +60,7 @@ fn look(
         let name = &environment.name;
         let keys: Vec<String> =
             environment.serving.keys().map(|service| routes::key(&project.name, name, service)).collect();
-        let idle = keys.iter().filter_map(|key| line.router.idle(key)).min();
+        let idle = keys.iter().filter_map(|key| line.unused_for(key)).min();
         if let Some(idle) = idle {
             seen.last.insert(name.clone(), Time(now.0 - i64::try_from(idle.as_millis()).unwrap_or(0)));
         }
@@ -100,14 +100,18 @@ impl Line {
     pub async fn hear_knocks(self: Arc<Line>) {
         loop {
             self.router.asked().await;
-            let keys = self.router.asked_for();
-            let projects: BTreeSet<String> =
-                keys.iter().filter_map(|key| Some(key.split('/').next()?.to_owned())).collect();
-            self.asked.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend(keys);
-            for project in self.projects().iter().filter(|p| projects.contains(p.name.as_str())) {
-                if let Some(last) = project.state().feed.back() {
-                    self.nudge(last);
-                }
+            self.knocked(self.router.asked_for());
+        }
+    }
+
+    /// Somebody asked for these sleeping services.
+    pub(crate) fn knocked(&self, keys: BTreeSet<String>) {
+        let projects: BTreeSet<String> =
+            keys.iter().filter_map(|key| Some(key.split('/').next()?.to_owned())).collect();
+        self.asked.lock().unwrap_or_else(std::sync::PoisonError::into_inner).extend(keys);
+        for project in self.projects().iter().filter(|p| projects.contains(p.name.as_str())) {
+            if let Some(last) = project.state().feed.back() {
+                self.nudge(last);
             }
         }
     }

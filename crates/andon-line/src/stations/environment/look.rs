@@ -138,7 +138,7 @@ pub(super) async fn observe(
     }
     for instance in instances.iter().filter(|i| i.retired.is_some()) {
         let key = routes::key(&project.name, &instance.environment, &instance.service);
-        if line.router.in_flight(&key, &instance.revision) == 0 {
+        if !line.in_use(&key, &instance.revision) {
             seen.idle.insert(instance.id);
         }
     }

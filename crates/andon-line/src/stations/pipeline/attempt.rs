@@ -4,15 +4,18 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use andon_attest::token::{Who, change_of};
 use andon_model::event::{Event, JobEnd, Purpose, TestCounts};
-use andon_model::{Actor, Digest, JobName, Oid, Pins, RunId, Span, Time};
+use andon_model::{Actor, Digest, JobName, Oid, Pins, RunId, RunnerName, Span, Time};
 use andon_pipeline::definition::{Job, Pipeline};
 use andon_pipeline::secrets::Asks;
 use andon_pipeline::{Definition, JobState};
 use andon_runner::log::{Packing, marks};
-use andon_runner::{End, News, Order, Room, Running, Service, Step, StepEnd, gather, tool_homes};
+use andon_runner::remote::{Following, Trouble, Which, Work};
+use andon_runner::{End, News, Order, Room, Running, Service, Step, StepEnd, gather, machine_env};
 use andon_sandbox::Bounds;
 use andon_validation::memory;
 use tokio_util::sync::CancellationToken;
@@ -26,9 +29,8 @@ use crate::{Line, Project, Refusal, State};
 pub(in crate::stations) const GRACE: Span = Span::secs(5);
 /// Bytes that a job may print: far beyond any log that helps, and it cannot fill a disk.
 const LOG_LIMIT: u64 = 4 << 30;
-/// Of the machine's own environment, what jobs need to find programs and networks.
-const OF_MACHINE: [&str; 8] =
-    ["PATH", "LANG", "LC_ALL", "USER", "SSL_CERT_FILE", "http_proxy", "https_proxy", "no_proxy"];
+/// Between two tries to fetch what an attempt left on a runner.
+const AGAIN: Duration = Duration::from_millis(500);
 
 /// Where the output of an attempt grows while it runs.
 pub fn live_log(project: &Project, run: RunId, job: &JobName, attempt: u32) -> PathBuf {
@@ -58,6 +60,15 @@ impl Id {
         Room::at(&rooms(project).join(self.name()))
     }
 
+    /// The runner that has it, and by which assignment; none: it is not on one.
+    pub(super) fn assigned(&self, project: &Project) -> Option<(RunnerName, Which)> {
+        let state = project.state();
+        let job = state.runs.all.get(&self.run)?.job(&self.job)?;
+        let (runner, number) = job.runner.clone().filter(|_| job.attempts == self.attempt)?;
+        matches!(job.state, JobState::Running { .. }).then_some(())?;
+        Some((runner, Which { project: project.name.clone(), attempt: self.name(), number }))
+    }
+
     /// When it began, if the journal says that it still runs.
     pub(super) fn runs_since(&self, state: &State) -> Option<Time> {
         let job = state.runs.all.get(&self.run)?.job(&self.job)?;
@@ -68,10 +79,105 @@ impl Id {
     }
 }
 
+/// An attempt under way, wherever it runs.
+pub(super) enum Held {
+    /// On the server's own machine.
+    Here(Running),
+    /// On a runner.
+    There(Following),
+}
+
+impl Held {
+    fn stop(&mut self) {
+        match self {
+            Held::Here(running) => running.stop(),
+            Held::There(following) => following.stop(),
+        }
+    }
+
+    async fn next(&mut self) -> News {
+        match self {
+            Held::Here(running) => running.next().await,
+            Held::There(following) => following.next().await,
+        }
+    }
+}
+
 /// Begins it. Its start is recorded already.
-pub(super) async fn begin(line: &Line, project: &Project, id: &Id) -> Result<Running, String> {
-    let order = order(line, project, id).await.map_err(|error| error.to_string())?;
-    line.runner.start(&order).await
+pub(super) async fn begin(line: &Line, project: &Project, id: &Id) -> Result<Held, String> {
+    let words = |error: Refusal| error.to_string();
+    let Some((runner, which)) = id.assigned(project) else {
+        let (order, ..) = order(line, project, id, false).await.map_err(words)?;
+        return line.runner.start(&order).await.map(Held::Here);
+    };
+    let (order, landed, docker) = order(line, project, id, true).await.map_err(words)?;
+    let commit = project.state().runs.all.get(&id.run).map(|run| run.commit.clone());
+    if let Some(commit) = commit {
+        let alone = project.repository.stand_alone(&commit, &order.workdir).await;
+        alone.map_err(|error| error.to_string())?;
+    }
+    // What is said of it here is the beginning of its output there: both have the same bytes at the same place.
+    let said = match std::fs::read_to_string(&order.log) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.to_string()),
+        said => said.unwrap_or_default(),
+    };
+    let work = Work::of(&order, landed, docker, said);
+    match line.crew.begin(&runner, which.clone(), work, order.room.clone()).await {
+        // It may have arrived all the same: that is seen by whoever follows.
+        Ok(()) | Err(Trouble::Silent(_)) => Ok(Held::There(follow_it(line, project, id, &runner, which))),
+        Err(trouble) => Err(format!("on the runner {runner}: {trouble}")),
+    }
+}
+
+fn follow_it(line: &Line, project: &Project, id: &Id, runner: &RunnerName, which: Which) -> Following {
+    let log = live_log(project, id.run, &id.job, id.attempt);
+    line.crew.follow(runner, which, log, line.settings.runner_lease.duration())
+}
+
+/// Follows one that an earlier server handed to a runner.
+pub(super) fn follow_there(
+    line: &Line,
+    project: &Project,
+    id: &Id,
+    runner: &RunnerName,
+    which: Which,
+) -> Held {
+    Held::There(follow_it(line, project, id, runner, which))
+}
+
+/// Fetches what an attempt on a runner left into its working copy here. The error is why it could not within the runner's lease.
+async fn fetch(
+    line: &Line,
+    project: &Project,
+    id: &Id,
+    runner: &RunnerName,
+    which: &Which,
+) -> Result<(), Refusal> {
+    let (_, definition) = defined(project, id).await?;
+    let definition = definition.as_ref().as_ref().map_err(|problem| Refusal::Broken(problem.clone()))?;
+    let job = declared(definition, &id.job)?;
+    let mut patterns: Vec<String> = job.reports.all().map(str::to_owned).collect();
+    patterns.extend(job.outputs.iter().chain(&job.artifact).cloned());
+    patterns.extend(job.cache.iter().flat_map(|cache| cache.paths.iter().cloned()));
+    if patterns.is_empty() {
+        return Ok(());
+    }
+    let tree = id.room(project).dir().join("tree");
+    loop {
+        match line.crew.take(runner, which.clone(), patterns.clone(), tree.clone()).await {
+            Ok(()) => return Ok(()),
+            Err(Trouble::Silent(why)) => {
+                let silent = line.crew.silent_for(runner);
+                if silent.is_some_and(|silent| silent >= line.settings.runner_lease.duration()) {
+                    return Err(Refusal::Broken(format!(
+                        "the runner {runner} was not reached any more, and its lease is over: {why}"
+                    )));
+                }
+                tokio::time::sleep(AGAIN).await;
+            }
+            Err(trouble) => return Err(Refusal::Broken(format!("on the runner {runner}: {trouble}"))),
+        }
+    }
 }
 
 /// Follows it to its end, recording each step; asks it to end when `cancel` says so. None: the server stops, and it goes on without.
@@ -79,7 +185,7 @@ pub(super) async fn follow(
     line: &Line,
     project: &Project,
     id: &Id,
-    mut running: Running,
+    mut running: Held,
     cancel: &CancellationToken,
     stop: &CancellationToken,
 ) -> Option<End> {
@@ -134,11 +240,11 @@ fn unrecorded(state: &State, id: &Id, steps: Vec<StepEnd>) -> Vec<Event> {
 pub(super) async fn finish(line: &Line, project: &Project, id: &Id, end: &End) -> Result<(), Refusal> {
     let Some(since) = id.runs_since(&project.state()) else { return Ok(()) };
     let mut ended = job_end(end.clone());
-    let room = id.room(project);
+    let (room, there) = (id.room(project), id.assigned(project));
     let mut left = match ended {
         // Nothing it wrote is worth reading: it may not even have begun.
         JobEnd::Broken { .. } => Left::default(),
-        _ => match leavings(line, project, id, room.dir().join("tree"), ended == JobEnd::Passed).await {
+        _ => match leavings_of(line, project, id, room.dir().join("tree"), ended == JobEnd::Passed).await {
             Ok(left) => left,
             Err(error) => {
                 ended = JobEnd::Broken { why: error.to_string() };
@@ -193,6 +299,11 @@ pub(super) async fn finish(line: &Line, project: &Project, id: &Id, end: &End) -
         Ok((events, ()))
     })
     .await?;
+    if let Some((runner, which)) = there {
+        let crew = Arc::clone(&line.crew);
+        // One that cannot be told now is told when it is back.
+        tokio::spawn(async move { drop(crew.let_go(&runner, &which).await) });
+    }
     let tidied = tokio::task::spawn_blocking(move || {
         if whole {
             let _ = std::fs::remove_file(marks::path(&log));
@@ -231,11 +342,29 @@ struct Left {
     reports_only: bool,
 }
 
+/// The same wherever it ran.
+async fn leavings_of(
+    line: &Line,
+    project: &Project,
+    id: &Id,
+    tree: PathBuf,
+    passed: bool,
+) -> Result<Left, Refusal> {
+    let mut called = tree.clone();
+    if let Some((runner, which)) = id.assigned(project) {
+        fetch(line, project, id, &runner, &which).await?;
+        called = line.crew.workdir(&runner, &which).unwrap_or(called);
+    }
+    leavings(line, project, id, tree, called, passed).await
+}
+
+/// `called`: what the working copy was called where it ran.
 async fn leavings(
     line: &Line,
     project: &Project,
     id: &Id,
     tree: PathBuf,
+    called: PathBuf,
     passed: bool,
 ) -> Result<Left, Refusal> {
     let (commit, definition) = defined(project, id).await?;
@@ -248,7 +377,7 @@ async fn leavings(
     let (blobs, run, attempt) = (line.blobs.clone(), id.run, id.attempt);
     let mut parcels = Parcels::of(project, id.run, &id.job, &job)?;
     let read = tokio::task::spawn_blocking(move || {
-        let mut gathered = gather_reports(&tree, &job);
+        let mut gathered = gather_reports(&tree, &called, &job);
         gathered.warnings.extend(parcels.read_note(&tree));
         let mut outputs = None;
         if passed {
@@ -287,7 +416,9 @@ fn declared<'a>(definition: &'a Definition, name: &JobName) -> Result<&'a Job, R
     job.ok_or_else(|| Refusal::Broken(format!("{name} is not in andon.yaml")))
 }
 
-async fn order(line: &Line, project: &Project, id: &Id) -> Result<Order, Refusal> {
+/// What is to be run, whether it is of trunk, and whether it asks for the container engine. `there`: on a runner, which has tools and homes of
+/// its own.
+async fn order(line: &Line, project: &Project, id: &Id, there: bool) -> Result<(Order, bool, bool), Refusal> {
     let (commit, definition) = defined(project, id).await?;
     let definition = definition.as_ref().as_ref().map_err(|problem| Refusal::Broken(problem.clone()))?;
     let job = declared(definition, &id.job)?;
@@ -298,8 +429,18 @@ async fn order(line: &Line, project: &Project, id: &Id) -> Result<Order, Refusal
     project.repository.check_out(&commit, &tree).await?;
     Parcels::of(project, id.run, &id.job, job)?.put_in(line, &room).await?;
     let purpose = project.state().runs.all.get(&id.run).map(|run| run.purpose.clone());
-    let home = home(project, matches!(purpose, Some(Purpose::Trunk)));
-    let mut env = job_env(&definition.pipeline, job, project, &id.job, &home, &room.tmp());
+    let landed = matches!(purpose, Some(Purpose::Trunk));
+    let home = home(project, landed);
+    let mut env = match there {
+        false => job_env(&definition.pipeline, job, project, &id.job, &home, &room.tmp()),
+        true => {
+            let mut env = own_env(project.name.as_str(), &id.job);
+            env.extend(definition.pipeline.env.clone());
+            env.extend(job.env.clone());
+            env
+        }
+    };
+    let path = env.get("PATH").cloned();
     env.insert("ANDON_RUN".into(), id.run.to_string());
     env.insert("ANDON_COMMIT".into(), commit.to_string());
     env.insert("ANDON_SERVER".into(), line.settings.url.clone());
@@ -308,6 +449,11 @@ async fn order(line: &Line, project: &Project, id: &Id) -> Result<Order, Refusal
         let run = project.state().runs.all.get(&id.run).cloned();
         if let Some(run) = run {
             line.hand_tests(project, &run, &room.tmp(), &mut env).await?;
+        }
+        if there {
+            // Where this program is on the runner, the runner knows.
+            env.remove("PATH");
+            env.extend(path.map(|path| ("PATH".to_owned(), path)));
         }
     }
     let asks = match purpose {
@@ -347,30 +493,16 @@ async fn order(line: &Line, project: &Project, id: &Id) -> Result<Order, Refusal
     order.writes = vec![home];
     order.timeout = timeout;
     order.secrets = secrets;
-    if job.docker {
+    if job.docker && !there {
         with_engine(line, &mut order)?;
     }
-    Ok(order)
+    Ok((order, landed, job.docker))
 }
 
-/// The container engine is one socket: where it is, and that it may be spoken to. A job that may not is told so in its output.
+/// The container engine, for a job on the server's own machine that asks for it.
 pub(in crate::stations) fn with_engine(line: &Line, order: &mut Order) -> std::io::Result<()> {
-    let said = std::env::var("DOCKER_HOST").ok();
-    let socket =
-        said.as_deref().and_then(|host| host.strip_prefix("unix://")).unwrap_or("/var/run/docker.sock");
-    let why = match Path::new(socket).canonicalize() {
-        Ok(socket) if line.settings.docker_in_jobs => {
-            order.env.insert("DOCKER_HOST".into(), format!("unix://{}", socket.display()));
-            order.writes.push(socket);
-            return Ok(());
-        }
-        Ok(_) => {
-            "jobs do not reach the container engine here; hint: the owner of the server decides: andon serve --docker-in-jobs"
-        }
-        Err(_) => "this server has no container engine",
-    };
-    let mut file = std::fs::File::options().create(true).append(true).open(&order.log)?;
-    writeln!(file, "andon: {why}")
+    let hint = "the owner of the server decides: andon serve --docker-in-jobs";
+    andon_runner::engine::give(order, line.settings.docker_in_jobs, hint)
 }
 
 /// Keeps an output that is over, packed; none: it could not be kept.
@@ -453,6 +585,7 @@ pub fn plain_order(
         secrets: Vec::new(),
         log_limit: LOG_LIMIT,
         limits: bounds(job),
+        image: job.image.clone(),
         network: job.network,
         reads: Vec::new(),
         writes: Vec::new(),
@@ -517,26 +650,20 @@ pub(in crate::stations) fn job_env(
 
 /// What every job has, whatever the file says: on a server and on a developer's machine.
 pub fn plain_env(project: &str, home: &Path, name: &JobName, tmp: &Path) -> BTreeMap<String, String> {
-    let variable = |key: &str| std::env::var(key).ok();
-    let machine = OF_MACHINE.iter().filter_map(|key| Some(((*key).to_owned(), variable(key)?)));
-    let mut env: BTreeMap<String, String> = machine.collect();
-    env.extend(tool_homes(variable));
-    if rustix::process::geteuid().is_root() {
-        // Without its capabilities root cannot give files away, which tar would try.
-        env.insert("TAR_OPTIONS".into(), "--no-same-owner".into());
-    }
+    let mut env = machine_env(|name| std::env::var(name).ok());
     if let Err(error) = std::fs::create_dir_all(home) {
         tracing::error!(%error, project, "its jobs have no home");
     }
-    env.extend([
-        ("CI".to_owned(), "true".to_owned()),
-        ("ANDON".to_owned(), "true".to_owned()),
-        ("ANDON_PROJECT".to_owned(), project.to_owned()),
-        ("ANDON_JOB".to_owned(), name.to_string()),
-        ("TMPDIR".to_owned(), tmp.display().to_string()),
-        ("HOME".to_owned(), home.display().to_string()),
-    ]);
+    env.extend(own_env(project, name));
+    env.insert("TMPDIR".into(), tmp.display().to_string());
+    env.insert("HOME".into(), home.display().to_string());
     env
+}
+
+/// What of that no machine has part in.
+fn own_env(project: &str, name: &JobName) -> BTreeMap<String, String> {
+    let said = [("CI", "true"), ("ANDON", "true"), ("ANDON_PROJECT", project), ("ANDON_JOB", name.as_str())];
+    said.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
 fn pack(blobs: &andon_store::Blobs, workdir: &Path, what: &str) -> std::io::Result<(Digest, u64)> {

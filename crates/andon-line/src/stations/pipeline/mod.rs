@@ -18,14 +18,15 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use andon_model::event::{Event, JobIsolation};
-use andon_model::{Digest, JobName, RunId};
+use andon_model::{Digest, RunnerName};
 use andon_pipeline::JobState;
 use andon_pipeline::plan::{Decision, next_expiry, plan};
-use andon_runner::{End, Running};
+use andon_runner::End;
+use andon_runner::remote::Which;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
-use attempt::Id;
+use attempt::{Held, Id};
 pub(super) use attempt::{hand_over, home, job_env, job_order, keep_log, pins, with_engine};
 pub use attempt::{job_end, live_log, plain_env, plain_order};
 pub use reports::{Gathered, gather_reports};
@@ -33,6 +34,7 @@ pub use reports::{Gathered, gather_reports};
 use replays::Keys;
 
 use super::Pulse;
+use crate::runners::Slot;
 use crate::{Line, Project, Refusal};
 
 /// Between two tries to record how a job ended.
@@ -79,6 +81,13 @@ async fn after_restart(line: &Arc<Line>, project: &Arc<Project>, stop: &Cancella
         tracing::error!(%error, project = %project.name, "attempts that nobody knows are not all ended");
     }
     for id in begun.into_values() {
+        if let Some((runner, which)) = id.assigned(project) {
+            // Whether it is there is seen once that runner is back.
+            let slot = line.take_slot(&runner, true).map(Place::There);
+            let follow = attempt::follow_there(line, project, &id, &runner, which);
+            take_up(line, project, id, slot, stop, async { Ok(follow) });
+            continue;
+        }
         let room = id.room(project);
         let adopted = match room.dir().exists() {
             true => line.runner.adopt(&room).await,
@@ -87,8 +96,8 @@ async fn after_restart(line: &Arc<Line>, project: &Arc<Project>, stop: &Cancella
         match adopted {
             Ok(Some(running)) => {
                 // Its place is its own, also where there are fewer now.
-                let slot = Arc::clone(&line.slots).try_acquire_owned().ok();
-                take_up(line, project, id, slot, stop, async { Ok(running) });
+                let slot = Arc::clone(&line.slots).try_acquire_owned().ok().map(Place::Here);
+                take_up(line, project, id, slot, stop, async { Ok(Held::Here(running)) });
             }
             Ok(None) => {
                 lose(line, project, &id, "the machine or the process that held it went down", stop).await
@@ -125,7 +134,7 @@ async fn step(
 ) -> Result<(), Refusal> {
     cancel_unneeded(project);
     while keys.replay(line, project).await? {}
-    let decisions = plan(&project.state().runs, line.slots.available_permits(), line.now());
+    let decisions = plan(&project.state().runs, &line.job_places(), line.now());
     for decision in decisions {
         match decision {
             Decision::Ask { run, job, until } => {
@@ -135,11 +144,15 @@ async fn step(
                 line.tell(project, PIPELINE, vec![Event::JobReplayed { run, job, from, key: None }]).await?;
             }
             Decision::Expire { run, job, why } => approval::expire(line, project, run, job, why).await?,
-            Decision::Start { run, job, attempt } => {
+            Decision::Start { run, job, attempt, on } => {
                 // Another project may have been quicker: then a job that ends wakes us again.
-                let Ok(slot) = Arc::clone(&line.slots).try_acquire_owned() else { continue };
+                let slot = match &on {
+                    None => Arc::clone(&line.slots).try_acquire_owned().ok().map(Place::Here),
+                    Some(runner) => line.take_slot(runner, false).map(Place::There),
+                };
+                let Some(slot) = slot else { continue };
                 let key = keys.of(run, &job);
-                start(line, project, (run, job, attempt), key, slot, stop).await?;
+                start(line, project, Id { run, job, attempt }, on, key, slot, stop).await?;
             }
             Decision::Skip { run, job, why } => {
                 line.tell(project, PIPELINE, vec![Event::JobSkipped { run, job, why }]).await?;
@@ -160,19 +173,32 @@ fn cancel_unneeded(project: &Project) {
     }
 }
 
+/// A place for a job, until it is dropped.
+#[allow(dead_code, reason = "held, not read")]
+enum Place {
+    Here(OwnedSemaphorePermit),
+    There(Slot),
+}
+
 async fn start(
     line: &Arc<Line>,
     project: &Arc<Project>,
-    (run, job, attempt): (RunId, JobName, u32),
+    id: Id,
+    on: Option<RunnerName>,
     key: Option<Digest>,
-    slot: OwnedSemaphorePermit,
+    slot: Place,
     stop: &CancellationToken,
 ) -> Result<(), Refusal> {
-    let isolation = isolation(line, project, run, &job).await?;
-    let started = Event::JobStarted { run, job: job.clone(), attempt, isolation };
+    let isolation = isolation(line, project, &id, on.as_ref()).await?;
+    let (run, job, attempt) = (id.run, id.job.clone(), id.attempt);
+    let assigned = on.map(|runner| {
+        // Nobody else gives out numbers of this project.
+        let number = project.state().runs.assigned + 1;
+        Event::JobAssigned { run, job: job.clone(), attempt, runner, number }
+    });
     let keyed = key.map(|key| Event::JobKeyed { run, job: job.clone(), key });
-    line.tell(project, PIPELINE, keyed.into_iter().chain([started]).collect()).await?;
-    let id = Id { run, job, attempt };
+    let started = Event::JobStarted { run, job, attempt, isolation };
+    line.tell(project, PIPELINE, keyed.into_iter().chain([started]).chain(assigned).collect()).await?;
     let (own, of, begun) = (Arc::clone(line), Arc::clone(project), id.clone());
     let begin = async move { attempt::begin(&own, &of, &begun).await };
     take_up(line, project, id, Some(slot), stop, begin);
@@ -183,17 +209,32 @@ async fn start(
 async fn isolation(
     line: &Arc<Line>,
     project: &Project,
-    run: RunId,
-    job: &JobName,
+    id: &Id,
+    on: Option<&RunnerName>,
 ) -> Result<JobIsolation, Refusal> {
-    let commit = project.state().runs.all.get(&run).map(|run| run.commit.clone());
+    let commit = project.state().runs.all.get(&id.run).map(|run| run.commit.clone());
     let Some(commit) = commit else { return Ok(JobIsolation::default()) };
     let defined = project.definition(&commit).await?;
     let Ok(definition) = &*defined else { return Ok(JobIsolation::default()) };
-    let Some(job) = definition.pipeline.jobs.get(job) else { return Ok(JobIsolation::default()) };
+    let Some(job) = definition.pipeline.jobs.get(&id.job) else { return Ok(JobIsolation::default()) };
     let (own, bounds, network) = (Arc::clone(line), attempt::bounds(job), job.network);
-    let asked = tokio::task::spawn_blocking(move || own.runner.isolation(&bounds, network));
+    let image = job.image.clone();
+    if let Some(runner) = on {
+        return Ok(line.crew.isolation(runner, &bounds, network, image.as_deref()));
+    }
+    let asked = tokio::task::spawn_blocking(move || own.runner.isolation(&bounds, network, image.as_deref()));
     asked.await.map_err(|error| Refusal::Broken(error.to_string()))
+}
+
+/// Whether the journal says that this runner has this assignment.
+pub(super) fn has_assigned(line: &Line, runner: &RunnerName, which: &Which) -> bool {
+    let Ok(project) = line.project(which.project.as_str()) else { return false };
+    let running = project.state().runs.running.clone();
+    running.into_iter().any(|(run, job)| {
+        let attempt =
+            project.state().runs.all.get(&run).and_then(|run| run.job(&job)).map_or(0, |job| job.attempts);
+        Id { run, job, attempt }.assigned(&project) == Some((runner.clone(), which.clone()))
+    })
 }
 
 /// Looks after an attempt in a task of its own, from its beginning, or from where it was found, to its recorded end.
@@ -201,9 +242,9 @@ fn take_up(
     line: &Arc<Line>,
     project: &Arc<Project>,
     id: Id,
-    slot: Option<OwnedSemaphorePermit>,
+    slot: Option<Place>,
     stop: &CancellationToken,
-    begin: impl Future<Output = Result<Running, String>> + Send + 'static,
+    begin: impl Future<Output = Result<Held, String>> + Send + 'static,
 ) {
     let token = CancellationToken::new();
     let key = (id.run, id.job.clone());
@@ -227,17 +268,7 @@ fn take_up(
         }
         project.jobs.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
         drop(slot);
-        line.wake_others(&project);
+        // A place for a job became free: other projects may have been waiting for it.
+        line.wake_all();
     });
-}
-
-impl Line {
-    /// A place for a job became free: other projects may have been waiting for it.
-    fn wake_others(&self, project: &Project) {
-        for other in self.projects().iter().filter(|other| other.name != project.name) {
-            if let Some(last) = other.state().feed.back() {
-                self.nudge(last);
-            }
-        }
-    }
 }

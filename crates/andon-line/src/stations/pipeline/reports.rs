@@ -39,8 +39,8 @@ pub struct Gathered {
     pub numbers: Vec<Number>,
 }
 
-/// Reads all that the job declares.
-pub fn gather_reports(workdir: &Path, job: &Job) -> Gathered {
+/// Reads all that the job declares. `called`: what the working copy was called where the job ran; reports may name files by it.
+pub fn gather_reports(workdir: &Path, called: &Path, job: &Job) -> Gathered {
     let mut made = Gathered::default();
     for pattern in job.reports.of_tests() {
         for path in found(workdir, pattern, &mut made) {
@@ -68,7 +68,7 @@ pub fn gather_reports(workdir: &Path, job: &Job) -> Gathered {
     if job.reports.coverage.iter().chain(job.reports.findings.iter()).next().is_none() {
         return made;
     }
-    let places = places(workdir);
+    let places = places(workdir, called);
     for pattern in job.reports.coverage.iter() {
         for path in found(workdir, pattern, &mut made) {
             let read = within(&path, LARGEST)
@@ -102,8 +102,8 @@ pub fn gather_reports(workdir: &Path, job: &Job) -> Gathered {
 }
 
 /// The files that paths of reports may mean.
-fn places(workdir: &Path) -> Places {
-    let root = workdir.display().to_string();
+fn places(workdir: &Path, called: &Path) -> Places {
+    let root = called.display().to_string();
     let files = gather::find(workdir, "**").unwrap_or_default();
     let files = files.iter().filter_map(|path| path.strip_prefix(workdir).ok()?.to_str());
     let own = files.filter(|path| !path.split('/').any(|part| MADE.contains(&part)));

@@ -1,4 +1,4 @@
-//! How an agent knows its server: a certificate that the server made itself, whose digest is part of every token. Knows nobody else.
+//! How a machine knows its server: a certificate that the server made itself, whose digest is part of every token. Knows nobody else.
 
 use std::io;
 use std::path::Path;
@@ -14,10 +14,7 @@ use tokio_rustls::rustls::{
 };
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-use crate::spec;
-
-/// What every token begins with: scanners find leaked ones by it.
-const PREFIX: &str = "andon_host_";
+use crate::keep;
 
 /// The server's certificate.
 #[derive(Clone)]
@@ -42,13 +39,13 @@ fn odd(error: impl std::fmt::Display) -> io::Error {
 impl Identity {
     /// As this file keeps it; made where there is none.
     pub fn open(file: &Path) -> io::Result<Identity> {
-        let kept = match spec::read::<Kept>(file)? {
+        let kept = match keep::read::<Kept>(file)? {
             Some(kept) => kept,
             None => {
                 let made = rcgen::generate_simple_self_signed(["andon".to_owned()]).map_err(odd)?;
                 let certificate = hex::encode(made.cert.der());
                 let kept = Kept { certificate, key: hex::encode(made.signing_key.serialize_der()) };
-                spec::write(file, &kept)?;
+                keep::write(file, &kept)?;
                 kept
             }
         };
@@ -64,15 +61,15 @@ impl Identity {
         Ok(Identity { acceptor: TlsAcceptor::from(Arc::new(config)), fingerprint })
     }
 
-    /// What is typed on the machine that is to join: whom to believe, and the secret.
-    pub fn token(&self, secret: &str) -> String {
-        format!("{PREFIX}{}_{secret}", self.fingerprint)
+    /// What is typed on the machine that is to join: whom to believe, and the secret. Scanners find leaked ones by the prefix.
+    pub fn token(&self, prefix: &str, secret: &str) -> String {
+        format!("{prefix}{}_{secret}", self.fingerprint)
     }
 }
 
-/// Fingerprint and secret of a token; none: it is not one.
-pub fn parts(token: &str) -> Option<(String, String)> {
-    let (fingerprint, secret) = token.trim().strip_prefix(PREFIX)?.split_once('_')?;
+/// Fingerprint and secret of a token with this prefix; none: it is not one.
+pub fn parts(prefix: &str, token: &str) -> Option<(String, String)> {
+    let (fingerprint, secret) = token.trim().strip_prefix(prefix)?.split_once('_')?;
     let hexadecimal = |text: &str| text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     let good =
         fingerprint.len() == 64 && secret.len() == 32 && hexadecimal(fingerprint) && hexadecimal(secret);
@@ -85,7 +82,7 @@ fn fingerprint(certificate: &CertificateDer<'_>) -> String {
 
 /// Believes one certificate.
 #[derive(Debug)]
-pub(super) struct Pinned {
+pub(crate) struct Pinned {
     wanted: String,
     /// What another one showed.
     shown: Mutex<Option<String>>,
@@ -169,12 +166,12 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
         let secret = "0123456789abcdef0123456789abcdef";
-        let token = made.token(secret);
-        assert_eq!(parts(&token), Some((made.fingerprint.clone(), secret.to_owned())));
+        let token = made.token("andon_host_", secret);
+        assert_eq!(parts("andon_host_", &token), Some((made.fingerprint.clone(), secret.to_owned())));
         for bad in
             ["", "andon_x", &token[..token.len() - 1], &token.to_uppercase(), &token.replace("host_", "")]
         {
-            assert_eq!(parts(bad), None, "{bad}");
+            assert_eq!(parts("andon_host_", bad), None, "{bad}");
         }
     }
 }

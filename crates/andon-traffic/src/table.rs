@@ -1,9 +1,11 @@
-//! What the router is told: hosts, revisions, weights, backends. Checked here; put into force in `router`.
+//! What a data plane is told: hosts, revisions, weights, backends. Checked here; put into force by a plane.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 
-use hyper::header::HeaderName;
+use http::HeaderName;
+use serde::{Deserialize, Serialize};
 
 /// One deployed version of a service.
 pub use andon_model::event::Revision as RevisionName;
@@ -16,7 +18,7 @@ pub struct RouteTable {
 }
 
 /// Where the users of one service go.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Route {
     /// Host names, without port; case does not matter.
     pub hosts: Vec<String>,
@@ -47,7 +49,7 @@ pub struct Route {
 }
 
 /// Requests that carry this go to that side, and are no witnesses of a comparison.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Forced {
     /// Where it stands.
     pub by: By,
@@ -60,7 +62,7 @@ pub struct Forced {
 }
 
 /// Where a request says which side it wants.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum By {
     /// In a header.
     Header,
@@ -69,7 +71,7 @@ pub enum By {
 }
 
 /// What an instance speaks.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Protocol {
     /// HTTP/1.1.
     #[default]
@@ -100,7 +102,7 @@ impl Route {
 }
 
 /// The revision that users are being moved to, and how many of them.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Candidate {
     /// Which.
     pub revision: RevisionName,
@@ -111,7 +113,7 @@ pub struct Candidate {
 }
 
 /// The revision that sees a copy of the traffic.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mirror {
     /// Which.
     pub revision: RevisionName,
@@ -151,23 +153,27 @@ pub enum TableError {
 }
 
 /// A host as it is looked up: lower case, no port, no final dot.
-pub(crate) fn plain_host(host: &str) -> String {
+pub fn plain_host(host: &str) -> Cow<'_, str> {
     let name = match host.strip_prefix('[') {
         Some(rest) => rest.split(']').next().unwrap_or(rest),
         None => host.split(':').next().unwrap_or(host),
     };
-    name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()
+    let name = name.strip_suffix('.').unwrap_or(name);
+    if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        return Cow::Owned(name.to_ascii_lowercase());
+    }
+    Cow::Borrowed(name)
 }
 
 /// Refuses what would send users somewhere by accident.
-pub(crate) fn check(table: &RouteTable) -> Result<(), TableError> {
+pub fn check(table: &RouteTable) -> Result<(), TableError> {
     let (mut hosts, mut services) = (HashSet::new(), HashSet::new());
     for route in &table.routes {
         let service = || route.service.clone();
         if !services.insert(&route.service) {
             return Err(TableError::ServiceTwice(service()));
         }
-        let own: HashSet<String> = route.hosts.iter().map(|host| plain_host(host)).collect();
+        let own: HashSet<String> = route.hosts.iter().map(|host| plain_host(host).into_owned()).collect();
         if let Some(host) = own.into_iter().find(|host| !hosts.insert(host.clone())) {
             return Err(TableError::HostTwice(host));
         }

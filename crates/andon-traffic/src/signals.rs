@@ -1,9 +1,11 @@
-//! Golden signals: what happened to whom, by service, revision and epoch. Types only; `count` fills them.
+//! Golden signals: what happened to whom, by service, revision and epoch. Types only; a plane fills them.
 //!
 //! Subjects are counted where requests are, because a user who fails ten times is one witness and not ten. Within one
 //! release (one salt) a subject counts **once** for each level it reaches - its first, third, tenth error, its first
 //! request slower than a threshold - in the epoch and arm where it reached it. So a change of weight never makes two
 //! witnesses of one user.
+
+use serde::{Deserialize, Serialize};
 
 use crate::table::RevisionName;
 
@@ -11,7 +13,7 @@ use crate::table::RevisionName;
 pub const ERROR_LEVELS: [u32; 3] = [1, 3, 10];
 
 /// The side of a comparison.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Arm {
     /// What served before.
     Stable,
@@ -20,7 +22,7 @@ pub enum Arm {
 }
 
 /// What is known of one service in one epoch. The weight and the counts belong together.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ServiceSignals {
     /// `project/environment/service`.
     pub service: String,
@@ -37,7 +39,7 @@ pub struct ServiceSignals {
 }
 
 /// What is known of one revision in one epoch.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ArmSignals {
     /// Which revision.
     pub revision: RevisionName,
@@ -82,7 +84,7 @@ pub struct ArmSignals {
 }
 
 /// A distribution of latencies in µs, within 0.1 %. Quantiles are 0 while nothing was measured.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Latency {
     /// How many.
     pub count: u64,
