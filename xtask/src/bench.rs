@@ -1,8 +1,7 @@
 //! `cargo xtask bench AREA`: measures one area and keeps its figures.
 
 use crate::{
-    containers, data, environments, line, logs, order, pipeline, proxies, recovery, release, states,
-    traffic,
+    containers, data, environments, line, logs, order, pipeline, proxies, recovery, release, states, traffic,
     validation,
 };
 

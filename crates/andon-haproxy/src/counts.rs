@@ -57,6 +57,10 @@ fn arm(arm: Arm, revision: andon_traffic::RevisionName, values: [u64; 6], in_fli
         reached_errors: [one, three, ten],
         slow_thresholds_us: Vec::new(),
         slow_subjects: Vec::new(),
+        // Not counted there: without an event a comparison says nothing.
+        came: 0,
+        first_slow: Vec::new(),
+        good_subjects: 0,
         status: [0, requests.saturating_sub(errors), 0, 0, errors],
         connect_failures: 0,
         timeouts: 0,

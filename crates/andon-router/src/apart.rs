@@ -289,6 +289,9 @@ fn add(sum: &mut ArmSignals, arm: ArmSignals) {
     more(&mut sum.bytes_in, arm.bytes_in);
     more(&mut sum.bytes_out, arm.bytes_out);
     sum.reached_errors.iter_mut().zip(arm.reached_errors).for_each(|(sum, n)| more(sum, n));
+    more(&mut sum.came, arm.came);
+    more(&mut sum.good_subjects, arm.good_subjects);
+    sum.first_slow.iter_mut().zip(arm.first_slow).for_each(|(sum, n)| more(sum, n));
     sum.slow_subjects.iter_mut().zip(arm.slow_subjects).for_each(|(sum, n)| more(sum, n));
     sum.status.iter_mut().zip(arm.status).for_each(|(sum, n)| more(sum, n));
     sum.in_flight = sum.in_flight.saturating_add(arm.in_flight);
@@ -322,6 +325,9 @@ mod tests {
             reached_errors: [1, 0, 0],
             slow_thresholds_us: vec![5],
             slow_subjects: vec![2],
+            came: requests,
+            first_slow: vec![1],
+            good_subjects: requests,
             status: [0, requests, 0, 0, 0],
             connect_failures: 0,
             timeouts: 0,
@@ -401,6 +407,7 @@ mod tests {
         assert_eq!(sum.len(), 1);
         let arm = &sum[0].arms[0];
         assert_eq!((arm.requests, arm.errors, arm.reached_errors[0], arm.slow_subjects[0]), (115, 3, 3, 6));
+        assert_eq!((arm.came, arm.first_slow[0], arm.good_subjects), (115, 3, 115));
         assert_eq!((arm.in_flight, arm.latency.p50_us), (2, 9));
         assert!(apart.hear(Report::default()).is_err());
     }
