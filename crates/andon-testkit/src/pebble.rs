@@ -90,7 +90,10 @@ impl Pebble {
             .spawn()
             .unwrap();
         let mut said = BufReader::new(child.stdout.take().unwrap()).lines();
-        said.by_ref().map_while(Result::ok).find(|line| line.contains("ACME directory available"))?;
+        said.by_ref()
+            .map_while(Result::ok)
+            .find(|line| line.contains("ACME directory available"))
+            .expect("pebble says where its directory is");
         std::thread::spawn(move || said.for_each(drop));
         // It speaks of its door before it opens it.
         while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
