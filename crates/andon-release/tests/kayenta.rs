@@ -2,6 +2,8 @@
 //!
 //! `ANDON_CASES` says how many random cases (200 by default), `ANDON_CASES_FIGURES` a file for the largest differences.
 
+#![allow(clippy::unwrap_used, reason = "all of it is test code")]
+
 use std::fmt::Write as _;
 use std::process::Command;
 

@@ -1,5 +1,7 @@
 //! What is spoken on either side: HTTP/2 in the clear and over TLS, gRPC, and who may ask for a revision.
 
+#![allow(clippy::unwrap_used, reason = "all of it is test code")]
+
 mod support;
 
 use std::collections::HashMap;

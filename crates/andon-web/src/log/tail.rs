@@ -46,15 +46,18 @@ impl Growth {
     }
 }
 
+/// Where growths of one output are sent.
+type Tail = Sender<Arc<Growth>>;
+
 /// Every output that somebody follows.
 #[derive(Debug, Clone, Default)]
-pub struct Tails(Arc<Mutex<HashMap<Attempt, Weak<Sender<Arc<Growth>>>>>>);
+pub struct Tails(Arc<Mutex<HashMap<Attempt, Weak<Tail>>>>);
 
 /// Somebody who follows. When the last one has gone, the output is no longer read.
 #[derive(Debug)]
 pub struct Follower {
     growths: Receiver<Arc<Growth>>,
-    _tail: Arc<Sender<Arc<Growth>>>,
+    _tail: Arc<Tail>,
 }
 
 impl Follower {
@@ -81,7 +84,7 @@ impl Tails {
 }
 
 /// Reads on for as long as somebody follows.
-async fn read(tail: Weak<Sender<Arc<Growth>>>, output: Output, mut from: Place) {
+async fn read(tail: Weak<Tail>, output: Output, mut from: Place) {
     let mut looks = interval(LOOKS);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while tail.strong_count() > 0 {
