@@ -173,7 +173,9 @@ async fn serve(apart: Arc<Own>, listen: SocketAddr, server: &str) -> Result<(), 
     let here = listener.local_addr().map_err(|error| error.to_string())?;
     let mut term = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     let mut int = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
-    let threads: [(&str, fn(&Own)); 2] = [("table", Own::follow_for_ever), ("counts", Own::report_for_ever)];
+    /// What one thread does, for as long as the process lives.
+    type Work = fn(&Own);
+    let threads: [(&str, Work); 2] = [("table", Own::follow_for_ever), ("counts", Own::report_for_ever)];
     for (name, work) in threads {
         let apart = Arc::clone(&apart);
         let spawned = std::thread::Builder::new().name(name.into()).spawn(move || work(&apart));
