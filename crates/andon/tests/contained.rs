@@ -166,7 +166,8 @@ pipeline:
     let change = repo.propose("Build in a container");
     let decided = server.decided(change);
     let built = log(&server, "build");
-    assert!(built.contains("the image\nyes /opt/tools\nthe app\n"), "{built}\n{}", server.stderr());
+    let seen = server.view("/runs/1");
+    assert!(built.contains("the image\nyes /opt/tools\nthe app\n"), "{built}\n{seen}\n{}", server.stderr());
     assert_eq!(log(&server, "use"), "built\n");
     let view = server.view("/runs/1");
     let job = view["jobs"].as_array().unwrap().iter().find(|job| job["name"] == "build").unwrap().clone();

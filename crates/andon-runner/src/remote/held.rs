@@ -200,6 +200,7 @@ impl Machine {
         let below = |path: String| room.dir().join(path).display().to_string();
         env.extend(work.paths.into_iter().map(|(name, path)| (name, below(path))));
         if env.contains_key("ANDON_TESTS")
+            && work.image.is_none()
             && let Some(own) = self.exe.parent()
         {
             let path = env.entry("PATH".into()).or_default();

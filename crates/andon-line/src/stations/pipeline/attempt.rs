@@ -450,8 +450,8 @@ async fn order(line: &Line, project: &Project, id: &Id, there: bool) -> Result<(
         if let Some(run) = run {
             line.hand_tests(project, &run, &room.tmp(), &mut env).await?;
         }
-        if there {
-            // Where this program is on the runner, the runner knows.
+        if there || job.image.is_some() {
+            // Where this program is on the runner, the runner knows; and an image has a path of its own, on which this program is not.
             env.remove("PATH");
             env.extend(path.map(|path| ("PATH".to_owned(), path)));
         }
