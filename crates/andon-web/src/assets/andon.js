@@ -74,7 +74,7 @@
   listen();
 
   // Only so much output is kept: what goes comes back when it is asked for.
-  const most = 30000, number = chunk => +chunk.dataset.line;
+  const most = 5000, number = chunk => +chunk.dataset.line;
   function prune(grown) {
     const log = $("#log");
     for (;;) {
