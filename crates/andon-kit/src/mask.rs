@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use aho_corasick::{AhoCorasick, MatchKind};
+use aho_corasick::{AhoCorasick, MatchKind, packed};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 
@@ -18,6 +18,8 @@ const SHORTEST_FORM: usize = 6;
 const SHORTEST_PART: usize = 8;
 /// Of a secret that was not finished so much may be seen.
 const HARMLESS: usize = 3;
+/// Bytes at the beginning of a form that are looked for first.
+const BEGINNING: usize = 6;
 /// Lines that tools break base64 into.
 const COLUMNS: [usize; 2] = [76, 64];
 
@@ -30,6 +32,8 @@ pub struct Mask {
 #[derive(Debug)]
 struct Forms {
     automaton: AhoCorasick,
+    /// Beginnings of all forms, many bytes at a time: nearly all output has none of them, and is not looked at further. None: there are too many.
+    beginnings: Option<packed::Searcher>,
     /// Sorted.
     all: Vec<Vec<u8>>,
     longest: usize,
@@ -51,12 +55,15 @@ impl Mask {
         let all: Vec<Vec<u8>> = all.into_iter().collect();
         // Only the sum of all lengths is limited, far beyond what a server keeps as secrets.
         let automaton = AhoCorasick::builder().match_kind(MatchKind::Standard).build(&all).ok();
+        let beginnings = packed::Searcher::new(
+            all.iter().map(|form| &form[..form.len().min(BEGINNING)]).collect::<BTreeSet<&[u8]>>(),
+        );
         let longest = all.iter().map(Vec::len).max().unwrap_or(0);
         let mut begins = [false; 256];
         all.iter().filter_map(|form| form.first()).for_each(|first| begins[usize::from(*first)] = true);
         let found = automaton
             .filter(|_| longest > 0)
-            .map(|automaton| Arc::new(Forms { automaton, all, longest, begins }));
+            .map(|automaton| Arc::new(Forms { automaton, beginnings, all, longest, begins }));
         Mask { found }
     }
 
@@ -150,6 +157,9 @@ impl Forms {
 
     /// Where secrets stand, joined where they overlap; the first `covered` bytes are one.
     fn stretches(&self, bytes: &[u8], covered: usize) -> Vec<(usize, usize)> {
+        if covered == 0 && self.beginnings.as_ref().is_some_and(|search| search.find(bytes).is_none()) {
+            return Vec::new();
+        }
         let mut all: Vec<(usize, usize)> =
             self.automaton.find_overlapping_iter(bytes).map(|found| (found.start(), found.end())).collect();
         if covered > 0 {

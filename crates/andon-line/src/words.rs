@@ -72,6 +72,19 @@ pub fn of(event: &Event) -> Option<(Mark, String, Option<String>)> {
             let (mark, words) = crate::view::job_end(ended);
             (mark, format!("{job} {words} after {took}."), Some(format!("runs/{}", run.0)))
         }
+        Event::TestRed { run, job, test, .. } => {
+            (Mark::Stop, format!("{test} is red in {job} of {run}."), Some(format!("runs/{}/{job}", run.0)))
+        }
+        Event::ImpactSeen { run, tests, selected, misses, .. } => {
+            let missed = match misses {
+                0 => "missed nothing".to_owned(),
+                misses => format!("missed {}", crate::view::count(*misses as usize, "red test")),
+            };
+            let words = format!(
+                "{selected} of {tests} tests of {run} can be touched by it; they alone would have {missed}."
+            );
+            (Mark::None, words, Some("tests".into()))
+        }
         Event::SecretSet { secret, .. } => (Mark::None, format!("The secret {secret} was set."), None),
         Event::SecretRemoved { secret } => (Mark::None, format!("The secret {secret} was forgotten."), None),
         Event::TestQuarantined { test, owner, until, .. } => {

@@ -226,6 +226,8 @@ pub enum Event {
         #[serde(default)]
         report: Option<Digest>,
     },
+    /// The first red test of an attempt, told as soon as a report shows it, which may be long before the attempt ends. It judges nothing.
+    TestRed { run: RunId, job: JobName, attempt: u32, test: String, message: String },
     /// The attempt is gone and nobody knows how it would have ended: it counts for nothing, another follows.
     JobLost { run: RunId, job: JobName, attempt: u32, why: String },
     /// The job will not be run, for the reason given.

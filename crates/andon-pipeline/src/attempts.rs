@@ -62,6 +62,17 @@ pub struct StepRun {
     pub log_at: u64,
 }
 
+/// The first red test that an attempt's reports showed.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RedTest {
+    /// Its full name.
+    pub test: String,
+    /// The first line of what it said.
+    pub message: String,
+    /// When it was seen.
+    pub at: Time,
+}
+
 /// A job of a run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct JobRun {
@@ -75,6 +86,8 @@ pub struct JobRun {
     pub lost: u32,
     /// Steps of the newest attempt that ended, in order.
     pub steps: Vec<StepRun>,
+    /// The first red test of the newest attempt, as far as its reports are written.
+    pub red_test: Option<RedTest>,
     /// What separates the newest attempt from its neighbours and from the host.
     pub isolation: JobIsolation,
     /// The runner that has or had the newest attempt, with the number of the assignment; none: the server's own machine.
@@ -106,6 +119,7 @@ impl JobRun {
             attempts: 0,
             lost: 0,
             steps: Vec::new(),
+            red_test: None,
             isolation: JobIsolation::default(),
             runner: None,
             red: 0,

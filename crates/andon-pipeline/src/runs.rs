@@ -6,7 +6,7 @@ use andon_model::event::{CoverageFigures, Event, JobEnd, Purpose, Recorded, Test
 use andon_model::{Digest, JobName, Oid, RunId, Span, Time};
 use serde::Serialize;
 
-pub use crate::attempts::{JobRun, JobState, StepRun};
+pub use crate::attempts::{JobRun, JobState, RedTest, StepRun};
 
 /// One execution of the pipeline.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -162,7 +162,7 @@ impl Runs {
                     with(found, job, |j| {
                         (j.state, j.attempts) = (JobState::Running { since: at }, *attempt);
                         (j.steps, j.isolation) = (Vec::new(), isolation.clone());
-                        j.runner = None;
+                        (j.runner, j.red_test) = (None, None);
                     });
                 }
             }
@@ -186,6 +186,14 @@ impl Runs {
                 if let Some(run) = self.all.get_mut(run) {
                     with(run, job, |j| j.steps.push(step));
                 }
+            }
+            Event::TestRed { run, job, attempt, test, message } => {
+                let seen = RedTest { test: test.clone(), message: message.clone(), at };
+                self.with(*run, job, |j| {
+                    if j.attempts == *attempt {
+                        j.red_test.get_or_insert(seen);
+                    }
+                });
             }
             Event::JobLost { run, job, .. } => {
                 self.running.remove(&(*run, job.clone()));
@@ -313,6 +321,7 @@ impl Runs {
         self.with(run, job, |j| {
             j.state = before.state;
             (j.steps, j.isolation, j.runner) = (before.steps, before.isolation, before.runner);
+            j.red_test = before.red_test;
             j.outputs = before.outputs;
             j.answered = before.answered;
             j.key = key.cloned();

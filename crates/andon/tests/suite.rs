@@ -133,3 +133,41 @@ fn a_test_in_quarantine_runs_and_reports_and_stops_nothing_until_its_end() {
     let view = server.decided(repo.propose("Make one slower"));
     assert_eq!(view["row"]["words"], "shop::three failed: no");
 }
+
+/// A quick stage, and a slow one that waits until the test lets it go on.
+const LANES: &str = "version: 1
+pipeline:
+  jobs:
+    lint: { stage: quick, run: 'printf \"1..1\\nok 1 - tidy\\n\" > lint.tap', reports: { tests: lint.tap } }
+    whole:
+      stage: slow
+      run: 'printf \"1..3\\nok 1 - adds\\nnot ok 2 - takes away\\n\" > whole.tap; until test -e go-on; do sleep 0.05; done; echo \"ok 3 - ends\" >> whole.tap; exit 1'
+      reports: { tests: whole.tap }
+";
+
+#[test]
+fn a_red_test_is_told_while_its_job_runs_and_a_quick_stage_has_its_verdict_before_the_slow_one() {
+    // Given a job that has reported a red test and goes on running, behind a stage that is over,
+    let (server, repo) = Server::with_project(&[("andon.yaml", LANES)]);
+    let change = repo.propose("Begin");
+    let told = |view: &Value| view["jobs"][1]["red_test"].is_array();
+    let run = server.until("the red test is told", "/runs/1", told);
+    // Then the run names it before it is over,
+    assert_eq!(run["finished"], false, "{run:#}");
+    assert_eq!(run["jobs"][1]["red_test"][0], "takes away");
+    assert_eq!(run["jobs"][1]["mark"], "live", "{run:#}");
+    // And says of each stage what is known,
+    let stages: Vec<&str> =
+        run["stages"].as_array().unwrap().iter().map(|stage| stage["words"].as_str().unwrap()).collect();
+    assert!(stages[0].starts_with("green after "), "{stages:?}");
+    assert_eq!(stages[1], "red already: whole");
+    let said = server.cli(&["run", "show", "1"]);
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert!(said.contains("stage slow: red already: whole") && said.contains("takes away"), "{said}");
+    // And when it is over, it is told no second time.
+    let tree = server.room.path().join("data/jobs/shop/attempts/run-1-whole-1/tree");
+    std::fs::write(tree.join("go-on"), "").unwrap();
+    let words = server.decided(change)["row"]["words"].clone();
+    assert!(words.as_str().unwrap().starts_with("takes away failed"), "{words}");
+    assert_eq!(of_type(&server.journal(), "test_red").len(), 1);
+}

@@ -49,6 +49,9 @@ pub struct RunView {
     pub reasons: Vec<String>,
     /// Numbers.
     pub facts: Vec<Fact>,
+    /// Stages in order, each with its verdict as soon as it has one.
+    #[serde(default)]
+    pub stages: Vec<RunStage>,
     /// Jobs in order.
     pub jobs: Vec<JobRow>,
     /// Red tests, with messages.
@@ -84,6 +87,19 @@ pub struct RunView {
     pub may_again: bool,
 }
 
+/// A stage: its jobs together.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunStage {
+    /// Its name.
+    pub name: String,
+    /// Its state.
+    pub mark: Mark,
+    /// The same in words.
+    pub words: String,
+    /// Its tests: passed, failed, skipped.
+    pub tests: (u32, u32, u32),
+}
+
 /// A job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct JobRow {
@@ -99,6 +115,9 @@ pub struct JobRow {
     pub attempt: u32,
     /// Its tests: passed, failed, skipped.
     pub tests: (u32, u32, u32),
+    /// Its first red test and what that said, as soon as a report shows it: the job may still run.
+    #[serde(default)]
+    pub red_test: Option<(String, String)>,
     /// Whether it has a log.
     pub log: bool,
     /// The people who are asked, while they are.
@@ -238,6 +257,7 @@ pub fn run(
         verdict: name.into(),
         reasons,
         facts,
+        stages: stages(run),
         jobs: run.jobs.iter().map(|job| job_row(&state.runs, places, run, job, now)).collect(),
         red: report.map(red).unwrap_or_default(),
         breaches: report
@@ -271,6 +291,50 @@ fn may_again(state: &State, run: &Run) -> bool {
                 && matches!(found.standing, andon_gate::Standing::Refused { .. })
         }),
     }
+}
+
+/// Stages in the order in which they run.
+fn stages(run: &Run) -> Vec<RunStage> {
+    let mut names: Vec<&str> = Vec::new();
+    for job in &run.jobs {
+        if !names.contains(&job.plan.stage.as_str()) {
+            names.push(&job.plan.stage);
+        }
+    }
+    names.into_iter().map(|name| stage_row(run, name)).collect()
+}
+
+fn stage_row(run: &Run, name: &str) -> RunStage {
+    let jobs: Vec<&JobRun> = run.jobs.iter().filter(|job| job.plan.stage == name).collect();
+    let begun = |job: &&&JobRun| job.attempts > 0 || job.is_settled();
+    let is_red = |job: &&JobRun| match &job.state {
+        JobState::Ended { .. } => job.is_settled() && !job.passed(),
+        JobState::Running { .. } => job.red_test.is_some(),
+        _ => false,
+    };
+    let (mut tests, mut last) = ((0, 0, 0), None);
+    for job in &jobs {
+        if let JobState::Ended { tests: own, at, .. } = &job.state {
+            tests = (tests.0 + own.passed, tests.1 + own.failed, tests.2 + own.skipped);
+            last = last.max(Some(*at));
+        }
+    }
+    let after = last.map(|at| format!(" after {}", at.since(run.queued))).unwrap_or_default();
+    let red: Vec<&str> =
+        jobs.iter().copied().filter(|job| is_red(job)).map(|job| job.plan.name.as_str()).collect();
+    let settled = jobs.iter().all(|job| job.is_settled());
+    let (mark, words) = match (red.as_slice(), settled) {
+        ([], true) if jobs.iter().all(|job| job.passed()) => (Mark::Go, format!("green{after}")),
+        ([], true) => (Mark::None, "not run".to_owned()),
+        ([], false) if jobs.iter().filter(begun).count() == 0 => (Mark::Wait, "waits".to_owned()),
+        ([], false) => {
+            let over = jobs.iter().filter(|job| job.is_settled()).count();
+            (Mark::Live, format!("under way, {over} of {} over", count(jobs.len(), "job")))
+        }
+        (red, true) => (Mark::Stop, format!("red{after}: {}", red.join(", "))),
+        (red, false) => (Mark::Stop, format!("red already: {}", red.join(", "))),
+    };
+    RunStage { name: name.to_owned(), mark, words, tests }
 }
 
 fn job_row(runs: &Runs, places: &Places, run: &Run, job: &JobRun, now: Time) -> JobRow {
@@ -311,6 +375,7 @@ fn job_row(runs: &Runs, places: &Places, run: &Run, job: &JobRun, now: Time) -> 
         words: attempts,
         attempt: job.attempts,
         tests,
+        red_test: job.red_test.as_ref().map(|red| (red.test.clone(), red.message.clone())),
         log,
         asks: asks(job),
         steps: job.steps.iter().map(step_row).collect(),

@@ -27,6 +27,8 @@ pub fn run(view: &RunView, caller: &Caller) -> Markup {
         @if !view.reasons.is_empty() { (sheet("reasons", "Why it is red", html! { ul.reasons { @for reason in &view.reasons { li { (reason) } } } })) }
         @if !view.red.is_empty() { (sheet("red", "Red tests", html! { @for (n, test) in view.red.iter().enumerate() { (red(n, test, project, view.number)) } })) }
         @if !view.breaches.is_empty() { (sheet("breaches", "Limits that are broken", breaches(view))) }
+        @if !view.finished { (early(view)) }
+        @if view.stages.len() > 1 { (sheet("stages", "Stages", stages(view))) }
         (sheet("jobs", "Jobs", jobs(view)))
         @if let Some(plan) = &view.plan {
             (sheet("plan", "Plan", html! {
@@ -116,6 +118,23 @@ fn breaches(view: &RunView) -> Markup {
             }
         }
     }
+}
+
+/// Red tests that are known before the run is over.
+fn early(view: &RunView) -> Markup {
+    let known: Vec<(&JobRow, &(String, String))> =
+        view.jobs.iter().filter_map(|job| Some((job, job.red_test.as_ref()?))).collect();
+    html! {
+        @if !known.is_empty() {
+            (sheet("early", "Red already", html! { ul.reasons { @for (job, (test, message)) in known {
+                li { b { (test) } @if !message.is_empty() { " " (message) } " In " a href={ "/" (view.frame.project) "/runs/" (view.number) "/" (job.name) } { (job.name) } "." }
+            } } }))
+        }
+    }
+}
+
+fn stages(view: &RunView) -> Markup {
+    html! { ol.rows { @for stage in &view.stages { li.row.job { b { (stage.name) } (state(stage.mark, &stage.words)) span.small.soft { (tests(stage.tests)) } } } } }
 }
 
 fn jobs(view: &RunView) -> Markup {

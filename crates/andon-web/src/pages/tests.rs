@@ -6,7 +6,7 @@ use andon_line::view::environment::{DeploymentRow, DriftRow, EnvironmentRow, Ins
 use andon_line::view::flags::FlagRow;
 use andon_line::view::flow::{StageRow, WayRow};
 use andon_line::view::release::{DifferenceRow, ReleaseRow, Sample, SignalRow};
-use andon_line::view::run::{AskRow, FileRow, JobRow, StepRow, TestRow};
+use andon_line::view::run::{AskRow, FileRow, JobRow, RunStage, StepRow, TestRow};
 use andon_line::view::wall::{Car, Cell, ServiceRow, Station};
 use andon_line::view::{self, Fact, Frame, Mark, Moment, fact};
 use andon_line::{Caller, State};
@@ -114,6 +114,7 @@ fn the_page_of_infrastructure_escapes_what_resources_states_and_people_are_calle
 fn the_page_of_a_run_escapes_what_tests_jobs_and_files_are_called() {
     let step = StepRow { name: text(), mark: Mark::Go, words: text(), log_at: 0 };
     let job = JobRow {
+        red_test: Some((text(), text())),
         name: "unit".into(),
         stage: text(),
         mark: Mark::Stop,
@@ -127,6 +128,9 @@ fn the_page_of_a_run_escapes_what_tests_jobs_and_files_are_called() {
         isolation: JobIsolation { has: vec![text()], lacks: vec![(text(), text())] },
     };
     let view = view::RunView {
+        stages: ["quick", "slow"]
+            .map(|_| RunStage { name: text(), mark: Mark::Go, words: text(), tests: (1, 0, 0) })
+            .into(),
         frame: frame(),
         heading: text(),
         sentence: text(),
@@ -165,6 +169,8 @@ fn the_page_of_a_run_escapes_what_tests_jobs_and_files_are_called() {
     let view = view::RunView { findings: vec![finding], notes: vec![text()], ..view };
     harmless("run", &super::run::run(&view, &owner()).0);
     harmless("job", &super::run::job(&view, "unit").unwrap().0);
+    let view = view::RunView { finished: false, ..view };
+    harmless("run under way", &super::run::run(&view, &owner()).0);
 }
 
 #[test]

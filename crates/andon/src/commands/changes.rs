@@ -241,8 +241,16 @@ fn show_run(view: &RunView) {
     for fact in &view.facts {
         say!("  {} {}", fact.value, fact.label);
     }
+    // Of one stage the run says it all.
+    for stage in view.stages.iter().filter(|_| view.stages.len() > 1) {
+        say!("  {} stage {}: {}", stage.mark.sign(), stage.name, stage.words);
+    }
     for job in &view.jobs {
         say!("  {} {} ({}): {}", job.mark.sign(), job.name, job.stage, job.words);
+        // Once the run is over all red tests follow below.
+        if let Some((test, message)) = job.red_test.as_ref().filter(|_| !view.finished) {
+            say!("      ■ {test}: {message}");
+        }
         // A job with `run` is one step.
         for step in job.steps.iter().filter(|_| job.steps.len() > 1) {
             say!("      {} {}: {}", step.mark.sign(), step.name, step.words);

@@ -18,8 +18,10 @@ use andon_runner::remote::{Following, Trouble, Which, Work};
 use andon_runner::{End, News, Order, Room, Running, Service, Step, StepEnd, gather, machine_env};
 use andon_sandbox::Bounds;
 use andon_validation::memory;
+use andon_validation::tests::TestCase;
 use tokio_util::sync::CancellationToken;
 
+use super::early::{self, Red};
 use super::parcels::Parcels;
 use super::reports::{Gathered, gather_reports};
 use crate::secrets::Given;
@@ -190,12 +192,25 @@ pub(super) async fn follow(
     stop: &CancellationToken,
 ) -> Option<End> {
     let mut asked = false;
+    let (mut told, here) = (false, matches!(running, Held::Here(_)));
+    let red = early::watch(
+        id.room(project).dir().join("tree"),
+        reports_of(project, id).await,
+        counting(line, project),
+    );
+    tokio::pin!(red);
     loop {
         tokio::select! {
             () = stop.cancelled() => return None,
             () = cancel.cancelled(), if !asked => {
                 asked = true;
                 running.stop();
+            }
+            red = &mut red, if here && !told => {
+                told = true;
+                if let Err(error) = tell_red(line, project, id, red).await {
+                    tracing::error!(%error, attempt = id.name(), "a red test could not be told early");
+                }
             }
             news = running.next() => match news {
                 News::Ended(end) => return Some(end),
@@ -216,6 +231,43 @@ async fn record(line: &Line, project: &Project, id: &Id, steps: Vec<StepEnd>) ->
         Ok((if runs { unrecorded(state, id, steps) } else { Vec::new() }, ()))
     })
     .await
+}
+
+/// Where an attempt's reports of tests will stand.
+async fn reports_of(project: &Project, id: &Id) -> Vec<String> {
+    let Ok((_, defined)) = defined(project, id).await else { return Vec::new() };
+    let job = defined.as_ref().as_ref().ok().and_then(|definition| definition.pipeline.jobs.get(&id.job));
+    job.map(|job| job.reports.of_tests().map(str::to_owned).collect()).unwrap_or_default()
+}
+
+/// Which red tests are news: those that are not in quarantine.
+fn counting(line: &Line, project: &Project) -> impl Fn(&TestCase) -> bool + Clone + Send + 'static {
+    let (held, now) = (project.state().quarantine.clone(), line.now());
+    move |case| held.of(&memory::key(case), now).is_none()
+}
+
+/// Tells the first red test of an attempt that still runs, once.
+async fn tell_red(line: &Line, project: &Project, id: &Id, red: Red) -> Result<(), Refusal> {
+    line.decide(project, Actor::line("runner"), |state, _| {
+        let news = id.runs_since(state).is_some() && !is_told(state, id);
+        Ok((news.then(|| red_event(id, red)).into_iter().collect(), ()))
+    })
+    .await
+}
+
+fn is_told(state: &State, id: &Id) -> bool {
+    let job = state.runs.all.get(&id.run).and_then(|run| run.job(&id.job));
+    job.is_some_and(|job| job.red_test.is_some())
+}
+
+fn red_event(id: &Id, red: Red) -> Event {
+    Event::TestRed {
+        run: id.run,
+        job: id.job.clone(),
+        attempt: id.attempt,
+        test: red.test,
+        message: red.message,
+    }
 }
 
 /// Those of the steps that the journal does not know yet.
@@ -265,6 +317,7 @@ pub(super) async fn finish(line: &Line, project: &Project, id: &Id, end: &End) -
     {
         ended = JobEnd::Passed;
     }
+    let red = early::first(&gathered.tests, counting(line, project));
     let mut tests = TestCounts::default();
     gathered.tests.iter().for_each(|report| tests += report.counts);
     let (blobs, log) = (line.blobs.clone(), live_log(project, id.run, &id.job, id.attempt));
@@ -284,6 +337,7 @@ pub(super) async fn finish(line: &Line, project: &Project, id: &Id, end: &End) -
         }
         let (took, job) = (now.since(since), id.job.clone());
         let mut events = unrecorded(state, id, steps);
+        events.extend(red.filter(|_| !is_told(state, id)).map(|red| red_event(id, red)));
         events.extend(built);
         events.extend(outputs);
         events.push(Event::JobFinished {

@@ -1,6 +1,6 @@
 //! The pipeline's controller: gives jobs to the runner, asks for the verdict. The order of jobs is decided in andon-pipeline.
 //!
-//! [`attempt`] is one attempt of a job from working copy to event, [`reports`] what its report files say, [`verdict`] what the whole run is worth,
+//! [`attempt`] is one attempt of a job from working copy to event, [`reports`] what its report files say, [`early`] its first red test, [`verdict`] what the whole run is worth,
 //! [`parcels`] and [`caches`] what a working copy begins with and what is kept of it, [`replays`] what need not be run, [`again`] a run made
 //! once more, [`approval`] people who are asked.
 
@@ -8,6 +8,7 @@ pub mod again;
 pub mod approval;
 mod attempt;
 mod caches;
+mod early;
 mod parcels;
 mod replays;
 mod reports;
