@@ -1,7 +1,8 @@
 //! All that is remembered of a project's tests, found by the names that runners use. Ranks nothing.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasher, Hasher};
 
 use super::history::History;
 use super::names;
@@ -13,29 +14,41 @@ pub const MOST: usize = 500_000;
 pub(super) type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
 /// What is remembered, by key.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default)]
 pub struct Known {
-    tests: Map<String, History>,
     /// Sorted, for what a name is the beginning of.
-    sorted: Vec<String>,
+    keys: Vec<String>,
+    /// Of each key, in the same order.
+    histories: Vec<History>,
+    /// Where in both a key stands, by the hash of its parts. Keys are not compared: names are looked up by the ten thousand and memory is slow, and that two of half a
+    /// million have the same one of 2^64 hashes, which are others in each process, happens once in a hundred million times and puts one test at a wrong place.
+    places: Map<u64, u32>,
+    seed: foldhash::fast::RandomState,
+}
+
+impl PartialEq for Known {
+    fn eq(&self, other: &Known) -> bool {
+        self.keys == other.keys && self.histories == other.histories
+    }
 }
 
 /// What is remembered under a name.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Found {
+#[derive(Debug, Clone, PartialEq)]
+pub enum Found<'a> {
     /// Of the test itself.
-    Test(History),
+    Test(&'a History),
     /// Of so many tests in the file or class of that name, as one.
-    Group(History, u32),
+    Group(Box<History>, u32),
     /// Nothing.
     New,
 }
 
-impl Found {
+impl Found<'_> {
     /// The history, if there is one.
     pub fn history(&self) -> Option<&History> {
         match self {
-            Found::Test(history) | Found::Group(history, _) => Some(history),
+            Found::Test(history) => Some(history),
+            Found::Group(history, _) => Some(history),
             Found::New => None,
         }
     }
@@ -44,10 +57,14 @@ impl Found {
 impl Known {
     /// Puts it together.
     pub fn of(tests: impl IntoIterator<Item = (String, History)>) -> Known {
-        let tests: Map<String, History> = tests.into_iter().take(MOST).collect();
-        let mut sorted: Vec<String> = tests.keys().cloned().collect();
-        sorted.sort_unstable();
-        Known { tests, sorted }
+        let tests: BTreeMap<String, History> = tests.into_iter().take(MOST).collect();
+        let mut known = Known::default();
+        for ((key, history), at) in tests.into_iter().zip(0u32..) {
+            known.places.insert(known.hash(0, key.split('.')), at);
+            known.keys.push(key);
+            known.histories.push(history);
+        }
+        known
     }
 
     /// Reads what [`Known::write`] wrote. Lines that are none are left out; how many is the second value.
@@ -66,85 +83,79 @@ impl Known {
     /// One test a line, in order of keys: `["a.b",{"q":0.0,"s":0.0,"ms":12.0,"n":3,"f":0,"r":0}]`.
     pub fn write(&self) -> String {
         let mut text = String::new();
-        for key in &self.sorted {
-            text += &serde_json::to_string(&(key, self.tests[key])).unwrap_or_default();
+        for entry in self.iter() {
+            text += &serde_json::to_string(&entry).unwrap_or_default();
             text.push('\n');
         }
         text
     }
 
     /// What is remembered of a test, or of the file or class that has this name.
-    pub fn find(&self, name: &str) -> Found {
-        self.of_key(&names::key(name))
+    pub fn find(&self, name: &str) -> Found<'_> {
+        self.at(self.hash(0, names::parts(name)), name)
     }
 
-    /// The same of many. All keys are made before the first is looked for: the looks do not wait for each other then, and memory is slow.
-    pub fn find_all(&self, tests: &[&str]) -> Vec<Found> {
-        let (mut keys, mut ends) = (String::new(), Vec::with_capacity(tests.len()));
-        let mut folders: Map<&str, (usize, usize)> = Map::default();
-        let mut last = ("", (0, 0));
+    /// The same of many. All hashes are made before the first is looked for: the looks do not wait for each other then. What tests have before their last part
+    /// is shared by many, and read once.
+    pub fn find_all(&self, tests: &[&str]) -> Vec<Found<'_>> {
+        let mut folders: Map<&str, u64> = Map::default();
+        let mut last = ("", 0);
+        let mut hashes = Vec::with_capacity(tests.len());
         for test in tests {
             let (folder, own) = test.split_at(names::last_part(test));
-            let begin = keys.len();
             if folder != last.0 {
-                last = match folders.get(folder) {
-                    Some(known) => (folder, *known),
-                    None => {
-                        names::add_key(folder, &mut keys);
-                        folders.insert(folder, (begin, keys.len()));
-                        (folder, (begin, keys.len()))
-                    }
-                };
+                let hash = folders.entry(folder).or_insert_with(|| self.hash(0, names::parts(folder)));
+                last = (folder, *hash);
             }
-            let (from, to) = last.1;
-            if from != begin {
-                keys.extend_from_within(from..to);
-            }
-            if keys.len() > begin {
-                keys.push('.');
-            }
-            let dot = keys.len();
-            names::add_key(own, &mut keys);
-            if keys.len() == dot && dot > begin {
-                keys.pop();
-            }
-            ends.push(keys.len());
+            hashes.push(self.hash(last.1, names::parts(own)));
         }
-        let begins = std::iter::once(&0).chain(&ends);
-        begins.zip(&ends).map(|(begin, end)| self.of_key(&keys[*begin..*end])).collect()
+        hashes.into_iter().zip(tests).map(|(hash, name)| self.at(hash, name)).collect()
     }
 
-    fn of_key(&self, key: &str) -> Found {
-        if let Some(history) = self.tests.get(key) {
-            return Found::Test(*history);
+    /// Of parts of a name that follow on parts with the hash `before`.
+    fn hash<'a>(&self, before: u64, parts: impl Iterator<Item = &'a str>) -> u64 {
+        parts.fold(before, |before, part| {
+            let mut hasher = self.seed.build_hasher();
+            hasher.write_u64(before);
+            hasher.write(part.as_bytes());
+            hasher.finish()
+        })
+    }
+
+    fn at(&self, hash: u64, name: &str) -> Found<'_> {
+        match self.places.get(&hash) {
+            Some(at) => Found::Test(&self.histories[*at as usize]),
+            None => self.group(&names::key(name)),
         }
+    }
+
+    fn group(&self, key: &str) -> Found<'_> {
         if key.is_empty() {
             return Found::New;
         }
         let begin = format!("{key}.");
-        let from = self.sorted.partition_point(|other| other.as_str() < begin.as_str());
-        let inside = self.sorted[from..].iter().take_while(|other| other.starts_with(&begin));
-        let (mut whole, mut tests) = (None::<History>, 0);
-        for own in inside.filter_map(|key| self.tests.get(key)) {
-            whole = Some(whole.map_or(*own, |whole| whole.with(own)));
-            tests += 1;
+        let from = self.keys.partition_point(|other| other.as_str() < begin.as_str());
+        let tests = self.keys[from..].iter().take_while(|other| other.starts_with(&begin)).count();
+        let inside = self.histories[from..from + tests].iter().copied();
+        match inside.reduce(|whole, own| whole.with(&own)) {
+            Some(whole) => Found::Group(Box::new(whole), tests as u32),
+            None => Found::New,
         }
-        whole.map_or(Found::New, |whole| Found::Group(whole, tests))
     }
 
-    /// Every test, in no order.
+    /// Every test, in order of keys.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &History)> {
-        self.tests.iter().map(|(key, history)| (key.as_str(), history))
+        self.keys.iter().map(String::as_str).zip(&self.histories)
     }
 
     /// How many.
     pub fn len(&self) -> usize {
-        self.tests.len()
+        self.keys.len()
     }
 
     /// Whether nothing is remembered.
     pub fn is_empty(&self) -> bool {
-        self.tests.is_empty()
+        self.keys.is_empty()
     }
 }
 
@@ -167,11 +178,27 @@ mod tests {
 
     #[test]
     fn a_file_is_all_its_tests_and_no_other_files() {
-        let Found::Group(file, tests) = known().find("tests/test_app.py") else { panic!() };
+        let known = known();
+        let Found::Group(file, tests) = known.find("tests/test_app.py") else { panic!() };
         assert_eq!((tests, file.usual, file.quick), (2, 30.0, 1.0));
-        assert!(matches!(known().find("tests/test_app.py::test_a"), Found::Test(_)));
+        assert!(matches!(known.find("tests/test_app.py::test_a"), Found::Test(_)));
         for new in ["tests/test_new.py", "", "::", "tests/test_ap"] {
-            assert_eq!(known().find(new), Found::New, "{new}");
+            assert_eq!(known.find(new), Found::New, "{new}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_name_is_found_by_its_key_alone_or_among_many(names in proptest::collection::vec("[ab:/#> .pyÉ›$]{0,12}", 1..30)) {
+            let keyed = |name: &String| Some((names::key(name), History { ran: name.len() as u32, ..History::default() })).filter(|(key, _)| !key.is_empty());
+            let known = Known::of(names.iter().step_by(2).filter_map(keyed));
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            let all = known.find_all(&names);
+            for (name, found) in names.iter().zip(&all) {
+                let by_key = known.iter().find(|(key, _)| *key == names::key(name)).map(|(_, history)| history);
+                proptest::prop_assert_eq!(found, &known.find(name));
+                proptest::prop_assert_eq!(by_key, match found { Found::Test(history) => Some(*history), _ => None });
+            }
         }
     }
 

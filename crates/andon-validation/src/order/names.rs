@@ -14,19 +14,13 @@ const LONGEST: usize = 4096;
 /// The key of a name: its parts, joined by single dots.
 pub fn key(name: &str) -> String {
     let mut key = String::with_capacity(name.len().min(LONGEST));
-    add_key(name, &mut key);
-    key
-}
-
-/// The same, behind what stands there.
-pub fn add_key(name: &str, key: &mut String) {
-    let begin = key.len();
     for part in parts(name) {
-        if key.len() > begin {
+        if !key.is_empty() {
             key.push('.');
         }
         key.push_str(part);
     }
+    key
 }
 
 /// Where the last part begins that neither stands behind a dot nor holds anything of the one before: key and words of a name are those of what is before
@@ -68,12 +62,12 @@ const KIND: [u8; 256] = {
 };
 
 /// The parts of a name, without endings of files.
-fn parts(name: &str) -> Parts<'_> {
+pub(super) fn parts(name: &str) -> Parts<'_> {
     let end = if name.len() <= LONGEST { name.len() } else { name.floor_char_boundary(LONGEST) };
     Parts { name: &name[..end], at: 0 }
 }
 
-struct Parts<'a> {
+pub(super) struct Parts<'a> {
     name: &'a str,
     at: usize,
 }
@@ -127,6 +121,23 @@ pub fn words(name: &str, mut with: impl FnMut(&str)) {
 pub fn all_words<'a>(name: &'a str, mut with: impl FnMut(&'a str)) {
     for part in parts(name) {
         let (mut begin, mut small) = (0, false);
+        if part.is_ascii() {
+            for (at, byte) in part.bytes().enumerate() {
+                let large = byte.is_ascii_uppercase();
+                let inside = large || byte.is_ascii_lowercase() || byte.is_ascii_digit();
+                if !inside || large && small {
+                    if begin < at {
+                        with(&part[begin..at]);
+                    }
+                    begin = if inside { at } else { at + 1 };
+                }
+                small = inside && !large;
+            }
+            if begin < part.len() {
+                with(&part[begin..]);
+            }
+            continue;
+        }
         for (at, c) in part.char_indices() {
             let (inside, large) = match c {
                 'a'..='z' | '0'..='9' => (true, false),

@@ -6,20 +6,16 @@ use super::names;
 /// Nearness below this is chance.
 const BARELY: f64 = 0.15;
 
+/// Of a test that is near to nothing that changed.
+const FAR: (f64, Option<usize>) = (0.0, None);
+
 /// How near each test is. Every name is taken apart once; tests that share the same words are compared once.
+#[derive(Debug)]
 pub(super) struct Near {
-    /// Of each test, one after the other: which words of changed paths it has.
-    words: Vec<u32>,
-    /// Where those of each test end.
-    ends: Vec<u32>,
-    /// Of each word: what it counts, and the changed paths that have it.
-    counts: Vec<(f64, Vec<u32>)>,
-    /// Of each changed path, the sum of what its words count.
-    sums: Vec<f64>,
-    /// Answers by words.
-    answers: Map<Vec<u32>, (f64, Option<usize>)>,
-    /// Of each path what it has in common, in the making.
-    both: Vec<f64>,
+    /// Of each test the place of its answer; empty where nothing changed.
+    places: Vec<u32>,
+    /// From 0 to 1, and the path that it is nearest to.
+    answers: Vec<(f64, Option<usize>)>,
 }
 
 impl Near {
@@ -86,7 +82,7 @@ impl Near {
                 }
                 read(own, &mut words, begin);
                 words[begin..].iter().for_each(|word| counts[*word as usize].0 += 1.0);
-                ends.push(words.len() as u32);
+                ends.push(words.len());
             }
         }
         let all = tests.len() as f64;
@@ -95,33 +91,44 @@ impl Near {
             *count = ((1.0 + all) / (1.0 + *count)).ln();
             paths.iter().for_each(|path| sums[*path as usize] += *count);
         }
-        Near { words, ends, counts, both: vec![0.0; changed.len()], sums, answers: Map::default() }
+        let mut near = Near { places: Vec::with_capacity(ends.len()), answers: vec![FAR] };
+        let mut known: Map<&[u32], u32> = Map::default();
+        let mut both = vec![0.0; changed.len()];
+        let mut begin = 0;
+        for end in ends {
+            let own = &words[begin..end];
+            begin = end;
+            let place = match own {
+                [] => 0,
+                own => *known.entry(own).or_insert_with(|| {
+                    near.answers.push(nearest(own, &counts, &sums, &mut both));
+                    near.answers.len() as u32 - 1
+                }),
+            };
+            near.places.push(place);
+        }
+        near
     }
 
     /// Of the test at this place: from 0 to 1, and the path that it is nearest to.
-    pub fn of_test(&mut self, index: usize) -> (f64, Option<usize>) {
-        let Some(end) = self.ends.get(index) else { return (0.0, None) };
-        let begin = index.checked_sub(1).map_or(0, |before| self.ends[before]);
-        let own = &self.words[begin as usize..*end as usize];
-        if own.is_empty() {
-            return (0.0, None);
-        }
-        if let Some(known) = self.answers.get(own) {
-            return *known;
-        }
-        for word in own {
-            let (count, paths) = &self.counts[*word as usize];
-            paths.iter().for_each(|path| self.both[*path as usize] += count);
-        }
-        let mut best: (f64, Option<usize>) = (0.0, None);
-        for (at, (both, sum)) in self.both.iter_mut().zip(&self.sums).enumerate() {
-            let share = if *sum > 0.0 { *both / sum } else { 0.0 };
-            if share >= BARELY && share > best.0 {
-                best = (share, Some(at));
-            }
-            *both = 0.0;
-        }
-        self.answers.insert(own.to_vec(), best);
-        best
+    pub fn of_test(&self, index: usize) -> (f64, Option<usize>) {
+        self.places.get(index).and_then(|place| self.answers.get(*place as usize)).copied().unwrap_or(FAR)
     }
+}
+
+/// What these words are nearest to. `both` is room for sums: zeros before and after.
+fn nearest(own: &[u32], counts: &[(f64, Vec<u32>)], sums: &[f64], both: &mut [f64]) -> (f64, Option<usize>) {
+    for word in own {
+        let (count, paths) = &counts[*word as usize];
+        paths.iter().for_each(|path| both[*path as usize] += count);
+    }
+    let mut best = FAR;
+    for (at, (both, sum)) in both.iter_mut().zip(sums).enumerate() {
+        let share = if *sum > 0.0 { *both / sum } else { 0.0 };
+        if share >= BARELY && share > best.0 {
+            best = (share, Some(at));
+        }
+        *both = 0.0;
+    }
+    best
 }

@@ -9,58 +9,46 @@ const NEAR: f64 = 0.02;
 /// How long a test takes of which nothing is known, where nothing is known at all, in milliseconds.
 const UNKNOWN: f64 = 1_000.0;
 
-/// A test and why it stands where it does.
+/// A test and where it stands.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ranked {
     /// Its place in what was asked.
     pub index: usize,
     /// What it tells per second: only to be compared.
     pub tells: f64,
-    /// How long it takes, in milliseconds, as far as anybody knows.
-    pub millis: f64,
-    found: Found,
-    near: Option<usize>,
 }
 
-/// The tests in order, and the paths that decided.
+/// The tests in order, and what decided it.
 #[derive(Debug)]
 pub struct Order<'a> {
     /// First what tells most.
     pub ranked: Vec<Ranked>,
     changed: &'a [String],
+    /// Of each test, in the order in which they were asked for.
+    found: Vec<Found<'a>>,
+    near: Near,
+    /// How long a new one is expected to take.
+    new: f64,
 }
 
 /// Orders the tests. `changed` are the paths that the change touches, as git names them; equal ones stay as they were
 /// given, so that the same list with the same history always has the same order.
-pub fn order<'a>(tests: &[&str], known: &Known, changed: &'a [String]) -> Order<'a> {
-    let mut near = Near::of(tests, changed);
-    let found: Vec<Found> = known.find_all(tests);
+pub fn order<'a>(tests: &[&str], known: &'a Known, changed: &'a [String]) -> Order<'a> {
+    let near = Near::of(tests, changed);
+    let found = known.find_all(tests);
     let new = middle(found.iter().filter_map(Found::history).map(|history| history.usual)).unwrap_or(UNKNOWN);
-    let nears: Vec<(f64, Option<usize>)> = (0..tests.len()).map(|index| near.of_test(index)).collect();
-    let tells = |found: &Found, close: f64| match found.history() {
-        Some(history) => history.tells(NEAR * close),
-        None => History::tells_new(new) * (1.0 + close),
+    let tells = |(index, found): (usize, &Found<'_>)| match (found.history(), near.of_test(index).0) {
+        (Some(history), close) => history.tells(NEAR * close),
+        (None, close) => History::tells_new(new) * (1.0 + close),
     };
     // What is sorted is small: a number that grows as `tells` falls, and the place.
-    let mut places: Vec<(u64, u32)> = found
-        .iter()
-        .zip(&nears)
-        .zip(0u32..)
-        .map(|((found, (close, _)), at)| (falling(tells(found, *close)), at))
-        .collect();
+    let mut places: Vec<(u64, u32)> = found.iter().enumerate().map(tells).map(falling).zip(0u32..).collect();
     places.sort_unstable();
-    let ranked = places.into_iter().map(|(number, at)| {
-        let index = at as usize;
-        let millis = found[index].history().map_or(new, |history| history.usual);
-        Ranked {
-            index,
-            tells: f64::from_bits(rising(number)),
-            millis,
-            found: found[index],
-            near: nears[index].1,
-        }
-    });
-    Order { ranked: ranked.collect(), changed }
+    let ranked = places
+        .into_iter()
+        .map(|(number, at)| Ranked { index: at as usize, tells: f64::from_bits(rising(number)) })
+        .collect();
+    Order { ranked, changed, found, near, new }
 }
 
 /// A number whose order is the opposite of this one's.
@@ -77,17 +65,24 @@ fn rising(number: u64) -> u64 {
 }
 
 impl Order<'_> {
+    /// How long this one takes, in milliseconds, as far as anybody knows.
+    pub fn millis(&self, of: &Ranked) -> f64 {
+        self.found.get(of.index).and_then(Found::history).map_or(self.new, |history| history.usual)
+    }
+
     /// Why this one stands where it does, in a sentence.
     pub fn why(&self, of: &Ranked) -> String {
-        let takes = || format!("takes {}", shown(of.millis));
-        let near =
-            of.near.and_then(|at| self.changed.get(at)).map(|path| format!("near {path}, which changed"));
-        match (&of.found, near) {
+        let Some(found) = self.found.get(of.index) else { return String::new() };
+        let takes = || format!("takes {}", shown(self.millis(of)));
+        let near = self.near.of_test(of.index).1;
+        let near = near.and_then(|at| self.changed.get(at)).map(|path| format!("near {path}, which changed"));
+        match (found, near) {
             (Found::New, Some(near)) => format!("nobody saw it run yet; {near}"),
             (Found::New, None) => "nobody saw it run yet".into(),
-            (Found::Test(history) | Found::Group(history, _), near) => {
+            (Found::Test(_) | Found::Group(..), near) => {
+                let Some(history) = found.history() else { return String::new() };
                 let (failed, runs) = history.lately();
-                let which = match of.found {
+                let which = match found {
                     Found::Group(_, tests) => format!("of its {tests} tests at least one "),
                     _ => String::new(),
                 };
@@ -180,9 +175,13 @@ mod tests {
             .collect();
         let tests: Vec<&str> = tests.iter().map(String::as_str).collect();
         let changed = ["shop/mail.py".to_owned()];
-        let order = order(&tests, &Known::default(), &changed);
+        let known = Known::default();
+        let order = order(&tests, &known, &changed);
         assert_eq!(tests[order.ranked[0].index], "shop/mail/test_send.py");
-        assert_eq!(order.ranked.iter().filter(|ranked| ranked.near.is_some()).count(), 1);
+        assert_eq!(
+            order.ranked.iter().filter(|ranked| order.near.of_test(ranked.index).1.is_some()).count(),
+            1
+        );
     }
 
     proptest! {

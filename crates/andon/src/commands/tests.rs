@@ -237,16 +237,16 @@ fn ordered(common: &Common, options: &Order) -> Result<(), Failure> {
     let mut rows = Vec::new();
     for (rank, ranked) in order.ranked.iter().enumerate() {
         // The first one always fits: a fast lane that runs nothing says nothing.
-        let fits = limit.is_none_or(|limit| rank == 0 || spent + ranked.millis <= limit);
+        let fits = limit.is_none_or(|limit| rank == 0 || spent + order.millis(ranked) <= limit);
         if fits {
-            spent += ranked.millis;
+            spent += order.millis(ranked);
         }
         if fits == options.after.is_none() {
             rows.push((names[ranked.index], ranked));
         }
     }
     if common.json {
-        let row = |(test, ranked): &(&str, &andon_validation::order::Ranked)| json!({ "test": test, "ms": ranked.millis, "why": order.why(ranked) });
+        let row = |(test, ranked): &(&str, &andon_validation::order::Ranked)| json!({ "test": test, "ms": order.millis(ranked), "why": order.why(ranked) });
         print_json(&Value::Array(rows.iter().map(row).collect()));
         return Ok(());
     }
